@@ -1,0 +1,4 @@
+//! Every decision of Weir, pure: no proxy-wasm, no sockets, no clock, no randomness.
+
+pub mod limit;
+pub mod units;

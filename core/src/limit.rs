@@ -1,0 +1,140 @@
+//! What a limit is: an algorithm with its numbers. It knows nothing of who is limited or where
+//! the usage is kept. A `Quota` that exists is one the scripts can compute exactly.
+
+use crate::units::{Cost, Millis};
+
+/// How usage is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    /// At most `limit` in each window aligned to the Unix epoch.
+    FixedWindow,
+    /// At most `limit` in any (now − window, now]: an exact log.
+    SlidingWindow,
+    /// Starts full with `capacity` permits, refilled at limit/window.
+    TokenBucket,
+    /// Starts empty, holds `limit`, leaks limit/window.
+    LeakyBucket,
+}
+
+impl Algorithm {
+    pub const ALL: [Algorithm; 4] = [
+        Algorithm::FixedWindow,
+        Algorithm::SlidingWindow,
+        Algorithm::TokenBucket,
+        Algorithm::LeakyBucket,
+    ];
+
+    /// The name in policies and answers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Algorithm::FixedWindow => "fixed_window",
+            Algorithm::SlidingWindow => "sliding_window",
+            Algorithm::TokenBucket => "token_bucket",
+            Algorithm::LeakyBucket => "leaky_bucket",
+        }
+    }
+
+    /// The name in keys and script arguments, where every byte is paid for at each request.
+    pub fn code(self) -> &'static str {
+        match self {
+            Algorithm::FixedWindow => "fw",
+            Algorithm::SlidingWindow => "sw",
+            Algorithm::TokenBucket => "tb",
+            Algorithm::LeakyBucket => "lb",
+        }
+    }
+}
+
+/// A limit's numbers, checked: every quantity the scripts derive from them is an integer < 2^53.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Quota {
+    algorithm: Algorithm,
+    limit: u64,
+    window: Millis,
+    capacity: u64,
+}
+
+/// Why numbers do not make a quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuotaError {
+    /// A limit of 0 would refuse everything.
+    ZeroLimit,
+    /// A window of 0 seconds has no meaning.
+    ZeroWindow,
+    /// A bucket that holds nothing refuses everything.
+    ZeroBurst,
+    /// A burst was given to an algorithm that has none.
+    BurstOutsideTokenBucket,
+    /// Lua's numbers are doubles: beyond 2^53 they lose integers.
+    Overflow { capacity: u64, window_seconds: u64 },
+}
+
+/// The first integer that a double cannot tell from its neighbour.
+const DOUBLE_EXACT: u64 = 1 << 53;
+
+impl Quota {
+    /// `burst` is a token bucket's capacity; without it the capacity is the limit.
+    pub fn try_new(
+        algorithm: Algorithm,
+        limit: u64,
+        window_seconds: u64,
+        burst: Option<u64>,
+    ) -> Result<Quota, QuotaError> {
+        if limit == 0 {
+            return Err(QuotaError::ZeroLimit);
+        }
+        if window_seconds == 0 {
+            return Err(QuotaError::ZeroWindow);
+        }
+        let capacity = match burst {
+            None => limit,
+            Some(_) if algorithm != Algorithm::TokenBucket => {
+                return Err(QuotaError::BurstOutsideTokenBucket);
+            }
+            Some(0) => return Err(QuotaError::ZeroBurst),
+            Some(burst) => burst,
+        };
+        let overflow = QuotaError::Overflow {
+            capacity: capacity.max(limit),
+            window_seconds,
+        };
+        let window = window_seconds.checked_mul(1000).ok_or(overflow)?;
+        // A bucket refills `limit` units a millisecond and needs up to capacity × window of them.
+        match capacity.max(limit).checked_mul(window) {
+            Some(product) if product < DOUBLE_EXACT => {}
+            _ => return Err(overflow),
+        }
+        Ok(Quota {
+            algorithm,
+            limit,
+            window: Millis(window),
+            capacity,
+        })
+    }
+
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    pub fn window(&self) -> Millis {
+        self.window
+    }
+
+    pub fn window_seconds(&self) -> u64 {
+        self.window.0 / 1000
+    }
+
+    /// The most that can be held at once: a token bucket's burst, else the limit.
+    pub fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// Whether this cost exceeds what the limit could ever hold.
+    pub fn never_fits(&self, cost: Cost) -> bool {
+        cost.get() > self.capacity
+    }
+}

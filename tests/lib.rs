@@ -1,0 +1,1 @@
+//! The tests are in `e2e/` and `models/`; this crate has no code of its own.
