@@ -8,3 +8,4 @@ pub mod limit;
 pub mod path;
 pub mod policy;
 pub mod units;
+pub mod wire;

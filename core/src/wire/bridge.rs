@@ -1,0 +1,312 @@
+//! The bridge: one HTTP/1.1 connection of Envoy's own client on one side, `redis_proxy` on the
+//! other. It takes the head off each request, so that only commands reach `redis_proxy`, and
+//! withholds the replies until all of a request's are there and a head can tell their length.
+//!
+//! It serves the limiter and refuses everyone else: what is not a request of the limiter's closes
+//! the connection, because a stream that is once out of step would answer with another's verdict.
+
+use std::ops::Range;
+
+use super::resp::{Replies, push_decimal};
+use super::{MAX_BODY, MAX_COMMANDS, PATH, REPLIES_HEADER};
+
+/// The longest request head, in bytes. The limiter's has about 200; Envoy may add tracing headers.
+pub const MAX_HEAD: usize = 8 << 10;
+
+/// The most headers in a request head, the same again with room.
+const MAX_HEADERS: usize = 48;
+
+/// What the host does with the bytes that it buffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// Pass on all that is buffered.
+    Continue,
+    /// Keep it, and ask again when there is more.
+    Hold,
+    /// Close the connection.
+    Close,
+}
+
+/// What to do with bytes from the limiter: first remove `cut` bytes at the front, then let `flow`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Down {
+    pub cut: usize,
+    pub flow: Flow,
+}
+
+/// What to do with bytes from `redis_proxy`: first insert `prefix` at the front, then let `flow`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Up {
+    pub prefix: Option<Vec<u8>>,
+    pub flow: Flow,
+}
+
+/// One connection. It carries one request at a time, as many as the client likes.
+#[derive(Debug, Default)]
+pub struct Bridge {
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// A head is awaited; its end does not begin in the first `scanned` bytes.
+    Head { scanned: usize },
+    /// A head has been taken off: its body passes down, its replies gather.
+    Exchange(Exchange),
+    /// The stream is out of step. Nothing is believed any more.
+    Closed,
+}
+
+#[derive(Debug)]
+struct Exchange {
+    /// Bytes of the body that have not come yet.
+    body_left: usize,
+    expected: usize,
+    replies: Replies,
+    /// Bytes of the replies that `replies` has seen; they are held by the host.
+    scanned: usize,
+}
+
+/// What a request's head announces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Announced {
+    body: usize,
+    replies: usize,
+}
+
+impl Default for Phase {
+    fn default() -> Phase {
+        Phase::Head { scanned: 0 }
+    }
+}
+
+impl Bridge {
+    pub fn new() -> Bridge {
+        Bridge::default()
+    }
+
+    /// The limiter's side has `size` bytes buffered. `read` gives a range of them; it is called
+    /// at most once, and not for bytes that need not be looked at. One that cannot read gives
+    /// less than the range, which closes the connection.
+    pub fn downstream<B: AsRef<[u8]>>(
+        &mut self,
+        size: usize,
+        read: impl FnOnce(Range<usize>) -> B,
+    ) -> Down {
+        let down = match &mut self.phase {
+            Phase::Head { .. } if size == 0 => Some(Down::pass(0)),
+            Phase::Head { scanned } => {
+                let visible = size.min(MAX_HEAD);
+                let seen = read(0..visible);
+                match take_head(seen.as_ref(), *scanned) {
+                    _ if seen.as_ref().len() != visible => None,
+                    Head::Partial if size >= MAX_HEAD => None,
+                    Head::Partial => {
+                        *scanned = size;
+                        Some(Down::HOLD)
+                    }
+                    Head::Complete { len, announced } => size
+                        .checked_sub(len)
+                        .and_then(|body| announced.body.checked_sub(body))
+                        .map(|body_left| {
+                            self.phase = Phase::Exchange(Exchange {
+                                body_left,
+                                expected: announced.replies,
+                                replies: Replies::new(),
+                                scanned: 0,
+                            });
+                            Down::pass(len)
+                        }),
+                    Head::Refused => None,
+                }
+            }
+            // What exceeds the body is a second request before the first has its answer. Envoy's
+            // client does not pipeline, so these bytes are not from it.
+            Phase::Exchange(exchange) => exchange.body_left.checked_sub(size).map(|left| {
+                exchange.body_left = left;
+                Down::pass(0)
+            }),
+            Phase::Closed => None,
+        };
+        down.unwrap_or_else(|| {
+            self.phase = Phase::Closed;
+            Down::CLOSE
+        })
+    }
+
+    /// `redis_proxy`'s side has `size` bytes buffered. `read` as for [`Bridge::downstream`].
+    pub fn upstream<B: AsRef<[u8]>>(
+        &mut self,
+        size: usize,
+        read: impl FnOnce(Range<usize>) -> B,
+    ) -> Up {
+        let up = match &mut self.phase {
+            _ if size == 0 => Some(Up::hold()),
+            Phase::Exchange(exchange) => exchange.upstream(size, read),
+            // Replies that nobody asked for.
+            Phase::Head { .. } | Phase::Closed => None,
+        };
+        match &up {
+            Some(Up {
+                flow: Flow::Hold, ..
+            }) => {}
+            Some(_) => self.phase = Phase::default(),
+            None => self.phase = Phase::Closed,
+        }
+        up.unwrap_or_else(Up::close)
+    }
+}
+
+impl Exchange {
+    /// `None` where the stream is out of step.
+    fn upstream<B: AsRef<[u8]>>(
+        &mut self,
+        size: usize,
+        read: impl FnOnce(Range<usize>) -> B,
+    ) -> Option<Up> {
+        let unseen = size.checked_sub(self.scanned)?;
+        if size > MAX_BODY {
+            return None;
+        }
+        let fresh = read(self.scanned..size);
+        let fresh = fresh.as_ref();
+        if fresh.len() != unseen {
+            return None;
+        }
+        self.scanned = size;
+        let complete = self.replies.push(fresh).ok()?;
+        if complete < self.expected {
+            return Some(Up::hold());
+        }
+        // More than was asked for, or an answer to a question not fully put: the announced number
+        // was wrong, and what follows would belong to nobody.
+        if complete > self.expected || !self.replies.at_boundary() || self.body_left > 0 {
+            return None;
+        }
+        Some(Up {
+            prefix: Some(response_head(size)),
+            flow: Flow::Continue,
+        })
+    }
+}
+
+impl Down {
+    const HOLD: Down = Down {
+        cut: 0,
+        flow: Flow::Hold,
+    };
+    const CLOSE: Down = Down {
+        cut: 0,
+        flow: Flow::Close,
+    };
+
+    fn pass(cut: usize) -> Down {
+        Down {
+            cut,
+            flow: Flow::Continue,
+        }
+    }
+}
+
+impl Up {
+    fn hold() -> Up {
+        Up {
+            prefix: None,
+            flow: Flow::Hold,
+        }
+    }
+
+    fn close() -> Up {
+        Up {
+            prefix: None,
+            flow: Flow::Close,
+        }
+    }
+}
+
+fn response_head(body: usize) -> Vec<u8> {
+    let mut head = Vec::with_capacity(64);
+    head.extend_from_slice(b"HTTP/1.1 200 OK\r\ncontent-length: ");
+    push_decimal(&mut head, body as u64);
+    head.extend_from_slice(b"\r\n\r\n");
+    head
+}
+
+// === Heads ===
+
+enum Head {
+    /// Its end is not here yet.
+    Partial,
+    /// The first `len` bytes are one that the limiter could have sent.
+    Complete {
+        len: usize,
+        announced: Announced,
+    },
+    Refused,
+}
+
+/// The head at the front of `bytes`, whose end does not begin in the first `scanned`.
+fn take_head(bytes: &[u8], scanned: usize) -> Head {
+    const END: &[u8] = b"\r\n\r\n";
+    // An end may begin in the last three bytes that were scanned.
+    let from = scanned.saturating_sub(END.len() - 1);
+    let unscanned = bytes.get(from..).unwrap_or_default();
+    let Some(at) = unscanned.windows(END.len()).position(|end| end == END) else {
+        return Head::Partial;
+    };
+    let len = from + at + END.len();
+    match bytes.get(..len).and_then(read_head) {
+        Some(announced) => Head::Complete { len, announced },
+        None => Head::Refused,
+    }
+}
+
+/// What a head announces; `None` if it is not one of the limiter's.
+fn read_head(head: &[u8]) -> Option<Announced> {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut headers);
+    match request.parse(head) {
+        // A bare LF also ends a line for httparse: a head that ends for it before it ends for us
+        // is not from Envoy.
+        Ok(httparse::Status::Complete(len)) if len == head.len() => {}
+        _ => return None,
+    }
+    let (method, path, version) = (request.method?, request.path?, request.version?);
+    if method != "POST" || path != PATH || version != 1 {
+        return None;
+    }
+    let (mut body, mut replies) = (None, None);
+    for header in request.headers.iter() {
+        let (slot, cap) = if header.name.eq_ignore_ascii_case("content-length") {
+            (&mut body, MAX_BODY)
+        } else if header.name.eq_ignore_ascii_case(REPLIES_HEADER) {
+            (&mut replies, MAX_COMMANDS)
+        } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
+            return None;
+        } else {
+            continue;
+        };
+        if slot.is_some() {
+            return None;
+        }
+        *slot = Some(count(header.value, cap)?);
+    }
+    Some(Announced {
+        body: body?,
+        replies: replies?,
+    })
+}
+
+/// A decimal in 1..=cap. Not `str::parse`, which takes a sign.
+fn count(value: &[u8], cap: usize) -> Option<usize> {
+    let mut count: usize = 0;
+    for &byte in value {
+        if !byte.is_ascii_digit() {
+            return None;
+        }
+        count = count
+            .checked_mul(10)?
+            .checked_add(usize::from(byte - b'0'))?;
+    }
+    (1..=cap).contains(&count).then_some(count)
+}

@@ -1,0 +1,20 @@
+//! What travels between the limiter and its store: an HTTP POST whose body is a pipeline of RESP2
+//! commands, answered by a body of their replies in the same order. The bridge inside Envoy and
+//! the sidecar both speak it. Nothing here knows a socket, a host call or what a command means.
+
+pub mod bridge;
+pub mod resp;
+
+/// Where the limiter posts to.
+pub const PATH: &str = "/";
+
+/// The request header that says how many commands the body holds.
+pub const REPLIES_HEADER: &str = "x-weir-replies";
+
+/// The most commands in one request. A batch ends at 64 requests, each of which can touch a few
+/// subjects: an order of magnitude above that, something is broken.
+pub const MAX_COMMANDS: usize = 1024;
+
+/// The longest body, in bytes, either way. The worst the limiter makes is a full batch for as many
+/// slots, each as EVAL with the whole script (about 20 KB) after a Redis lost its scripts.
+pub const MAX_BODY: usize = 4 << 20;
