@@ -7,6 +7,8 @@
 use std::io::Write;
 use std::net::IpAddr;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, percent_encode};
+
 use crate::identity::{Subject, hex_digest};
 use crate::limit::Algorithm;
 use crate::policy::{Limit, Scope};
@@ -60,7 +62,7 @@ fn write_subject(out: &mut Vec<u8>, subject: &Subject) {
     match subject {
         Subject::User(id) if id.len() <= LONGEST_ID => {
             out.extend_from_slice(b"u:");
-            write_escaped(out, id);
+            out.extend(escaped(id).flat_map(str::as_bytes));
         }
         Subject::User(id) => {
             out.extend_from_slice(b"U:");
@@ -84,17 +86,17 @@ fn write_address(out: &mut Vec<u8>, address: Option<IpAddr>) {
     }
 }
 
-/// Percent-escapes all but letters, digits and `_ . @ -`: no brace, colon or percent sign survives,
-/// so that an id can neither end its part of the key nor look like another id's escape.
-pub fn write_escaped(out: &mut Vec<u8>, id: &[u8]) {
-    for &byte in id {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'@' | b'-') {
-            out.push(byte);
-        } else {
-            // Writing to a Vec cannot fail.
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
+/// All but letters, digits and `_ . @ -`: no brace, colon or percent sign survives, so that an id
+/// can neither end its part of the key nor look like another id's escape.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'@')
+    .remove(b'-');
+
+/// An id as text that only this id has.
+pub fn escaped(id: &[u8]) -> PercentEncode<'_> {
+    percent_encode(id, ESCAPED)
 }
 
 #[cfg(test)]
