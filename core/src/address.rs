@@ -80,7 +80,7 @@ impl fmt::Display for CidrError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             CidrError::NotAnAddress => {
-                f.write_str("is not a network; write one as 10.0.0.0/8 or 2001:db8::/32")
+                f.write_str("is not a network; write one such as 10.0.0.0/8 or 2001:db8::/32")
             }
             CidrError::PrefixTooLong { most } => {
                 write!(f, "has a prefix length that is not within 0 to {most}")

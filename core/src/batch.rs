@@ -300,3 +300,201 @@ fn read<T>(body: &[u8], call: &Call<T>) -> Answered {
         Err(_) => Answered::Failed,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limit::{Algorithm, Quota};
+    use crate::script::Kind;
+    use crate::units::Cost;
+
+    const TIMEOUT: Millis = Millis(50);
+
+    fn question(key: &str) -> Question {
+        let quota = Quota::try_new(Algorithm::FixedWindow, 5, 60, None).unwrap();
+        let mut question = Question::default();
+        let mut take = question.operation(Kind::Take, Cost::ONE, 1);
+        take.limit(&quota, |out| out.extend_from_slice(key.as_bytes()));
+        question
+    }
+
+    fn batcher() -> Batcher<u32> {
+        Batcher::new(TIMEOUT)
+    }
+
+    /// Requests `range` ask at `now`; the first one that finds the way free asks for the turn.
+    fn ask(batcher: &mut Batcher<u32>, now: Micros, range: std::ops::Range<u32>) {
+        for ticket in range {
+            batcher.ask(now, ticket, question(&format!("key{ticket}")));
+        }
+    }
+
+    fn send(batcher: &mut Batcher<u32>, now: Micros, id: u32) -> String {
+        let outgoing = batcher.turn(now).expect("there is something to send");
+        let body = String::from_utf8(outgoing.body.clone()).unwrap();
+        batcher.sent(outgoing, CallId(id));
+        body
+    }
+
+    /// The reply to `count` questions of one limit, each of which passed.
+    fn reply(count: usize) -> Vec<u8> {
+        let mut integers = vec![1_000_000];
+        for remaining in 0..count {
+            integers.extend([1, remaining as i64, 0, 60_000]);
+        }
+        let body: String = integers
+            .iter()
+            .map(|integer| format!(":{integer}\r\n"))
+            .collect();
+        format!("*{}\r\n{body}", integers.len()).into_bytes()
+    }
+
+    fn tickets(settled: &Settled<u32>) -> Vec<u32> {
+        settled.iter().map(|(ticket, _)| *ticket).collect()
+    }
+
+    fn failed(settled: &Settled<u32>) -> bool {
+        settled
+            .iter()
+            .all(|(_, outcome)| *outcome == Outcome::Failed)
+    }
+
+    #[test]
+    fn requests_of_one_turn_share_a_call_and_each_has_its_own_outcome() {
+        let mut batcher = batcher();
+        assert_eq!(batcher.ask(Micros(0), 0, question("key0")), Next::AskTurn);
+        assert_eq!(batcher.ask(Micros(0), 1, question("key1")), Next::Wait);
+        let body = send(&mut batcher, Micros(1), 7);
+        assert!(body.contains("EVALSHA") && body.contains("key0") && body.contains("key1"));
+
+        let (settled, next) = batcher.answered(Micros(2), CallId(7), Some(&reply(2)));
+        assert!(next.is_none() && batcher.is_idle());
+        assert_eq!(tickets(&settled), [0, 1]);
+        for (ticket, outcome) in settled {
+            let Outcome::Told { now, told } = outcome else {
+                panic!("{outcome:?}")
+            };
+            assert_eq!(now, Micros(1_000_000));
+            assert_eq!(told.len(), 1);
+            assert_eq!(told[0].limits[0].remaining, i64::from(ticket));
+        }
+    }
+
+    #[test]
+    fn newcomers_wait_for_the_call_in_flight_and_leave_with_its_reply() {
+        let mut batcher = batcher();
+        ask(&mut batcher, Micros(0), 0..1);
+        send(&mut batcher, Micros(0), 1);
+        assert_eq!(batcher.ask(Micros(1), 1, question("key1")), Next::Wait);
+        assert!(batcher.turn(Micros(2)).is_none());
+        let (settled, next) = batcher.answered(Micros(3), CallId(1), Some(&reply(1)));
+        assert_eq!(tickets(&settled), [0]);
+        assert!(next.is_some(), "the next call leaves at once");
+    }
+
+    #[test]
+    fn a_call_carries_no_more_than_its_cap() {
+        let mut batcher = batcher();
+        ask(&mut batcher, Micros(0), 0..100);
+        send(&mut batcher, Micros(0), 1);
+        let (settled, next) = batcher.answered(Micros(1), CallId(1), Some(&reply(MOST_QUESTIONS)));
+        assert_eq!(settled.len(), MOST_QUESTIONS);
+        batcher.sent(next.unwrap(), CallId(2));
+        let (settled, next) = batcher.answered(Micros(2), CallId(2), Some(&reply(36)));
+        assert_eq!((settled.len(), next.is_none()), (36, true));
+    }
+
+    #[test]
+    fn calls_overlap_only_where_the_round_trip_is_long() {
+        for (round_trip, later, expected) in [
+            (400, 300, Next::Wait),
+            (20_000, 9_000, Next::Wait),
+            (20_000, 11_000, Next::AskTurn),
+        ] {
+            let mut batcher = batcher();
+            ask(&mut batcher, Micros(0), 0..1);
+            send(&mut batcher, Micros(0), 1);
+            batcher.answered(Micros(round_trip), CallId(1), Some(&reply(1)));
+            ask(&mut batcher, Micros(round_trip), 1..2);
+            send(&mut batcher, Micros(round_trip), 2);
+            let next = batcher.ask(Micros(round_trip + later), 2, question("key2"));
+            assert_eq!(
+                next, expected,
+                "{later} µs into a round trip of {round_trip} µs"
+            );
+        }
+    }
+
+    #[test]
+    fn an_unknown_script_is_sent_whole_once() {
+        let mut batcher = batcher();
+        ask(&mut batcher, Micros(0), 0..2);
+        send(&mut batcher, Micros(0), 1);
+        let unknown: &[u8] = b"-NOSCRIPT No matching script.\r\n";
+        let (settled, again) = batcher.answered(Micros(1), CallId(1), Some(unknown));
+        assert!(settled.is_empty());
+        let again = again.unwrap();
+        assert!(again.body.windows(4).any(|part| part == b"EVAL"));
+        batcher.sent(again, CallId(2));
+        let (settled, again) = batcher.answered(Micros(2), CallId(2), Some(unknown));
+        assert!(failed(&settled) && settled.len() == 2 && again.is_none());
+    }
+
+    #[test]
+    fn what_is_no_reply_fails_everybody_who_asked() {
+        for body in [
+            &b"-READONLY You can't write against a read only replica.\r\n"[..],
+            b"upstream connect error",
+            b"*1\r\n:5\r\n",
+            b"*2\r\n:5\r\n$1\r\nx\r\n",
+            b"",
+        ] {
+            let mut batcher = batcher();
+            ask(&mut batcher, Micros(0), 0..3);
+            send(&mut batcher, Micros(0), 1);
+            let (settled, _) = batcher.answered(Micros(1), CallId(1), Some(body));
+            assert!(
+                failed(&settled) && settled.len() == 3,
+                "{}",
+                body.escape_ascii()
+            );
+        }
+    }
+
+    #[test]
+    fn a_deadline_is_kept_whether_the_request_was_sent_or_not() {
+        let mut batcher = batcher();
+        ask(&mut batcher, Micros(0), 0..1);
+        send(&mut batcher, Micros(0), 1);
+        ask(&mut batcher, Micros(10_000), 1..2);
+        assert!(batcher.tick(Micros(49_999)).0.is_empty());
+        let (settled, _) = batcher.tick(Micros(50_000));
+        assert!(failed(&settled) && tickets(&settled) == [0]);
+        let (settled, _) = batcher.tick(Micros(60_000));
+        assert!(failed(&settled) && tickets(&settled) == [1]);
+        // The late reply finds nobody, and settles nobody twice.
+        let (settled, _) = batcher.answered(Micros(70_000), CallId(1), Some(&reply(1)));
+        assert!(settled.is_empty() && batcher.is_idle());
+    }
+
+    #[test]
+    fn a_call_that_is_never_answered_holds_up_nobody_for_ever() {
+        let mut batcher = batcher();
+        ask(&mut batcher, Micros(0), 0..1);
+        send(&mut batcher, Micros(0), 1);
+        ask(&mut batcher, Micros(99_000), 1..2);
+        let (_, next) = batcher.tick(Micros(100_000));
+        assert!(next.is_some(), "the way is free again");
+        let (settled, _) = batcher.answered(Micros(101_000), CallId(1), Some(&reply(1)));
+        assert!(settled.is_empty());
+    }
+
+    #[test]
+    fn a_call_that_cannot_be_sent_fails_at_once() {
+        let mut batcher = batcher();
+        ask(&mut batcher, Micros(0), 0..2);
+        let outgoing = batcher.turn(Micros(0)).unwrap();
+        let settled = batcher.not_sent(outgoing);
+        assert!(failed(&settled) && settled.len() == 2 && batcher.is_idle());
+    }
+}

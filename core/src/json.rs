@@ -111,7 +111,7 @@ impl<'a> At<'a> {
     pub fn whole(&self) -> Result<u64, ConfigError> {
         match self.value {
             Json::Whole(number) => Ok(*number),
-            _ => Err(self.expected("a whole number")),
+            _ => Err(self.expected("a whole number below 2^64")),
         }
     }
 
@@ -322,7 +322,7 @@ mod tests {
             let json = Json::parse(text, "n").unwrap();
             let error = At::new(&json, "n").whole().unwrap_err();
             assert!(
-                error.message.contains("expected a whole number"),
+                error.message.contains("expected a whole number below 2^64"),
                 "{error} for {told}"
             );
         }

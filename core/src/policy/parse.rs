@@ -6,7 +6,7 @@ use super::{
     Answers, Body, Host, Limit, LimitId, NetworkLimits, OnStoreFailure, Policy, Rule, Scope,
     Status, TierLimits,
 };
-use crate::address::Cidr;
+use crate::address::{Cidr, CidrError};
 use crate::json::{At, ConfigError};
 use crate::limit::{Algorithm, Quota, QuotaError};
 
@@ -156,9 +156,12 @@ fn rule(at: &At<'_>, limits: &mut Limits) -> Result<Rule, ConfigError> {
                 ip.default = ids;
                 continue;
             }
-            let network: Cidr = network
-                .parse()
-                .map_err(|error| at.error(format!("{network:?} {error}, or use \"default\"")))?;
+            let network: Cidr = network.parse().map_err(|error| match error {
+                CidrError::NotAnAddress => at.error(format!(
+                    "{network:?} {error}, or \"default\" for all others"
+                )),
+                _ => at.error(format!("{network:?} {error}")),
+            })?;
             if ip.by_network.iter().any(|(other, _)| *other == network) {
                 return Err(at.error(format!("{network} stands here twice; keep one of them")));
             }
