@@ -315,3 +315,276 @@ impl<'a> Credentials<'a> {
         .filter_map(|(field, value)| value.map(|_| field))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::script::{Reading, Retry};
+    use crate::units::Millis;
+
+    const POLICY: &str = r#"{
+        "status": {"operator_tier": "ops",
+                   "operator_header": {"name": "X-Ops", "value": "0123456789abcdef"}},
+        "rules": [{"name": "api", "pattern": "/api/*",
+            "global_limit": {"type": "fixed_window", "limit": 9, "window": 60},
+            "user_limits": {
+                "free": {"type": "token_bucket", "limit": 4, "window": 60, "burst_limit": 2},
+                "careful": {"type": "fixed_window", "limit": 1, "window": 60,
+                            "on_store_failure": "deny"}},
+            "ip_limits": {"default": {"type": "sliding_window", "limit": 6, "window": 60}}}]}"#;
+
+    struct Peer(&'static str);
+
+    impl Facts for Peer {
+        fn source_address(&self) -> Vec<u8> {
+            format!("{}:4321", self.0).into_bytes()
+        }
+        fn direct_peer(&self, filter_state: &str) -> Option<Vec<u8>> {
+            assert_eq!(filter_state, "weir.direct_peer");
+            Some(self.0.as_bytes().to_vec())
+        }
+        fn claim(&self, _path: &[String]) -> Option<Vec<u8>> {
+            None
+        }
+    }
+
+    fn config() -> crate::config::LimiterConfig {
+        let text = format!(
+            r#"{{"role": "limiter", "identity": {{"trust": ["127.0.0.0/8"]}}, "policy": {POLICY}}}"#
+        );
+        match Config::parse(&text) {
+            Ok(Config::Limiter(config)) => *config,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn admit_from(peer: &'static str, headers: &[(&str, &str)]) -> Admission {
+        let config = config();
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        admit(&config.sources, &config.policy, headers, &Peer(peer))
+    }
+
+    fn keys(step: &Step) -> Vec<String> {
+        let Step::Ask(question, _) = step else {
+            panic!("{step:?}")
+        };
+        let text = String::from_utf8_lossy(question.keys().bytes()).into_owned();
+        text.split("\r\n")
+            .filter(|line| line.starts_with("weir:"))
+            .map(String::from)
+            .collect()
+    }
+
+    fn status(step: &Step) -> u16 {
+        match step {
+            Step::Respond(answer, _) => answer.status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    const GET: [(&str, &str); 2] = [(":method", "GET"), (":path", "/api/x?y=1")];
+
+    #[test]
+    fn a_request_asks_about_global_then_user_then_address() {
+        let headers = [GET[0], GET[1], ("x-user-id", "ann")];
+        let admission = admit_from("127.0.0.1", &headers);
+        assert!(admission.remove.is_empty());
+        assert_eq!(
+            keys(&admission.step),
+            [
+                "weir:1:{g:api}:api:global:fw:0",
+                "weir:1:{u:ann}:api:user:tb:0",
+                "weir:1:{a:127.0.0.1}:api:ip:sw:0"
+            ]
+        );
+    }
+
+    #[test]
+    fn identity_from_an_untrusted_peer_is_ignored_and_removed() {
+        let headers = [
+            GET[0],
+            GET[1],
+            ("x-user-id", "ann"),
+            ("x-user-tier", "free"),
+        ];
+        let admission = admit_from("192.0.2.1", &headers);
+        assert_eq!(admission.remove, ["x-user-id", "x-user-tier"]);
+        assert_eq!(
+            keys(&admission.step),
+            [
+                "weir:1:{g:api}:api:global:fw:0",
+                "weir:1:{a:192.0.2.1}:api:ip:sw:0"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_repeated_identity_header_is_refused_where_it_would_count() {
+        let headers = [GET[0], GET[1], ("x-user-id", "ann"), ("x-user-id", "bob")];
+        assert_eq!(status(&admit_from("127.0.0.1", &headers).step), 400);
+        assert_eq!(keys(&admit_from("192.0.2.1", &headers).step).len(), 2);
+    }
+
+    #[test]
+    fn a_path_without_a_rule_passes_unasked() {
+        let step = admit_from("127.0.0.1", &[GET[0], (":path", "/web/x")]).step;
+        assert!(matches!(step, Step::Pass));
+    }
+
+    #[test]
+    fn the_status_call_is_for_oneself_or_for_operators() {
+        let ops = ("x-ops", "0123456789abcdef");
+        for (target, headers, expected) in [
+            ("", vec![], Err(400)),
+            ("", vec![("x-user-id", "ann")], Ok("{u:ann}")),
+            (
+                "",
+                vec![("x-api-key", "k")],
+                Ok("{k:8254c329a92850f6d539dd376f4816ee2764517da5e0235514af433164480d7a}"),
+            ),
+            ("?user_id=ann", vec![("x-user-id", "ann")], Ok("{u:ann}")),
+            ("?user_id=bob", vec![("x-user-id", "ann")], Err(403)),
+            ("?user_tier=careful", vec![("x-user-id", "ann")], Err(403)),
+            ("?user_id=bob", vec![], Err(403)),
+            ("?user_id=bob", vec![ops], Ok("{u:bob}")),
+            (
+                "?user_id=bob",
+                vec![("x-ops", "0123456789abcdee")],
+                Err(403),
+            ),
+            (
+                "?user_id=b%20b",
+                vec![("x-user-id", "o"), ("x-user-tier", "ops")],
+                Ok("{u:b%20b}"),
+            ),
+            ("", vec![ops], Err(400)),
+        ] {
+            let path = format!("/api/v1/rate-limits/status{target}");
+            let mut all = vec![(":method", "GET"), (":path", path.as_str())];
+            all.extend(headers);
+            let step = admit_from("127.0.0.1", &all).step;
+            match expected {
+                Err(code) => assert_eq!(status(&step), code, "{all:?}"),
+                Ok(tag) => {
+                    let about = keys(&step)
+                        .into_iter()
+                        .skip(1)
+                        .find(|key| key.contains(":user:"));
+                    assert!(
+                        about.is_some_and(|key| key.contains(tag)),
+                        "{all:?} {step:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    fn conclude(headers: &[(&str, &str)], outcome: &Outcome) -> Conclusion {
+        let Step::Ask(_, pending) = admit_from("127.0.0.1", headers).step else {
+            panic!()
+        };
+        pending.conclude(&config().policy, outcome)
+    }
+
+    fn told(verdict: crate::script::Verdict, readings: &[(i64, Retry)]) -> Outcome {
+        let limits = readings.iter().map(|&(remaining, retry)| Reading {
+            remaining,
+            retry,
+            reset: Millis(59_001),
+        });
+        let told = vec![Told {
+            verdict,
+            limits: limits.collect(),
+        }];
+        Outcome::Told {
+            now: Micros(0),
+            told,
+        }
+    }
+
+    #[test]
+    fn what_passed_shows_the_limit_with_the_fewest_left() {
+        let now = Retry::Now;
+        let outcome = told(
+            crate::script::Verdict::Passed,
+            &[(8, now), (1, now), (1, now)],
+        );
+        let conclusion = conclude(&[GET[0], GET[1], ("x-user-id", "ann")], &outcome);
+        let Conclusion::Pass(headers) = conclusion else {
+            panic!("{conclusion:?}")
+        };
+        let expected = [
+            ("x-ratelimit-limit", "4"),
+            ("x-ratelimit-remaining", "1"),
+            ("x-ratelimit-reset", "60"),
+        ];
+        assert_eq!(
+            headers,
+            expected.map(|(name, value)| (name, value.to_string()))
+        );
+    }
+
+    #[test]
+    fn a_refusal_names_the_first_limit_that_failed_and_the_longest_wait() {
+        let readings = [
+            (8, Retry::Now),
+            (0, Retry::After(Millis(1))),
+            (0, Retry::After(Millis(7001))),
+        ];
+        let outcome = told(crate::script::Verdict::Refused, &readings);
+        let conclusion = conclude(&[GET[0], GET[1], ("x-user-id", "ann")], &outcome);
+        let Conclusion::Respond(answer, Protocol::Http) = conclusion else {
+            panic!("{conclusion:?}")
+        };
+        assert_eq!(answer.status, 429);
+        assert!(answer.headers.contains(&("retry-after", "8".to_string())));
+        let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(body["retry_after"], 8);
+        assert_eq!(body["details"]["scope"], "user");
+        assert_eq!(body["details"]["retry_after"], 1);
+        assert_eq!(body["details"]["capacity"], 2);
+    }
+
+    #[test]
+    fn a_cost_that_never_fits_is_told_so() {
+        let readings = [
+            (8, Retry::After(Millis(1))),
+            (0, Retry::Never),
+            (0, Retry::Now),
+        ];
+        let outcome = told(crate::script::Verdict::Refused, &readings);
+        let conclusion = conclude(&[GET[0], GET[1], ("x-user-id", "ann")], &outcome);
+        let Conclusion::Respond(answer, _) = conclusion else {
+            panic!("{conclusion:?}")
+        };
+        assert!(
+            !answer
+                .headers
+                .iter()
+                .any(|(name, _)| *name == "retry-after")
+        );
+    }
+
+    #[test]
+    fn without_a_store_each_limit_has_its_say() {
+        let free = [GET[0], GET[1], ("x-user-id", "ann")];
+        assert_eq!(
+            conclude(&free, &Outcome::Failed),
+            Conclusion::Pass(Headers::new())
+        );
+        let careful = [
+            GET[0],
+            GET[1],
+            ("x-user-id", "ann"),
+            ("x-user-tier", "careful"),
+        ];
+        let Conclusion::Respond(answer, _) = conclude(&careful, &Outcome::Failed) else {
+            panic!()
+        };
+        assert_eq!(answer.status, 503);
+        assert!(answer.headers.contains(&("retry-after", "1".to_string())));
+    }
+}
