@@ -358,31 +358,30 @@ fn listener(admin: &Client) -> Result<Option<SocketAddr>> {
 /// The reason in the log of an Envoy that gave up: what the filter said, else what Envoy said.
 pub fn refusal(log: &str) -> Option<String> {
     let entries = entries(log);
-    let of_filter = |entry: &String| {
-        let (head, said) = entry.split_once("wasm log ")?;
-        let is_error = head.contains("[error]") || head.contains("[critical]");
-        // What stands before the colon are Envoy's names for the filter.
-        is_error.then(|| {
-            said.split_once(": ")
-                .map_or(said, |(_, said)| said)
-                .to_owned()
-        })
-    };
-    let of_envoy = |entry: &String| {
-        let (head, said) = entry.split_once("] [source/")?;
-        let is_error = head.contains("[error]") || head.contains("[critical]");
-        is_error.then(|| {
-            said.split_once("] ")
-                .map_or(said, |(_, said)| said)
-                .to_owned()
-        })
-    };
-    entries
+    let errors: Vec<(&str, &str)> = entries
         .iter()
-        .find_map(of_filter)
-        .or_else(|| entries.iter().find_map(of_envoy))
-        // Neither sh nor a linker writes entries.
-        .or_else(|| entries.last().cloned())
+        .filter_map(|entry| entry.split_once("] [source/"))
+        .filter(|(head, _)| head.contains("[error]") || head.contains("[critical]"))
+        .filter_map(|(_, said)| said.split_once("] "))
+        .collect();
+    let of_filter = errors.iter().find_map(|(_, said)| {
+        // Before the colon stand Envoy's names for the filter.
+        said.strip_prefix("wasm log ")?
+            .split_once(": ")
+            .map(|(_, said)| said)
+    });
+    let of_envoy = || {
+        // The whole configuration follows.
+        errors
+            .first()
+            .map(|(_, said)| said.split(" initializing config").next().unwrap_or(said))
+    };
+    // Neither sh nor a linker writes entries.
+    let of_others = || entries.last().map(String::as_str);
+    of_filter
+        .or_else(of_envoy)
+        .or_else(of_others)
+        .map(str::to_owned)
 }
 
 /// A line that does not begin like an entry continues the one before.
@@ -406,7 +405,7 @@ mod tests {
 
     #[test]
     fn the_reason_of_a_refusal_is_the_filters_own_word_before_envoys() {
-        let envoy = "[2026-01-01 00:00:00.000][1][critical][main] [source/server/server.cc:1] error initializing config: no";
+        let envoy = "[2026-01-01 00:00:00.000][1][critical][main] [source/server/server.cc:1] error `no wasm` initializing config ' # The way\n# on";
         let filter = "[2026-01-01 00:00:00.000][1][error][wasm] [source/context.cc:2] wasm log weir_limiter: $.rules: is missing\n  add it";
         let info = "[2026-01-01 00:00:00.000][1][info][main] [source/server/server.cc:3] hello";
         let table = [
@@ -414,7 +413,7 @@ mod tests {
                 format!("{info}\n{filter}\n{envoy}"),
                 "$.rules: is missing\n  add it",
             ),
-            (format!("{info}\n{envoy}"), "error initializing config: no"),
+            (format!("{info}\n{envoy}"), "error `no wasm`"),
             (
                 "render.sh: cannot read the policy POLICY=x".to_owned(),
                 "render.sh: cannot read the policy POLICY=x",
