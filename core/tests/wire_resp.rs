@@ -1,5 +1,7 @@
 //! RESP2, as raw bytes in and values out.
 
+#![allow(clippy::indexing_slicing, clippy::unwrap_used)]
+
 use proptest::prelude::*;
 use weir_core::wire::resp::{
     Command, MAX_BULK, MAX_DEPTH, MAX_ITEMS, MAX_LINE, Malformed, Reader, Replies, Token, command,
@@ -242,6 +244,20 @@ proptest! {
             prop_assert_eq!(replies.at_boundary(), ends.contains(&end));
             pushed = end;
         }
+    }
+
+    #[test]
+    fn values_are_cut_apart_where_they_end(values in prop::collection::vec(value(), 1..6)) {
+        let stream: Vec<u8> = values.iter().flat_map(Value::bytes).collect();
+        let mut rest = &stream[..];
+        let mut replies = Replies::new();
+        for value in &values {
+            let end = replies.push_one(rest).unwrap().unwrap();
+            let (one, others) = rest.split_at(end);
+            prop_assert_eq!(one, value.bytes());
+            rest = others;
+        }
+        prop_assert_eq!(replies.push_one(rest), Ok(None));
     }
 
     /// Noise over the grammar's own alphabet reaches every state; any split judges it alike.

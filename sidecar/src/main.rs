@@ -1,1 +1,46 @@
-fn main() {}
+//! The binary: flags in, signals out.
+
+use anyhow::Result;
+use bytes::Bytes;
+use clap::Parser;
+use tokio::select;
+use tokio::signal::unix::{SignalKind, signal};
+use weir_sidecar::Sidecar;
+use weir_sidecar::flags::{Config, Flags};
+use weir_sidecar::screen::Script;
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let flags = Flags::parse();
+    let redis: Vec<_> = flags
+        .redis
+        .iter()
+        .map(|url| url.address.to_string())
+        .collect();
+    let sidecar = Sidecar::bind(Config::try_new(flags)?, script()).await?;
+    eprintln!(
+        "weir-sidecar: listening on {}, Redis at {}",
+        sidecar.place()?,
+        redis.join(", ")
+    );
+    let (mut term, mut int) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    let stop = async move {
+        select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        eprintln!("weir-sidecar: stopping");
+    };
+    sidecar.serve(stop).await;
+    Ok(())
+}
+
+fn script() -> Script {
+    Script {
+        source: Bytes::from_static(b"return 1"),
+        sha: "e0e1f9fabfc9d4800c877a703b823ac0578ff8db".to_owned(),
+    }
+}

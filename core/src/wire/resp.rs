@@ -129,19 +129,30 @@ impl Replies {
 
     /// Takes the next piece of the stream; how many values are complete since the beginning.
     pub fn push(&mut self, mut bytes: &[u8]) -> Result<usize, Malformed> {
-        while !bytes.is_empty() {
-            let (used, head) = self.lexer.feed(bytes)?;
-            bytes = bytes.get(used..).unwrap_or_default();
+        while let Some(end) = self.push_one(bytes)? {
+            bytes = bytes.get(end..).unwrap_or_default();
+        }
+        Ok(self.complete)
+    }
+
+    /// Takes the next piece up to where the value in progress ends: the length of that part.
+    /// `None` if the value goes on, and then all of the piece was taken.
+    pub fn push_one(&mut self, bytes: &[u8]) -> Result<Option<usize>, Malformed> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (used, head) = self.lexer.feed(rest)?;
+            rest = rest.get(used..).unwrap_or_default();
             match head {
                 None => {}
                 Some(Head::Array(Some(count))) if count > 0 => {
                     *self.open.get_mut(self.depth).ok_or(Malformed::TooDeep)? = count;
                     self.depth += 1;
                 }
-                Some(_) => self.close_value(),
+                Some(_) if self.close_value() => return Ok(Some(bytes.len() - rest.len())),
+                Some(_) => {}
             }
         }
-        Ok(self.complete)
+        Ok(None)
     }
 
     /// How many values are complete since the beginning.
@@ -154,18 +165,20 @@ impl Replies {
         self.depth == 0 && self.lexer.state == State::Kind
     }
 
-    /// One value has ended, and with it every array whose last element it was.
-    fn close_value(&mut self) {
+    /// One value has ended, and with it every array whose last element it was: whether that was
+    /// a value of the top level.
+    fn close_value(&mut self) -> bool {
         while let Some(innermost) = self.depth.checked_sub(1) {
             if let Some(lacking) = self.open.get_mut(innermost) {
                 *lacking -= 1;
                 if *lacking > 0 {
-                    return;
+                    return false;
                 }
             }
             self.depth = innermost;
         }
         self.complete += 1;
+        true
     }
 }
 

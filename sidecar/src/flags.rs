@@ -1,0 +1,182 @@
+//! What the user types, and what the sidecar runs on.
+
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Parser;
+
+use crate::listen::{Place, Reach, SocketMode};
+use crate::redis::Topology;
+use crate::redis::address::{RedisUrl, Transport};
+use crate::redis::dial::{self, ClientFiles, Dial, TlsFiles};
+
+/// Where the password comes from if no flag names it: the process list does not show it there.
+const PASSWORD: &str = "WEIR_REDIS_PASSWORD";
+
+/// Carries Weir's rate-limit checks from a proxy to Redis.
+///
+/// For proxies without Envoy's redis_proxy. It takes POST / with a pipeline of Redis commands
+/// from the Weir filter and answers with their replies; GET /healthz tells whether Redis answers.
+/// Only Weir's own script on Weir's own keys is let through.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "weir-sidecar", version)]
+pub struct Flags {
+    /// Where to listen: ADDRESS:PORT, or unix:PATH.
+    #[arg(
+        long,
+        value_name = "PLACE",
+        default_value = "127.0.0.1:6380",
+        env = "WEIR_LISTEN"
+    )]
+    pub listen: Place,
+
+    /// Listen on an address that other machines can reach. Nobody is asked for a password.
+    #[arg(long)]
+    pub allow_remote: bool,
+
+    /// Permissions of the unix socket.
+    #[arg(long, value_name = "OCTAL", default_value = "0660")]
+    pub socket_mode: SocketMode,
+
+    /// redis://[user[:password]@]host[:port][/db], or rediss:// for TLS. With --cluster it may be
+    /// given more than once, or with commas.
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "redis://127.0.0.1:6379",
+        value_delimiter = ',',
+        env = "WEIR_REDIS",
+        hide_env_values = true
+    )]
+    pub redis: Vec<RedisUrl>,
+
+    /// Redis is a Redis Cluster; --redis names any of its nodes.
+    #[arg(long)]
+    pub cluster: bool,
+
+    /// A file with the password of Redis. It can also be in the environment, in
+    /// WEIR_REDIS_PASSWORD; a password in the URL can be seen in the process list.
+    #[arg(long, value_name = "FILE")]
+    pub redis_password_file: Option<PathBuf>,
+
+    /// Who signs the certificate of Redis, in PEM. Without it, whom the system trusts.
+    #[arg(long, value_name = "FILE")]
+    pub redis_ca: Option<PathBuf>,
+
+    /// The certificate that Redis asks of its clients, in PEM.
+    #[arg(long, value_name = "FILE", requires = "redis_key")]
+    pub redis_cert: Option<PathBuf>,
+
+    /// The private key of --redis-cert, in PEM.
+    #[arg(long, value_name = "FILE", requires = "redis_cert")]
+    pub redis_key: Option<PathBuf>,
+
+    /// How long Redis may take for one request, in milliseconds. Keep it below the filter's
+    /// timeout_ms, so that the filter hears what happened.
+    #[arg(long, value_name = "MS", default_value_t = 40, value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    pub timeout_ms: u64,
+
+    /// How many connections are served at once; more wait.
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_connections: u32,
+}
+
+/// What the sidecar runs on.
+pub struct Config {
+    pub place: Place,
+    pub reach: Reach,
+    pub socket_mode: SocketMode,
+    pub topology: Topology,
+    pub dial: Arc<Dial>,
+    pub timeout: Duration,
+    pub max_connections: usize,
+}
+
+impl Config {
+    pub fn try_new(flags: Flags) -> Result<Config> {
+        let (first, others) = flags.redis.split_first().context("--redis needs a URL")?;
+        for other in others {
+            ensure!(
+                flags.cluster,
+                "several --redis are for a Redis Cluster; add --cluster"
+            );
+            ensure!(
+                (other.transport, &other.login, other.db)
+                    == (first.transport, &first.login, first.db),
+                "every --redis must have the same scheme, user, password and database"
+            );
+        }
+        ensure!(
+            !flags.cluster || first.db == 0,
+            "a Redis Cluster has only database 0; take /{} off --redis",
+            first.db
+        );
+
+        let mut login = first.login.clone();
+        if let Some(password) = password(&flags)? {
+            ensure!(
+                login.password.is_none(),
+                "the password is given twice; take it out of --redis"
+            );
+            login.password = Some(password);
+        }
+        ensure!(
+            login.user.is_none() || login.password.is_some(),
+            "--redis names a user without a password; name a file with --redis-password-file"
+        );
+
+        let tls = match first.transport {
+            Transport::Tls => Some(dial::tls(&TlsFiles {
+                ca: flags.redis_ca.as_deref(),
+                client: match (&flags.redis_cert, &flags.redis_key) {
+                    (Some(cert), Some(key)) => Some(ClientFiles { cert, key }),
+                    _ => None,
+                },
+            })?),
+            Transport::Plain if flags.redis_ca.is_some() || flags.redis_cert.is_some() => {
+                bail!("--redis-ca and --redis-cert are for TLS; write rediss:// in --redis")
+            }
+            Transport::Plain => None,
+        };
+
+        let db = first.db;
+        let addresses = flags.redis.into_iter().map(|url| url.address);
+        Ok(Config {
+            place: flags.listen,
+            reach: match flags.allow_remote {
+                true => Reach::Anywhere,
+                false => Reach::ThisMachine,
+            },
+            socket_mode: flags.socket_mode,
+            topology: match flags.cluster {
+                true => Topology::Cluster(addresses.collect()),
+                false => Topology::Single(addresses.take(1).next().context("--redis needs a URL")?),
+            },
+            dial: Arc::new(Dial { login, db, tls }),
+            timeout: Duration::from_millis(flags.timeout_ms),
+            max_connections: flags.max_connections as usize,
+        })
+    }
+}
+
+fn password(flags: &Flags) -> Result<Option<String>> {
+    let Some(path) = &flags.redis_password_file else {
+        return Ok(env::var(PASSWORD)
+            .ok()
+            .filter(|password| !password.is_empty()));
+    };
+    let text = fs::read_to_string(path)
+        .with_context(|| format!("--redis-password-file {}", path.display()))?;
+    // Editors and `echo` end a file with a line end; no password does.
+    let password = text.trim_end_matches(['\r', '\n']);
+    ensure!(
+        !password.is_empty(),
+        "--redis-password-file {} is empty",
+        path.display()
+    );
+    Ok(Some(password.to_owned()))
+}

@@ -1,0 +1,317 @@
+//! One node of Redis: a connection that all requests share, opened again whenever it breaks.
+//! Bytes in, bytes out: what Redis says reaches the caller unchanged, or the caller is told that
+//! nothing did. No command is ever sent twice from here, because it may have run.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
+use weir_core::wire::MAX_BODY;
+use weir_core::wire::resp::Replies;
+
+use super::address::Address;
+use super::dial::{Dial, Stream};
+
+/// How many pipelines may wait to be written. They wait only while Redis does not read.
+const QUEUE: usize = 1024;
+
+/// Where one write ends even if more is waiting, in bytes.
+const WRITE: usize = 64 << 10;
+
+/// How often an idle connection is asked whether it lives.
+const PING_EVERY: Duration = Duration::from_millis(500);
+
+/// How old the last PONG of a healthy node can be: one may be under way, and one late.
+const PONG_FRESH: Duration = Duration::from_millis(1500);
+
+/// A connection whose oldest command has waited for this long is given up: longer than Redis is
+/// blocked by a fork or a slow command, and many times the timeout of a request.
+const HUNG: Duration = Duration::from_secs(1);
+
+/// Between attempts to connect.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// A node. Dropping it closes its connection.
+pub struct Node {
+    pub address: Address,
+    queue: mpsc::Sender<Pipeline>,
+    pulse: Arc<Mutex<Option<Instant>>>,
+}
+
+/// Why there is no reply. Whether the commands ran is not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Silence {
+    /// Not in time.
+    Timeout,
+    /// There is no connection, or it broke; with the reason.
+    Unreachable(Arc<str>),
+}
+
+/// Commands that are written in one piece.
+struct Pipeline {
+    commands: Vec<Bytes>,
+    answer: oneshot::Sender<Result<Vec<Bytes>, Silence>>,
+}
+
+/// Commands that were written, waiting for `lacking` more replies.
+struct Pending {
+    since: Instant,
+    lacking: usize,
+    replies: Vec<Bytes>,
+    asker: Asker,
+}
+
+enum Asker {
+    Request(oneshot::Sender<Result<Vec<Bytes>, Silence>>),
+    Ourselves,
+}
+
+struct Connection<'a> {
+    pending: Mutex<VecDeque<Pending>>,
+    pulse: &'a Mutex<Option<Instant>>,
+}
+
+/// Why a connection ended.
+enum End {
+    /// The node was dropped.
+    Unwanted,
+    Broken(io::Error),
+}
+
+impl Node {
+    /// A node that connects by itself, now and whenever it must.
+    pub fn spawn(address: Address, dial: Arc<Dial>) -> Node {
+        let (queue, requests) = mpsc::channel(QUEUE);
+        let pulse = Arc::new(Mutex::new(None));
+        tokio::spawn(keep_connected(
+            address.clone(),
+            dial,
+            requests,
+            pulse.clone(),
+        ));
+        Node {
+            address,
+            queue,
+            pulse,
+        }
+    }
+
+    /// One reply for each command, in order. What has not been written by the deadline never is.
+    pub async fn ask(
+        &self,
+        commands: Vec<Bytes>,
+        deadline: Instant,
+    ) -> Result<Vec<Bytes>, Silence> {
+        let (answer, answered) = oneshot::channel();
+        let asked = async {
+            // A node's task lives as long as the node.
+            let _ = self.queue.send(Pipeline { commands, answer }).await;
+            answered.await
+        };
+        match timeout_at(deadline, asked).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(Silence::Unreachable("the connection broke".into())),
+            Err(_) => Err(Silence::Timeout),
+        }
+    }
+
+    /// Whether a PING was answered lately.
+    pub fn is_alive(&self) -> bool {
+        let pulse = *lock(&self.pulse);
+        pulse.is_some_and(|at| at.elapsed() < PONG_FRESH)
+    }
+}
+
+async fn keep_connected(
+    address: Address,
+    dial: Arc<Dial>,
+    mut requests: mpsc::Receiver<Pipeline>,
+    pulse: Arc<Mutex<Option<Instant>>>,
+) {
+    // Requests wait for a first attempt, but not for one after another.
+    let mut down: Option<Arc<str>> = None;
+    let mut greeting = "";
+    loop {
+        let opened = match &down {
+            None => dial.open(&address).await,
+            Some(reason) => tokio::select! {
+                opened = async {
+                    sleep(RETRY).await;
+                    dial.open(&address).await
+                } => opened,
+                () = refuse(&mut requests, reason) => return,
+            },
+        };
+        match opened {
+            Ok(stream) => {
+                eprintln!("weir-sidecar: {address}: connected{greeting}");
+                greeting = " again";
+                down = None;
+                match run(stream, &mut requests, &pulse).await {
+                    End::Unwanted => return,
+                    End::Broken(error) => eprintln!("weir-sidecar: {address}: {error}"),
+                }
+            }
+            Err(error) => {
+                let reason: Arc<str> = format!("{address}: {error:#}").into();
+                if down.as_ref() != Some(&reason) {
+                    eprintln!("weir-sidecar: {reason}");
+                }
+                down = Some(reason);
+            }
+        }
+    }
+}
+
+/// Answers requests while there is no connection; returns when the node was dropped.
+async fn refuse(requests: &mut mpsc::Receiver<Pipeline>, reason: &Arc<str>) {
+    while let Some(Pipeline { answer, .. }) = requests.recv().await {
+        let _ = answer.send(Err(Silence::Unreachable(reason.clone())));
+    }
+}
+
+/// Serves one connection until it ends. What is pending then is dropped, and its askers see that.
+async fn run(
+    stream: Box<dyn Stream>,
+    requests: &mut mpsc::Receiver<Pipeline>,
+    pulse: &Mutex<Option<Instant>>,
+) -> End {
+    let (from_redis, to_redis) = split(stream);
+    let connection = Connection {
+        pending: Mutex::default(),
+        pulse,
+    };
+    let ended = tokio::select! {
+        ended = connection.write(to_redis, requests) => ended,
+        ended = connection.read(from_redis) => ended,
+        ended = connection.watch() => ended,
+    };
+    match ended {
+        Ok(()) => End::Unwanted,
+        Err(error) => End::Broken(error),
+    }
+}
+
+impl Connection<'_> {
+    async fn write(
+        &self,
+        mut to_redis: WriteHalf<Box<dyn Stream>>,
+        requests: &mut mpsc::Receiver<Pipeline>,
+    ) -> io::Result<()> {
+        let mut ping = interval(PING_EVERY);
+        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut out = BytesMut::new();
+        loop {
+            tokio::select! {
+                request = requests.recv() => match request {
+                    Some(request) => self.send(request, &mut out),
+                    None => return Ok(()),
+                },
+                _ = ping.tick() => {
+                    out.extend_from_slice(b"*1\r\n$4\r\nPING\r\n");
+                    self.expect(1, Asker::Ourselves);
+                }
+            }
+            while out.len() < WRITE
+                && let Ok(request) = requests.try_recv()
+            {
+                self.send(request, &mut out);
+            }
+            to_redis.write_all_buf(&mut out).await?;
+            to_redis.flush().await?;
+        }
+    }
+
+    fn send(&self, request: Pipeline, out: &mut BytesMut) {
+        // Nobody waits for it any more, and it can still be kept from counting.
+        if request.answer.is_closed() {
+            return;
+        }
+        for command in &request.commands {
+            out.extend_from_slice(command);
+        }
+        self.expect(request.commands.len(), Asker::Request(request.answer));
+    }
+
+    fn expect(&self, replies: usize, asker: Asker) {
+        lock(&self.pending).push_back(Pending {
+            since: Instant::now(),
+            lacking: replies,
+            replies: Vec::with_capacity(replies),
+            asker,
+        });
+    }
+
+    async fn read(&self, mut from_redis: ReadHalf<Box<dyn Stream>>) -> io::Result<()> {
+        let mut buffer = BytesMut::new();
+        let mut scanned = 0;
+        let mut replies = Replies::new();
+        loop {
+            if from_redis.read_buf(&mut buffer).await? == 0 {
+                return Err(broken("Redis closed the connection"));
+            }
+            while let Some(length) = replies
+                .push_one(&buffer[scanned..])
+                .map_err(|malformed| broken(&malformed.to_string()))?
+            {
+                let reply = buffer.split_to(scanned + length).freeze();
+                scanned = 0;
+                self.deliver(reply)?;
+            }
+            scanned = buffer.len();
+            if scanned > MAX_BODY {
+                return Err(broken("a reply exceeds its cap"));
+            }
+        }
+    }
+
+    fn deliver(&self, reply: Bytes) -> io::Result<()> {
+        let mut pending = lock(&self.pending);
+        let Some(first) = pending.front_mut() else {
+            return Err(broken("a reply to no command"));
+        };
+        first.replies.push(reply);
+        first.lacking -= 1;
+        if first.lacking > 0 {
+            return Ok(());
+        }
+        let Some(Pending { replies, asker, .. }) = pending.pop_front() else {
+            return Ok(());
+        };
+        match asker {
+            // One whose asker gave up is of no use to anybody.
+            Asker::Request(answer) => drop(answer.send(Ok(replies))),
+            Asker::Ourselves if replies.first().is_some_and(|reply| reply == "+PONG\r\n") => {
+                *lock(self.pulse) = Some(Instant::now());
+            }
+            Asker::Ourselves => {}
+        }
+        Ok(())
+    }
+
+    /// Gives a hung connection up. Its successor must answer a PING before it is sent anything.
+    async fn watch(&self) -> io::Result<()> {
+        let mut look = interval(HUNG / 10);
+        loop {
+            look.tick().await;
+            let oldest = lock(&self.pending).front().map(|first| first.since);
+            if oldest.is_some_and(|since| since.elapsed() > HUNG) {
+                return Err(broken(&format!("no reply within {HUNG:?}")));
+            }
+        }
+    }
+}
+
+fn broken(reason: &str) -> io::Error {
+    io::Error::other(reason)
+}
+
+/// Nothing panics while it holds one of these locks, and no lock is held across an await.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,289 @@
+//! Which commands pass: calls of Weir's own script on Weir's own keys, and nothing else. Whoever
+//! reaches the sidecar can spend permits; it must not be able to read or write other data.
+
+use std::fmt;
+
+use bytes::Bytes;
+use weir_core::wire::MAX_COMMANDS;
+use weir_core::wire::resp::{Malformed, Reader, Token};
+
+use crate::redis::slot::{Slot, slot};
+
+/// What every key of Weir's starts with.
+const KEY_PREFIX: &[u8] = b"weir:";
+
+/// The script that may be called.
+#[derive(Clone, Debug)]
+pub struct Script {
+    /// Exactly what EVAL must carry.
+    pub source: Bytes,
+    /// The SHA-1 of the source in lower-case hexadecimal, as EVALSHA names it.
+    pub sha: String,
+}
+
+/// A command of a request, judged.
+#[derive(Debug)]
+pub enum Screened {
+    Passes(Question),
+    Refused(Refusal),
+}
+
+/// A command for Redis, as the bytes that came.
+#[derive(Clone, Debug)]
+pub struct Question {
+    pub command: Bytes,
+    /// Of its first key.
+    pub slot: Slot,
+}
+
+/// Why one command is not served. The others of its request are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Neither EVALSHA nor EVAL.
+    Command,
+    /// Another script than Weir's.
+    Script,
+    /// The number of keys is not a number, is 0, or exceeds the arguments.
+    KeyCount,
+    /// A key that is not Weir's.
+    Key,
+}
+
+/// Why a body is not a pipeline of commands. Nothing of it is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadBody {
+    Malformed(Malformed),
+    /// A value that is not an array of bulk strings.
+    NotACommand,
+    /// The last command has no end.
+    Incomplete,
+    Empty,
+    TooManyCommands,
+}
+
+/// Takes a body apart and judges each command.
+pub fn screen(body: &Bytes, script: &Script) -> Result<Vec<Screened>, BadBody> {
+    let mut reader = Reader::new(body);
+    let mut commands = Vec::new();
+    while !reader.rest().is_empty() {
+        if commands.len() == MAX_COMMANDS {
+            return Err(BadBody::TooManyCommands);
+        }
+        let start = body.len() - reader.rest().len();
+        let verdict = judge(&mut reader, script)?;
+        let end = body.len() - reader.rest().len();
+        commands.push(match verdict {
+            Ok(slot) => Screened::Passes(Question {
+                command: body.slice(start..end),
+                slot,
+            }),
+            Err(refusal) => Screened::Refused(refusal),
+        });
+    }
+    if commands.is_empty() {
+        return Err(BadBody::Empty);
+    }
+    Ok(commands)
+}
+
+/// Reads one command to its end, whatever the verdict: the slot of its first key, or a refusal.
+fn judge(reader: &mut Reader<'_>, script: &Script) -> Result<Result<Slot, Refusal>, BadBody> {
+    let count = match token(reader)? {
+        Token::Array(Some(count)) if count > 0 => count as usize,
+        _ => return Err(BadBody::NotACommand),
+    };
+    let mut verdict = Ok(None);
+    let mut expected_script: &[u8] = &[];
+    let mut keys = 0;
+    for place in 0..count {
+        let Token::Bulk(Some(arg)) = token(reader)? else {
+            return Err(BadBody::NotACommand);
+        };
+        if verdict.is_err() {
+            continue;
+        }
+        match place {
+            0 => match arg {
+                b"EVALSHA" => expected_script = script.sha.as_bytes(),
+                b"EVAL" => expected_script = &script.source,
+                _ => verdict = Err(Refusal::Command),
+            },
+            1 if arg != expected_script => verdict = Err(Refusal::Script),
+            1 => {}
+            2 => match key_count(arg) {
+                Some(number) if (1..=count - 3).contains(&number) => keys = number,
+                _ => verdict = Err(Refusal::KeyCount),
+            },
+            _ if place < 3 + keys => {
+                if !arg.starts_with(KEY_PREFIX) {
+                    verdict = Err(Refusal::Key);
+                } else if place == 3 {
+                    verdict = Ok(Some(slot(arg)));
+                }
+            }
+            _ => {}
+        }
+    }
+    // Without a first key the command ended before its number of keys.
+    Ok(verdict.and_then(|slot| slot.ok_or(Refusal::KeyCount)))
+}
+
+fn token<'a>(reader: &mut Reader<'a>) -> Result<Token<'a>, BadBody> {
+    match reader.token() {
+        Ok(Some(token)) => Ok(token),
+        Ok(None) => Err(BadBody::Incomplete),
+        Err(malformed) => Err(BadBody::Malformed(malformed)),
+    }
+}
+
+/// Not `str::parse` alone: it takes a sign, and Redis does not.
+fn key_count(arg: &[u8]) -> Option<usize> {
+    if !arg.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(arg).ok()?.parse().ok()
+}
+
+impl Refusal {
+    /// The reply in the command's place.
+    pub fn reply(self) -> Bytes {
+        Bytes::from_static(match self {
+            Refusal::Command => b"-ERR weir-sidecar: only EVALSHA and EVAL are served\r\n",
+            Refusal::Script => {
+                b"-ERR weir-sidecar: only the script of this version of Weir is served: \
+                  run the same version in the gateway and here\r\n"
+            }
+            Refusal::KeyCount => {
+                b"-ERR weir-sidecar: the number of keys must be from 1 to the arguments after it\r\n"
+            }
+            Refusal::Key => b"-ERR weir-sidecar: every key must start with weir:\r\n",
+        })
+    }
+}
+
+impl fmt::Display for BadBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BadBody::Malformed(malformed) => malformed.fmt(f),
+            BadBody::NotACommand => f.write_str("a command must be an array of bulk strings"),
+            BadBody::Incomplete => f.write_str("the last command has no end"),
+            BadBody::Empty => f.write_str("the body holds no command"),
+            BadBody::TooManyCommands => {
+                write!(f, "the body holds more than {MAX_COMMANDS} commands")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weir_core::wire::resp::command;
+
+    fn script() -> Script {
+        Script {
+            source: Bytes::from_static(b"return 1"),
+            sha: SHA.to_owned(),
+        }
+    }
+
+    const SHA: &str = "e0e1f9fabfc9d4800c877a703b823ac0578ff8db";
+
+    /// Commands written as `NAME|ARG|…`, where `SHA` stands for the script's.
+    fn pipeline(lines: &[&str]) -> Bytes {
+        let mut out = Vec::new();
+        for line in lines {
+            let args: Vec<&str> = line.split('|').collect();
+            let args = args.iter().map(|arg| if *arg == "SHA" { SHA } else { arg });
+            command(&mut out, args.map(str::as_bytes));
+        }
+        out.into()
+    }
+
+    #[test]
+    fn only_calls_of_the_script_on_its_keys_pass() {
+        use Refusal::*;
+        let table = [
+            ("EVALSHA|SHA|1|weir:a", None),
+            ("EVALSHA|SHA|2|weir:a|weir:b|take|1", None),
+            ("EVALSHA|SHA|1|weir:a|not a key", None),
+            ("EVAL|return 1|1|weir:a", None),
+            ("GET|weir:a", Some(Command)),
+            ("FLUSHALL", Some(Command)),
+            ("evalsha|SHA|1|weir:a", Some(Command)),
+            ("EVALSHA", Some(KeyCount)),
+            ("EVALSHA|SHA", Some(KeyCount)),
+            ("EVALSHA|SHA|1", Some(KeyCount)),
+            ("EVALSHA|SHA|0|weir:a", Some(KeyCount)),
+            ("EVALSHA|SHA|2|weir:a", Some(KeyCount)),
+            ("EVALSHA|SHA|+1|weir:a", Some(KeyCount)),
+            ("EVALSHA|SHA|-1|weir:a", Some(KeyCount)),
+            ("EVALSHA|SHA||weir:a", Some(KeyCount)),
+            ("EVALSHA|SHA|99999999999999999999|weir:a", Some(KeyCount)),
+            ("EVALSHA|SHA|1|session:a", Some(Key)),
+            ("EVALSHA|SHA|2|weir:a|session:a", Some(Key)),
+            ("EVALSHA|return 1|1|weir:a", Some(Script)),
+            ("EVALSHA||1|weir:a", Some(Script)),
+            ("EVAL|return 2|1|weir:a", Some(Script)),
+            ("EVAL|SHA|1|weir:a", Some(Script)),
+        ];
+        let script = script();
+        for (line, expected) in table {
+            let body = pipeline(&[line]);
+            let screened = screen(&body, &script).unwrap();
+            let refusal = match &screened[..] {
+                [Screened::Passes(question)] => {
+                    assert_eq!(question.command, body, "{line}");
+                    None
+                }
+                [Screened::Refused(refusal)] => Some(*refusal),
+                _ => panic!("{line}: {screened:?}"),
+            };
+            assert_eq!(refusal, expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_refused_command_leaves_the_others_alone() {
+        let body = pipeline(&["EVALSHA|SHA|1|weir:a", "PING", "EVALSHA|SHA|1|weir:b"]);
+        let screened = screen(&body, &script()).unwrap();
+        let passing: Vec<&[u8]> = screened
+            .iter()
+            .filter_map(|command| match command {
+                Screened::Passes(question) => Some(&question.command[..]),
+                Screened::Refused(_) => None,
+            })
+            .collect();
+        let expected = pipeline(&["EVALSHA|SHA|1|weir:a", "EVALSHA|SHA|1|weir:b"]);
+        assert_eq!(screened.len(), 3);
+        assert_eq!(passing.concat(), expected);
+    }
+
+    #[test]
+    fn a_body_that_is_no_pipeline_is_refused_whole() {
+        let good = pipeline(&["EVALSHA|SHA|1|weir:a"]);
+        let after_good = |bytes: &[u8]| Bytes::from([&good, bytes].concat());
+        let table = [
+            (Bytes::new(), BadBody::Empty),
+            (after_good(b"PING\r\n"), BadBody::Malformed(Malformed::Kind)),
+            (after_good(b"+PING\r\n"), BadBody::NotACommand),
+            (after_good(b"*0\r\n"), BadBody::NotACommand),
+            (after_good(b"*-1\r\n"), BadBody::NotACommand),
+            (after_good(b"*1\r\n:1\r\n"), BadBody::NotACommand),
+            (after_good(b"*1\r\n$-1\r\n"), BadBody::NotACommand),
+            (after_good(b"*1\r\n*1\r\n$1\r\nx\r\n"), BadBody::NotACommand),
+            (after_good(b"*1\r\n"), BadBody::Incomplete),
+            (after_good(b"*1\r\n$4\r\nPING"), BadBody::Incomplete),
+            (after_good(b"*"), BadBody::Incomplete),
+            (
+                pipeline(&["PING"; MAX_COMMANDS + 1]),
+                BadBody::TooManyCommands,
+            ),
+        ];
+        for (body, expected) in table {
+            let refusal = screen(&body, &script()).unwrap_err();
+            assert_eq!(refusal, expected, "{}", body.escape_ascii());
+        }
+        assert!(screen(&pipeline(&["PING"; MAX_COMMANDS]), &script()).is_ok());
+    }
+}

@@ -1,0 +1,177 @@
+//! HTTP in front: `POST /` carries commands, `GET /healthz` asks whether Redis answers. It knows
+//! caps and status codes; what may be asked is `screen`'s, and who is asked is `redis`'s.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, timeout};
+use weir_core::wire::{MAX_BODY, PATH};
+
+use crate::listen::Listener;
+use crate::redis::node::Silence;
+use crate::redis::{Redis, Reply};
+use crate::screen::{Question, Screened, Script, screen};
+
+/// The longest request head, in bytes: as the bridge in Envoy takes it.
+const MAX_HEAD: usize = weir_core::wire::bridge::MAX_HEAD;
+
+/// How long a connection may be idle or take for a head; the two cost the same. Envoy lets go of
+/// an idle connection after an hour: were we first, a request could cross with our close.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(65 * 60);
+
+/// How long a body may take. The limiter writes it in one piece.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long requests under way may take to end when the sidecar stops.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// After a failed accept, most likely for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What answers requests.
+pub struct Service {
+    pub script: Script,
+    pub redis: Redis,
+    /// How long Redis may take for the commands of one request.
+    pub timeout: Duration,
+}
+
+/// Serves until `stop` is ready, and then what has begun.
+pub async fn serve(
+    listener: Listener,
+    service: Arc<Service>,
+    max_connections: usize,
+    stop: impl Future<Output = ()>,
+) {
+    let connections = Arc::new(Semaphore::new(max_connections));
+    let graceful = GracefulShutdown::new();
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD);
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        // More than the cap wait in the kernel's backlog.
+        let accepted = async {
+            let permit = connections.clone().acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        let (permit, stream) = tokio::select! {
+            accepted = accepted => accepted,
+            () = &mut stop => break,
+        };
+        let stream = match stream {
+            Ok(stream) => stream,
+            Err(error) => {
+                eprintln!("weir-sidecar: cannot accept a connection: {error}");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let service = service.clone();
+        let answer = service_fn(move |request| {
+            let service = service.clone();
+            async move { Ok::<_, Infallible>(service.answer(request).await) }
+        });
+        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), answer));
+        tokio::spawn(async move {
+            // How it ended is the client's affair.
+            let _ = connection.await;
+            drop(permit);
+        });
+    }
+    drop(listener);
+    let _ = timeout(STOP_TIMEOUT, graceful.shutdown()).await;
+}
+
+impl Service {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        match (request.method(), request.uri().path()) {
+            (&Method::POST, PATH) => self.answer_commands(request.into_body()).await,
+            (&Method::GET, "/healthz") => match self.redis.silent() {
+                None => text(StatusCode::OK, "ok\n".to_owned()),
+                Some(address) => text(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    format!("Redis at {address} does not answer\n"),
+                ),
+            },
+            (_, PATH | "/healthz") => text(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "POST / or GET /healthz\n".to_owned(),
+            ),
+            _ => text(StatusCode::NOT_FOUND, "POST / or GET /healthz\n".to_owned()),
+        }
+    }
+
+    async fn answer_commands(&self, body: Incoming) -> Response<Full<Bytes>> {
+        let body = match timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                let told = format!("a body may have {MAX_BODY} bytes\n");
+                return text(StatusCode::PAYLOAD_TOO_LARGE, told);
+            }
+            Ok(Err(error)) => return text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+            Err(_) => {
+                let told = format!("the body took longer than {BODY_TIMEOUT:?}\n");
+                return text(StatusCode::REQUEST_TIMEOUT, told);
+            }
+        };
+        let commands = match screen(&body, &self.script) {
+            Ok(commands) => commands,
+            Err(bad) => return text(StatusCode::BAD_REQUEST, format!("{bad}\n")),
+        };
+        let questions: Vec<Question> = commands
+            .iter()
+            .filter_map(|command| match command {
+                Screened::Passes(question) => Some(question.clone()),
+                Screened::Refused(_) => None,
+            })
+            .collect();
+        let deadline = Instant::now() + self.timeout;
+        let mut replies = self.redis.ask(questions, deadline).await.into_iter();
+        let mut body = BytesMut::new();
+        for command in commands {
+            match command {
+                Screened::Refused(refusal) => body.extend_from_slice(&refusal.reply()),
+                Screened::Passes(_) => match replies.next() {
+                    Some(reply) => self.write(reply, &mut body),
+                    None => self.write(Err(Silence::Timeout), &mut body),
+                },
+            }
+        }
+        Response::new(Full::new(body.freeze()))
+    }
+
+    fn write(&self, reply: Reply, body: &mut BytesMut) {
+        match reply {
+            Ok(reply) => body.extend_from_slice(&reply),
+            Err(Silence::Timeout) => {
+                let limit = self.timeout.as_millis();
+                let error = format!("-TIMEOUT weir-sidecar: no reply within {limit} ms\r\n");
+                body.extend_from_slice(error.as_bytes());
+            }
+            Err(Silence::Unreachable(reason)) => {
+                // An error ends at the first line end.
+                let reason = reason.replace(['\r', '\n'], " ");
+                let error = format!("-UNREACHABLE weir-sidecar: {reason}\r\n");
+                body.extend_from_slice(error.as_bytes());
+            }
+        }
+    }
+}
+
+fn text(status: StatusCode, text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = status;
+    response
+}
