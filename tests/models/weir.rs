@@ -31,7 +31,6 @@ pub fn quota(algorithm: Algorithm, limit: u64, window_seconds: u64) -> Quota {
     Quota::try_new(algorithm, limit, window_seconds, None).expect("a quota")
 }
 
-/// One operation over one limit of each algorithm's own key.
 pub fn operation(kind: Kind, permits: u64, limits: &[(&str, Quota)]) -> Operation {
     Operation {
         kind,
@@ -137,6 +136,15 @@ impl Weir {
 
     pub fn strings(&mut self, arguments: &[&str]) -> Vec<String> {
         redis::from_redis_value(self.redis(arguments)).expect("strings")
+    }
+
+    /// Every key with its value, to be compared.
+    pub fn contents(&mut self) -> Vec<(String, Value)> {
+        let mut keys = self.strings(&["KEYS", "*"]);
+        keys.sort();
+        keys.into_iter()
+            .map(|key| (key.clone(), self.redis(&["DUMP", &key])))
+            .collect()
     }
 
     /// What every state owes: an end, integers without an exponent, and totals that add up.
