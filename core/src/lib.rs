@@ -16,6 +16,7 @@ pub mod json;
 pub mod key;
 pub mod limit;
 pub mod limiter;
+pub mod memory;
 pub mod path;
 pub mod policy;
 pub mod question;
