@@ -172,7 +172,7 @@ impl Limiter {
         if self.ticking.get() == Ticking::Off {
             self.start_ticking(TICK);
         }
-        if next == Next::AskTurn && !self.queue.is_some_and(|queue| host::enqueue(queue).is_ok()) {
+        if next == Next::AskTurn && self.queue.is_none_or(|queue| host::enqueue(queue).is_err()) {
             self.start_ticking(SOONEST_TICK);
         }
     }
