@@ -214,6 +214,31 @@ fn a_give_back_rewrites_a_thousand_later_entries_and_no_more() {
     weir.check_keys().unwrap();
 }
 
+/// The log in Redis still holds what the batch has given back; it must not be read for what lies
+/// behind it.
+#[test]
+fn what_a_batch_gives_back_is_gone_for_a_shorter_window_too() {
+    let server = Server::start();
+    let mut weir = Weir::with_test_clock(&server);
+    let long = [("weir:1:log", quota(Algorithm::SlidingWindow, 100, 60))];
+    let short = [("weir:1:log", quota(Algorithm::SlidingWindow, 100, 10))];
+    for second in [0, 10, 20] {
+        weir.set_clock(at(second * 1_000_000));
+        weir.one(Kind::Take, 5, &long);
+    }
+    weir.set_clock(at(22_000_000));
+    let receipt = at(10_000_000);
+    let answer = weir
+        .call(&[
+            operation(Kind::GiveBack { receipt }, 5, &long),
+            operation(Kind::Take, 1, &short),
+        ])
+        .unwrap();
+    assert_eq!(remaining(&answer.told[0]), [90]);
+    assert_eq!(remaining(&answer.told[1]), [94]);
+    weir.check_keys().unwrap();
+}
+
 // === expiry ===
 
 #[test]
@@ -435,6 +460,22 @@ fn a_redis_that_refuses_to_write_has_written_nothing() {
         assert_eq!(weir.contents(), before, "{reason}");
         assert!(weir.call(&all_writes()).is_ok());
     }
+}
+
+#[test]
+fn an_error_that_is_no_keys_fault_is_the_whole_calls() {
+    let server = Server::start();
+    let mut weir = Weir::new(&server);
+    weir.redis(&["ACL", "SETUSER", "default", "-get"]);
+    let batch = [Algorithm::SlidingWindow, Algorithm::FixedWindow].map(|algorithm| {
+        operation(
+            Kind::Take,
+            1,
+            &[(algorithm.code(), quota(algorithm, 5, 10))],
+        )
+    });
+    assert!(weir.call(&batch).is_err());
+    assert_eq!(weir.integer(&["DBSIZE"]), 0);
 }
 
 #[test]

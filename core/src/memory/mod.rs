@@ -206,3 +206,104 @@ fn whole_millis(instant: Micros) -> u64 {
 fn difference(capacity: u64, used: u64) -> i64 {
     capacity as i64 - used as i64
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn cost(permits: u64) -> Cost {
+        Cost(permits.try_into().unwrap())
+    }
+
+    fn quotas() -> impl Strategy<Value = Quota> {
+        let algorithm = prop::sample::select(Algorithm::ALL.to_vec());
+        (algorithm, 1..20u64, 1..100u64).prop_map(|(algorithm, limit, window)| {
+            Quota::try_new(algorithm, limit, window, None).unwrap()
+        })
+    }
+
+    proptest! {
+        /// Not by comparison with anything: what is told must come true.
+        #[test]
+        fn the_wait_told_is_enough_and_a_millisecond_less_is_not(
+            quota in quotas(),
+            charges in prop::collection::vec((0..30_000_000u64, 1..8u64), 1..20),
+            permits in 1..20u64,
+        ) {
+            let limits = [((), quota)];
+            let mut counters = Counters::default();
+            let mut now = 4_102_444_800_000_000;
+            for (later, permits) in charges {
+                now += later;
+                counters.run(Kind::Charge, cost(permits), &limits, Micros(now));
+            }
+            let mut peek = |permits, now| {
+                let told = counters.run(Kind::Peek, cost(permits), &limits, Micros(now));
+                (told.verdict, told.limits[0])
+            };
+            let (verdict, reading) = peek(permits, now);
+            match reading.retry {
+                Retry::Now => prop_assert_eq!(verdict, Verdict::Passed),
+                Retry::Never => prop_assert!(permits > quota.capacity()),
+                Retry::After(Millis(wait)) => {
+                    prop_assert_eq!(peek(permits, now + wait * 1000).0, Verdict::Passed);
+                    prop_assert_eq!(peek(permits, now + (wait - 1) * 1000).0, Verdict::Refused);
+                }
+            }
+            let capacity = quota.capacity();
+            prop_assert_eq!(peek(capacity, now + reading.reset.0 * 1000).0, Verdict::Passed);
+        }
+
+        /// The promise of each algorithm, counted from outside.
+        #[test]
+        fn no_more_than_the_limit_passes_in_a_window(
+            quota in quotas(),
+            takes in prop::collection::vec((0..3_000_000u64, 1..4u64), 1..200),
+        ) {
+            let limits = [((), quota)];
+            let mut counters = Counters::default();
+            let window = quota.window().0 * 1000;
+            let mut now = 4_102_444_800_000_000;
+            let mut passed: Vec<(u64, u64)> = Vec::new();
+            for (later, permits) in takes {
+                now += later;
+                let told = counters.run(Kind::Take, cost(permits), &limits, Micros(now));
+                if told.verdict == Verdict::Passed {
+                    passed.push((now, permits));
+                }
+                let since = |start: u64| -> u64 {
+                    passed.iter().filter(|(at, _)| *at > start).map(|(_, permits)| permits).sum()
+                };
+                let (counted, most) = match quota.algorithm() {
+                    Algorithm::FixedWindow => (since(now - now % window - 1), quota.limit()),
+                    Algorithm::SlidingWindow => (since(now - window), quota.limit()),
+                    // A full bucket on top of what refills in the window; whole ms may round by one.
+                    _ => (since(now - window), 2 * quota.limit()),
+                };
+                prop_assert!(counted <= most, "{} in a window of {}", counted, most);
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_of_another_algorithm_is_not_touched() {
+        let mut counters = Counters::default();
+        let quota = |algorithm| Quota::try_new(algorithm, 5, 10, None).unwrap();
+        let window = [("key", quota(Algorithm::FixedWindow))];
+        let mixed = [
+            ("other", quota(Algorithm::LeakyBucket)),
+            ("key", quota(Algorithm::LeakyBucket)),
+        ];
+        counters.run(Kind::Take, cost(2), &window, Micros(0));
+        for kind in [Kind::Take, Kind::Charge, Kind::Reset] {
+            let told = counters.run(kind, cost(1), &mixed, Micros(0));
+            assert_eq!(told.verdict, Verdict::Unreadable);
+            let remaining: Vec<_> = told.limits.iter().map(|limit| limit.remaining).collect();
+            assert_eq!(remaining, [0, -1]);
+        }
+        let told = counters.run(Kind::Peek, cost(1), &window, Micros(0));
+        assert_eq!(told.limits[0].remaining, 3);
+    }
+}
