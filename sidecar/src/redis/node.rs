@@ -191,6 +191,7 @@ async fn run(
         ended = connection.read(from_redis) => ended,
         ended = connection.watch() => ended,
     };
+    *lock(pulse) = None;
     match ended {
         Ok(()) => End::Unwanted,
         Err(error) => End::Broken(error),
