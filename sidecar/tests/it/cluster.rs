@@ -53,7 +53,7 @@ impl Cluster {
     async fn sidecar(&self) -> Running {
         // One seed: the others it must find.
         let url = format!("redis://127.0.0.1:{}", self.nodes[0].port);
-        let sidecar = Running::with(&["--cluster", "--redis", &url, "--timeout-ms", "2000"]).await;
+        let sidecar = Running::with(&["--cluster", "--redis", &url, "--timeout-ms", "500"]).await;
         sidecar.is_healthy().await;
         sidecar
     }

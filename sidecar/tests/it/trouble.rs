@@ -34,7 +34,8 @@ async fn a_hung_redis_is_answered_for_in_time_and_asked_no_command_twice() {
     })
     .await;
     assert_eq!(sidecar.health().await.0, 503);
-    for _ in 0..50 {
+    // These give up before there is a connection again.
+    for _ in 0..3 {
         sidecar.post(&add("weir:later", 1)).await;
     }
 
@@ -46,7 +47,7 @@ async fn a_hung_redis_is_answered_for_in_time_and_asked_no_command_twice() {
     assert_eq!(
         redis.ask_line("EXISTS weir:later").await,
         ":0\r\n",
-        "sent to a hung Redis"
+        "sent though nobody waited"
     );
 }
 

@@ -58,7 +58,7 @@ async fn a_connection_serves_request_after_request() {
 #[tokio::test]
 async fn everyone_gets_their_own_replies() {
     let redis = Redis::start(&[]).await;
-    let sidecar = Running::before(&redis, &["--timeout-ms", "10000"]).await;
+    let sidecar = Running::before(&redis, &["--timeout-ms", "500"]).await;
     sidecar.post(&add_by_source("weir:any", 1)).await;
     let mut clients = JoinSet::new();
     for id in 1..=32 {
