@@ -1,6 +1,8 @@
 //! What a limit is: an algorithm with its numbers. It knows nothing of who is limited or where
 //! the usage is kept. A `Quota` that exists is one the scripts can compute exactly.
 
+use std::fmt;
+
 use crate::units::{Cost, Millis};
 
 /// How usage is measured.
@@ -136,5 +138,27 @@ impl Quota {
     /// Whether this cost exceeds what the limit could ever hold.
     pub fn never_fits(&self, cost: Cost) -> bool {
         cost.get() > self.capacity
+    }
+}
+
+impl fmt::Display for QuotaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            QuotaError::ZeroLimit => f.write_str("has a limit of 0; a limit is at least 1"),
+            QuotaError::ZeroWindow => f.write_str("has a window of 0; at least 1 second"),
+            QuotaError::ZeroBurst => f.write_str("has a burst_limit of 0; at least 1"),
+            QuotaError::BurstOutsideTokenBucket => {
+                f.write_str("has a burst_limit outside a token_bucket")
+            }
+            QuotaError::Overflow {
+                capacity,
+                window_seconds,
+            } => write!(
+                f,
+                "counts {capacity} permits by {window_seconds} seconds, beyond what Redis computes \
+                 exactly (permits × window in ms must stay below 2^53); shorten the window or lower \
+                 the limit"
+            ),
+        }
     }
 }

@@ -96,7 +96,7 @@ fn a_held_head_is_not_searched_twice() {
         read.push(range);
         b""
     });
-    assert_eq!(read, [], "an empty buffer need not be read");
+    assert!(read.is_empty(), "an empty buffer need not be read");
     assert_eq!(bridge.downstream(9, |range| &whole[range]).flow, Flow::Hold);
     let body = PING.len();
     bridge.downstream(whole.len() - body, |range| &whole[range]);

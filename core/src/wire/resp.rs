@@ -194,11 +194,7 @@ impl<'a> Command<'a> {
     }
 
     pub fn arg(self, bytes: &[u8]) -> Command<'a> {
-        self.out.push(b'$');
-        push_decimal(self.out, bytes.len() as u64);
-        self.out.extend_from_slice(b"\r\n");
-        self.out.extend_from_slice(bytes);
-        self.out.extend_from_slice(b"\r\n");
+        push_bulk(self.out, bytes);
         self
     }
 
@@ -213,6 +209,15 @@ impl<'a> Command<'a> {
 pub fn command<'a>(out: &mut Vec<u8>, args: impl ExactSizeIterator<Item = &'a [u8]>) {
     let command = Command::new(out, args.len());
     args.fold(command, Command::arg);
+}
+
+/// Appends a bulk string, such as one argument of a command.
+pub fn push_bulk(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.push(b'$');
+    push_decimal(out, bytes.len() as u64);
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(bytes);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Appends a number in decimal.

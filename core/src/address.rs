@@ -1,0 +1,217 @@
+//! Network addresses and networks: who a client is by its address. It knows no headers and no trust.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+use std::str::FromStr;
+
+/// A network in CIDR notation, without host bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Cidr {
+    network: IpAddr,
+    prefix: u8,
+}
+
+/// Why a text is not a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CidrError {
+    /// Neither an address nor an address with a prefix length.
+    NotAnAddress,
+    /// The prefix length exceeds the address's bits.
+    PrefixTooLong { most: u8 },
+    /// Bits beyond the prefix are set; the network meant is probably the one given.
+    HostBits { meant: Cidr },
+}
+
+impl Cidr {
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = unmapped(address);
+        match (self.network, address) {
+            (IpAddr::V4(_), IpAddr::V4(_)) | (IpAddr::V6(_), IpAddr::V6(_)) => {
+                masked(address, self.prefix) == self.network
+            }
+            _ => false,
+        }
+    }
+
+    /// The length of the prefix: of two networks that hold an address, the longer is the closer.
+    pub fn prefix(&self) -> u8 {
+        self.prefix
+    }
+}
+
+impl FromStr for Cidr {
+    type Err = CidrError;
+
+    fn from_str(text: &str) -> Result<Cidr, CidrError> {
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| CidrError::NotAnAddress)?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = match prefix {
+            None => most,
+            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                match digits.parse::<u8>() {
+                    Ok(prefix) if prefix <= most => prefix,
+                    _ => return Err(CidrError::PrefixTooLong { most }),
+                }
+            }
+            Some(_) => return Err(CidrError::NotAnAddress),
+        };
+        let network = masked(address, prefix);
+        if network == address {
+            Ok(Cidr { network, prefix })
+        } else {
+            Err(CidrError::HostBits {
+                meant: Cidr { network, prefix },
+            })
+        }
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.network, self.prefix)
+    }
+}
+
+impl fmt::Display for CidrError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CidrError::NotAnAddress => {
+                f.write_str("is not a network; write one such as 10.0.0.0/8 or 2001:db8::/32")
+            }
+            CidrError::PrefixTooLong { most } => {
+                write!(f, "has a prefix length that is not within 0 to {most}")
+            }
+            CidrError::HostBits { meant } => {
+                write!(f, "has bits beyond its prefix; did you mean {meant}?")
+            }
+        }
+    }
+}
+
+/// Reads Envoy's `address:port` (`[v6]:port`), or an address alone.
+pub fn parse_peer(text: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(text).ok()?;
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.split_once(']'))
+        .map(|(inner, _)| inner);
+    let address = match bare {
+        Some(inner) => inner.parse().ok(),
+        None => text
+            .parse()
+            .ok()
+            .or_else(|| text.rsplit_once(':')?.0.parse().ok()),
+    };
+    address.map(unmapped)
+}
+
+/// Who counts as one client: an IPv4 address, or an IPv6 network of `ipv6_prefix` bits (a household
+/// or host commonly holds a /64, so that counting single addresses would count nothing).
+pub fn client(address: IpAddr, ipv6_prefix: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(_) => masked(address, ipv6_prefix),
+    }
+}
+
+/// `::ffff:a.b.c.d` is the IPv4 client a.b.c.d on a socket that speaks both.
+fn unmapped(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(address, IpAddr::V4),
+        IpAddr::V4(_) => address,
+    }
+}
+
+fn masked(address: IpAddr, prefix: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(v4) => {
+            let mask = u32::MAX
+                .checked_shl(32u32.saturating_sub(prefix.into()))
+                .unwrap_or(0);
+            IpAddr::V4((u32::from(v4) & mask).into())
+        }
+        IpAddr::V6(v6) => {
+            let mask = u128::MAX
+                .checked_shl(128u32.saturating_sub(prefix.into()))
+                .unwrap_or(0);
+            IpAddr::V6(Ipv6Addr::from(u128::from(v6) & mask))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_network_holds_its_addresses_and_no_others() {
+        for (network, address, holds) in [
+            ("10.0.0.0/8", "10.255.0.1", true),
+            ("10.0.0.0/8", "11.0.0.1", false),
+            ("0.0.0.0/0", "255.255.255.255", true),
+            ("0.0.0.0/0", "::1", false),
+            ("127.0.0.1", "127.0.0.1", true),
+            ("127.0.0.1/32", "127.0.0.2", false),
+            ("2001:db8::/32", "2001:db8:1::1", true),
+            ("2001:db8::/32", "2001:db9::1", false),
+            ("::/0", "2001:db9::1", true),
+            ("10.0.0.0/8", "::ffff:10.0.0.1", true),
+        ] {
+            let network: Cidr = network.parse().unwrap();
+            assert_eq!(
+                network.contains(ip(address)),
+                holds,
+                "{network} and {address}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_network_is_refused_with_the_reason() {
+        for (text, reason) in [
+            ("everyone", "is not a network"),
+            ("10.0.0.0/", "within 0 to 32"),
+            ("10.0.0.0/33", "within 0 to 32"),
+            ("::/129", "within 0 to 128"),
+            ("10.0.0.0/+8", "is not a network"),
+            ("10.0.0.1/8", "did you mean 10.0.0.0/8?"),
+        ] {
+            let error = text.parse::<Cidr>().unwrap_err();
+            assert!(error.to_string().contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_peer_is_read_with_and_without_its_port() {
+        for (text, address) in [
+            ("10.1.2.3:4567", "10.1.2.3"),
+            ("10.1.2.3", "10.1.2.3"),
+            ("[2001:db8::1]:443", "2001:db8::1"),
+            ("2001:db8::1", "2001:db8::1"),
+            ("[::ffff:10.0.0.1]:80", "10.0.0.1"),
+        ] {
+            assert_eq!(parse_peer(text.as_bytes()), Some(ip(address)), "{text}");
+        }
+        assert_eq!(parse_peer(b"@/run/envoy.sock"), None);
+        assert_eq!(parse_peer(b"\xff"), None);
+    }
+
+    #[test]
+    fn ipv6_clients_are_their_network() {
+        assert_eq!(client(ip("2001:db8:1:2:3::4"), 64), ip("2001:db8:1:2::"));
+        assert_eq!(
+            client(ip("2001:db8:1:2:3::4"), 128),
+            ip("2001:db8:1:2:3::4")
+        );
+        assert_eq!(client(ip("2001:db8:1:2:3::4"), 0), ip("::"));
+        assert_eq!(client(ip("10.0.0.9"), 64), ip("10.0.0.9"));
+    }
+}

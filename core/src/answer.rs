@@ -1,0 +1,324 @@
+//! How a verdict is told to the client: status, headers and body. It decides nothing.
+//!
+//! `X-RateLimit-*` are in whole requests and delta seconds; `RateLimit` and `RateLimit-Policy` are
+//! those of draft-ietf-httpapi-ratelimit-headers-11; `body: "problem"` is that draft's problem type
+//! in RFC 9457's `application/problem+json`.
+
+use serde::Serialize;
+
+use crate::limit::{Algorithm, Quota};
+use crate::policy::{Answers, Body, Limit, Policy, Scope};
+use crate::script::{Reading, Retry};
+use crate::units::Millis;
+use crate::verdict::Standing;
+
+/// Header names are lower case, as Envoy and HTTP/2 have them.
+pub type Headers = Vec<(&'static str, String)>;
+
+/// An answer that the filter gives itself, in both languages a client may speak.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: Headers,
+    pub body: Vec<u8>,
+    pub grpc: Grpc,
+}
+
+/// The same answer to a gRPC client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grpc {
+    pub code: GrpcCode,
+    pub message: String,
+}
+
+/// The gRPC status codes that Weir uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrpcCode {
+    InvalidArgument = 3,
+    PermissionDenied = 7,
+    ResourceExhausted = 8,
+    Unavailable = 14,
+}
+
+const JSON: &str = "application/json";
+const PROBLEM_JSON: &str = "application/problem+json";
+const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
+/// A store that fails is expected back soon: its clients are told to ask again in a second.
+const UNAVAILABLE_RETRY_SECONDS: u64 = 1;
+
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    error: &'a str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<Details<'a>>,
+}
+
+#[derive(Serialize)]
+struct ProblemBody<'a> {
+    r#type: &'a str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    #[serde(rename = "violated-policies")]
+    violated_policies: [&'a str; 1],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u64>,
+    details: Details<'a>,
+}
+
+/// The limit that refused a request.
+#[derive(Serialize)]
+struct Details<'a> {
+    rule: &'a str,
+    scope: &'static str,
+    algorithm: &'static str,
+    limit: u64,
+    remaining: u64,
+    window: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u64>,
+    /// The most a bucket holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    capacity: Option<u64>,
+    /// Permits a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refill_rate: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leak_rate: Option<f64>,
+    /// The request costs more than the limit can ever hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    never: Option<bool>,
+}
+
+/// What the response to a request that passed tells about its limits.
+pub fn standing_headers(policy: &Policy, shown: Standing) -> Headers {
+    let mut headers = Headers::with_capacity(5);
+    if let Some(limit) = policy.limit(shown.limit) {
+        write_standing(&mut headers, policy.answers, limit, shown.reading);
+    }
+    headers
+}
+
+/// 429: a limit is used up. `retry` is the longest wait over all limits that failed.
+pub fn refused(policy: &Policy, shown: Standing, retry: Retry) -> Answer {
+    let Some(limit) = policy.limit(shown.limit) else {
+        return unavailable();
+    };
+    let answers = policy.answers;
+    let message = format!("Too many requests. Rule: {}", limit.rule);
+    let retry_after = retry_seconds(retry);
+    let details = details(limit, shown.reading);
+    let (content_type, body) = match answers.body {
+        Body::Json => {
+            let error = "Rate limit exceeded";
+            let body = ErrorBody {
+                error,
+                message: &message,
+                retry_after,
+                details: Some(details),
+            };
+            (JSON, to_json(&body))
+        }
+        Body::Problem => {
+            let body = ProblemBody {
+                r#type: QUOTA_EXCEEDED,
+                title: "Request cannot be satisfied as assigned quota has been exceeded",
+                status: 429,
+                detail: &message,
+                violated_policies: [&policy_name(limit)],
+                retry_after,
+                details,
+            };
+            (PROBLEM_JSON, to_json(&body))
+        }
+    };
+    let mut headers = own_headers(content_type);
+    write_standing(&mut headers, answers, limit, shown.reading);
+    headers.push(("x-envoy-ratelimited", "true".to_string()));
+    headers.extend(retry_after.map(|seconds| ("retry-after", seconds.to_string())));
+    Answer {
+        status: 429,
+        headers,
+        body,
+        grpc: Grpc {
+            code: GrpcCode::ResourceExhausted,
+            message,
+        },
+    }
+}
+
+/// 429 for the status call itself, by its own limit.
+pub fn status_refused(quota: &Quota, reading: Reading) -> Answer {
+    let retry_after = retry_seconds(reading.retry);
+    let message = format!(
+        "The status may be asked {} times in {} seconds.",
+        quota.limit(),
+        quota.window_seconds()
+    );
+    let mut answer = plain(
+        429,
+        "Rate limit exceeded",
+        &message,
+        GrpcCode::ResourceExhausted,
+        retry_after,
+    );
+    answer
+        .headers
+        .push(("x-envoy-ratelimited", "true".to_string()));
+    answer
+}
+
+/// 503: the store cannot be asked, and a limit would rather refuse than guess.
+pub fn unavailable() -> Answer {
+    let message = "The rate limit cannot be checked now.";
+    let retry_after = Some(UNAVAILABLE_RETRY_SECONDS);
+    plain(
+        503,
+        "Rate limiter unavailable",
+        message,
+        GrpcCode::Unavailable,
+        retry_after,
+    )
+}
+
+/// 400: an identity header was sent twice.
+pub fn repeated_header(header: &str) -> Answer {
+    let message = format!("The header {header} was sent more than once; send it once.");
+    plain(
+        400,
+        "Ambiguous identity",
+        &message,
+        GrpcCode::InvalidArgument,
+        None,
+    )
+}
+
+/// 400: a status call from somebody who is nobody.
+pub fn no_identity(message: &str) -> Answer {
+    plain(400, "No identity", message, GrpcCode::InvalidArgument, None)
+}
+
+/// 403: a status call about somebody else.
+pub fn forbidden() -> Answer {
+    let message = "Only operators may ask about another caller's limits.";
+    plain(403, "Forbidden", message, GrpcCode::PermissionDenied, None)
+}
+
+/// 200 with a JSON body that nobody else should be shown.
+pub fn json(body: &impl Serialize) -> Answer {
+    Answer {
+        status: 200,
+        headers: own_headers(JSON),
+        body: to_json(body),
+        grpc: Grpc {
+            code: GrpcCode::InvalidArgument,
+            message: String::new(),
+        },
+    }
+}
+
+/// The name of a limit as structured-field strings and problem documents give it.
+pub fn policy_name(limit: &Limit) -> String {
+    match limit.scope {
+        Scope::Global => "global".to_string(),
+        Scope::User | Scope::Ip => format!("{}-{}", limit.scope.name(), limit.whom),
+    }
+}
+
+/// Whole seconds for `Retry-After`: rounded up, and at least 1, since 0 would invite a busy loop.
+/// Nothing where waiting is no use.
+pub fn retry_seconds(retry: Retry) -> Option<u64> {
+    match retry {
+        Retry::Now => Some(1),
+        Retry::After(wait) => Some(wait.ceil_seconds().max(1)),
+        Retry::Never => None,
+    }
+}
+
+/// What may still be taken: a debt leaves nothing.
+pub fn remaining(reading: Reading) -> u64 {
+    u64::try_from(reading.remaining).unwrap_or(0)
+}
+
+fn plain(
+    status: u16,
+    error: &str,
+    message: &str,
+    code: GrpcCode,
+    retry_after: Option<u64>,
+) -> Answer {
+    let body = ErrorBody {
+        error,
+        message,
+        retry_after,
+        details: None,
+    };
+    let mut headers = own_headers(JSON);
+    headers.extend(retry_after.map(|seconds| ("retry-after", seconds.to_string())));
+    Answer {
+        status,
+        headers,
+        body: to_json(&body),
+        grpc: Grpc {
+            code,
+            message: message.to_string(),
+        },
+    }
+}
+
+fn own_headers(content_type: &str) -> Headers {
+    let mut headers = Headers::with_capacity(10);
+    headers.push(("content-type", content_type.to_string()));
+    headers.push(("cache-control", "no-store".to_string()));
+    headers
+}
+
+fn write_standing(headers: &mut Headers, answers: Answers, limit: &Limit, reading: Reading) {
+    let quota = limit.quota;
+    let reset = reading.reset.ceil_seconds();
+    let remaining = remaining(reading);
+    if answers.x_ratelimit {
+        headers.push(("x-ratelimit-limit", quota.limit().to_string()));
+        headers.push(("x-ratelimit-remaining", remaining.to_string()));
+        headers.push(("x-ratelimit-reset", reset.to_string()));
+    }
+    if answers.ietf {
+        // Names are [A-Za-z0-9_.-] and networks: nothing in them needs an escape in a string.
+        let name = policy_name(limit);
+        let window = quota.window_seconds();
+        headers.push((
+            "ratelimit-policy",
+            format!("\"{name}\";q={};w={window}", quota.limit()),
+        ));
+        headers.push(("ratelimit", format!("\"{name}\";r={remaining};t={reset}")));
+    }
+}
+
+fn details(limit: &Limit, reading: Reading) -> Details<'_> {
+    let quota = limit.quota;
+    let Millis(window_ms) = quota.window();
+    let rate = quota.limit() as f64 * 1000.0 / window_ms as f64;
+    let algorithm = quota.algorithm();
+    let bucket = matches!(algorithm, Algorithm::TokenBucket | Algorithm::LeakyBucket);
+    Details {
+        rule: &limit.rule,
+        scope: limit.scope.name(),
+        algorithm: algorithm.name(),
+        limit: quota.limit(),
+        remaining: remaining(reading),
+        window: quota.window_seconds(),
+        retry_after: retry_seconds(reading.retry),
+        capacity: bucket.then(|| quota.capacity()),
+        refill_rate: (algorithm == Algorithm::TokenBucket).then_some(rate),
+        leak_rate: (algorithm == Algorithm::LeakyBucket).then_some(rate),
+        never: (reading.retry == Retry::Never).then_some(true),
+    }
+}
+
+fn to_json(body: &impl Serialize) -> Vec<u8> {
+    // Serialising strings and numbers cannot fail; an empty body would still be an honest 429.
+    serde_json::to_vec(body).unwrap_or_default()
+}

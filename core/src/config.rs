@@ -1,0 +1,153 @@
+//! The plugin configuration: which of its two roles an instance has, and all that the limiter needs
+//! besides the requests. Read once, whole or not at all.
+
+use crate::identity::Sources;
+use crate::json::{At, ConfigError, Json};
+use crate::policy::Policy;
+use crate::units::Millis;
+
+/// What one instance of the filter does.
+#[derive(Debug)]
+pub enum Config {
+    /// An HTTP filter that holds callers to their limits.
+    Limiter(Box<LimiterConfig>),
+    /// A network filter that lets the limiter's calls through to `redis_proxy`.
+    Bridge,
+}
+
+#[derive(Debug)]
+pub struct LimiterConfig {
+    pub store: StoreConfig,
+    pub sources: Sources,
+    pub policy: Policy,
+}
+
+/// How the store is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// The Envoy cluster that checks are posted to: the bridge's or the sidecar's.
+    pub cluster: String,
+    /// The longest that a request waits for the store.
+    pub timeout: Millis,
+}
+
+const DEFAULT_CLUSTER: &str = "weir_store";
+const DEFAULT_TIMEOUT_MS: u64 = 50;
+/// Longer than a second, and a limiter is what makes the API slow.
+const LONGEST_TIMEOUT_MS: u64 = 1000;
+
+#[derive(Clone, Copy)]
+enum Role {
+    Limiter,
+    Bridge,
+}
+
+impl Config {
+    pub fn parse(text: &str) -> Result<Config, ConfigError> {
+        let json = Json::parse(text, "configuration")?;
+        let at = At::new(&json, "configuration");
+        let mut fields = at.fields()?;
+        let role = fields.required("role")?;
+        let config = match role.choice(&[("limiter", Role::Limiter), ("bridge", Role::Bridge)])? {
+            Role::Bridge => Config::Bridge,
+            Role::Limiter => {
+                let store = fields.optional("store").map_or_else(
+                    || Ok(StoreConfig::default()),
+                    |at| StoreConfig::try_new(&at),
+                )?;
+                let sources = Sources::try_new(&fields.required("identity")?)?;
+                // The policy is a document of its own; its errors need not name what surrounds it.
+                let policy = At::new(fields.required("policy")?.value, "policy");
+                let policy = Policy::try_new(&policy)?;
+                Config::Limiter(Box::new(LimiterConfig {
+                    store,
+                    sources,
+                    policy,
+                }))
+            }
+        };
+        fields.finish()?;
+        Ok(config)
+    }
+}
+
+impl StoreConfig {
+    fn try_new(at: &At<'_>) -> Result<StoreConfig, ConfigError> {
+        let mut fields = at.fields()?;
+        let mut store = StoreConfig::default();
+        if let Some(at) = fields.optional("cluster") {
+            store.cluster = at.text()?.to_string();
+        }
+        if let Some(at) = fields.optional("timeout_ms") {
+            store.timeout = Millis(at.whole()?);
+            if !(1..=LONGEST_TIMEOUT_MS).contains(&store.timeout.0) {
+                return Err(at.error(format!(
+                    "is {}; every request waits up to this long when Redis is away, so 1 to \
+                     {LONGEST_TIMEOUT_MS}",
+                    store.timeout.0
+                )));
+            }
+        }
+        fields.finish()?;
+        Ok(store)
+    }
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        StoreConfig {
+            cluster: DEFAULT_CLUSTER.to_string(),
+            timeout: Millis(DEFAULT_TIMEOUT_MS),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        Config::parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_two_roles_are_told_apart() {
+        assert!(matches!(
+            Config::parse(r#"{"role": "bridge"}"#),
+            Ok(Config::Bridge)
+        ));
+        let limiter =
+            r#"{"role": "limiter", "identity": {"trust": "never"}, "policy": {"rules": []}}"#;
+        let Ok(Config::Limiter(limiter)) = Config::parse(limiter) else {
+            panic!("a limiter was configured");
+        };
+        assert_eq!(limiter.store, StoreConfig::default());
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_place() {
+        for (text, told) in [
+            ("", "configuration: is not JSON"),
+            ("[]", "configuration: is a list; expected an object"),
+            (
+                r#"{"role": "sidecar"}"#,
+                r#"expected one of "limiter", "bridge""#,
+            ),
+            (
+                r#"{"role": "bridge", "policy": {}}"#,
+                "configuration.policy: is not a field here",
+            ),
+            (
+                r#"{"role": "limiter", "policy": {"rules": []}}"#,
+                r#"lacks the field "identity""#,
+            ),
+            (
+                r#"{"role": "limiter", "store": {"timeout_ms": 0}, "identity": {"trust": "never"},
+                    "policy": {"rules": []}}"#,
+                "configuration.store.timeout_ms: is 0",
+            ),
+        ] {
+            assert!(error(text).contains(told), "{text}: {}", error(text));
+        }
+    }
+}

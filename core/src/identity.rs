@@ -1,0 +1,418 @@
+//! Who is calling: user, tier, API key and address, from the sources that the operator trusts.
+//! It reads headers and claims as bytes; it knows no policy and refuses no id for its bytes.
+
+use std::net::IpAddr;
+
+use sha2::{Digest, Sha256};
+
+use crate::address::{self, Cidr};
+use crate::json::{At, ConfigError};
+
+/// The tier of a caller with an id but no tier of its own.
+const DEFAULT_TIER: &str = "free";
+/// The tier of a caller without any id.
+const ANONYMOUS_TIER: &str = "anonymous";
+/// The filter state that the shipped Envoy configuration sets to the TCP peer's address.
+const DEFAULT_PEER: &str = "weir.direct_peer";
+/// A household or host commonly holds a /64.
+const DEFAULT_IPV6_PREFIX: u8 = 64;
+
+/// Where identity comes from, and whom to believe.
+#[derive(Debug)]
+pub struct Sources {
+    pub user: Source,
+    pub tier: Source,
+    pub api_key: Source,
+    pub trust: Trust,
+    /// The filter state that holds the direct peer's address.
+    pub direct_peer: String,
+    ipv6_prefix: u8,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A request header, in lower case as Envoy names it.
+    Header(String),
+    /// A claim that Envoy's JWT filter verified.
+    Claim { path: Vec<String>, kind: ClaimKind },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimKind {
+    Text,
+    /// Envoy hands a number over as the eight bytes of a double.
+    Number,
+}
+
+/// Whose identity headers are believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trust {
+    Always,
+    Never,
+    /// Those of direct peers within these networks.
+    Peers(Vec<Cidr>),
+}
+
+/// Whether this request's identity headers count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Belief {
+    Believed,
+    /// They are ignored, and removed before the request goes on.
+    Ignored,
+}
+
+/// The identity headers of one request, as sent. An empty header is an absent one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Credentials<'a> {
+    pub user: Option<&'a [u8]>,
+    pub tier: Option<&'a [u8]>,
+    pub api_key: Option<&'a [u8]>,
+}
+
+/// Which of the three a header is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    User,
+    Tier,
+    ApiKey,
+}
+
+/// Whose usage counts together.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Subject {
+    User(Vec<u8>),
+    /// The key's SHA-256, in hex: the key itself goes nowhere.
+    ApiKey(String),
+    Address(Option<IpAddr>),
+}
+
+/// A caller, as limits see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    pub subject: Subject,
+    pub tier: String,
+    /// The client's address, or its network for IPv6: what address limits count.
+    pub client: Option<IpAddr>,
+    /// The client's full address: what networks are compared with.
+    pub address: Option<IpAddr>,
+}
+
+/// A header that must stand alone was sent more than once; which one the upstream would believe
+/// is anybody's guess.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repeated {
+    pub header: String,
+}
+
+impl Sources {
+    pub fn try_new(at: &At<'_>) -> Result<Sources, ConfigError> {
+        let mut fields = at.fields()?;
+        let trust = trust(&fields.required("trust")?)?;
+        let mut source = |name, header: &str| match fields.optional(name) {
+            Some(at) => source(&at),
+            None => Ok(Source::Header(header.to_string())),
+        };
+        let user = source("user", "x-user-id")?;
+        let tier = source("tier", "x-user-tier")?;
+        let api_key = source("api_key", "x-api-key")?;
+        let direct_peer = fields
+            .optional("direct_peer")
+            .map_or(Ok(DEFAULT_PEER.to_string()), |at| {
+                at.text().map(str::to_string)
+            })?;
+        let ipv6_prefix = match fields.optional("ipv6_prefix") {
+            None => DEFAULT_IPV6_PREFIX,
+            Some(at) => u8::try_from(at.whole()?)
+                .ok()
+                .filter(|prefix| (1..=128).contains(prefix))
+                .ok_or_else(|| at.error("is not a prefix length; expected 1 to 128"))?,
+        };
+        fields.finish()?;
+        Ok(Sources {
+            user,
+            tier,
+            api_key,
+            trust,
+            direct_peer,
+            ipv6_prefix,
+        })
+    }
+
+    /// Which identity field a header (in lower case) carries.
+    pub fn field(&self, header: &[u8]) -> Option<Field> {
+        let is = |source: &Source| match source {
+            Source::Header(name) => name.as_bytes() == header,
+            Source::Claim { .. } => false,
+        };
+        if is(&self.user) {
+            Some(Field::User)
+        } else if is(&self.tier) {
+            Some(Field::Tier)
+        } else if is(&self.api_key) {
+            Some(Field::ApiKey)
+        } else {
+            None
+        }
+    }
+
+    /// The header that carries a field, unless a claim does.
+    pub fn header(&self, field: Field) -> Option<&str> {
+        let source = match field {
+            Field::User => &self.user,
+            Field::Tier => &self.tier,
+            Field::ApiKey => &self.api_key,
+        };
+        match source {
+            Source::Header(name) => Some(name),
+            Source::Claim { .. } => None,
+        }
+    }
+
+    /// The caller behind credentials that are believed, at an address as Envoy tells it.
+    pub fn caller(&self, credentials: Credentials<'_>, source_address: &[u8]) -> Caller {
+        let address = address::parse_peer(source_address);
+        let client = address.map(|address| address::client(address, self.ipv6_prefix));
+        let present =
+            |value: Option<&[u8]>| value.filter(|value| !value.is_empty()).map(<[u8]>::to_vec);
+        let subject = match (present(credentials.user), present(credentials.api_key)) {
+            (Some(user), _) => Subject::User(user),
+            (None, Some(key)) => Subject::ApiKey(hex_digest(&key)),
+            (None, None) => Subject::Address(client),
+        };
+        let tier = match subject {
+            Subject::Address(_) => ANONYMOUS_TIER.to_string(),
+            // A tier that is not text is on no list; lossy keeps it so.
+            _ => present(credentials.tier).map_or(DEFAULT_TIER.to_string(), |tier| {
+                String::from_utf8_lossy(&tier).into_owned()
+            }),
+        };
+        Caller {
+            subject,
+            tier,
+            client,
+            address,
+        }
+    }
+}
+
+impl Trust {
+    /// `peer` is asked for only where it matters: it costs a host call.
+    pub fn belief(&self, peer: impl FnOnce() -> Option<IpAddr>) -> Belief {
+        let believed = match self {
+            Trust::Always => true,
+            Trust::Never => false,
+            Trust::Peers(networks) => {
+                peer().is_some_and(|peer| networks.iter().any(|network| network.contains(peer)))
+            }
+        };
+        if believed {
+            Belief::Believed
+        } else {
+            Belief::Ignored
+        }
+    }
+}
+
+impl Source {
+    /// The property path of a claim in Envoy.
+    pub fn property(&self) -> Option<(&[String], ClaimKind)> {
+        match self {
+            Source::Header(_) => None,
+            Source::Claim { path, kind } => Some((path, *kind)),
+        }
+    }
+}
+
+impl ClaimKind {
+    /// A claim's bytes as the text an id is made of.
+    pub fn read(self, property: &[u8]) -> Option<Vec<u8>> {
+        match self {
+            ClaimKind::Text => Some(property.to_vec()),
+            ClaimKind::Number => {
+                let bytes: [u8; 8] = property.try_into().ok()?;
+                let number = f64::from_le_bytes(bytes);
+                number.is_finite().then(|| number.to_string().into_bytes())
+            }
+        }
+    }
+}
+
+impl Subject {
+    pub fn is_anonymous(&self) -> bool {
+        matches!(self, Subject::Address(_))
+    }
+}
+
+/// SHA-256 in lower-case hex.
+pub fn hex_digest(bytes: &[u8]) -> String {
+    let mut hex = String::with_capacity(64);
+    for byte in Sha256::digest(bytes) {
+        for nibble in [byte >> 4, byte & 15] {
+            hex.extend(char::from_digit(nibble.into(), 16));
+        }
+    }
+    hex
+}
+
+fn trust(at: &At<'_>) -> Result<Trust, ConfigError> {
+    if at.list().is_err() {
+        return at
+            .choice(&[("always", true), ("never", false)])
+            .map(|always| if always { Trust::Always } else { Trust::Never })
+            .map_err(|_| at.error("says whose identity headers are believed: \"always\", \"never\", or a list of the direct peers' networks such as [\"10.0.0.0/8\"]"));
+    }
+    let networks = at.list()?.into_iter().map(|at| {
+        let text = at.text()?;
+        text.parse()
+            .map_err(|error| at.error(format!("{text:?} {error}")))
+    });
+    Ok(Trust::Peers(networks.collect::<Result<_, _>>()?))
+}
+
+fn source(at: &At<'_>) -> Result<Source, ConfigError> {
+    if let Ok(name) = at.text() {
+        return header_name(at, name);
+    }
+    let mut fields = at.fields()?;
+    let found = if let Some(at) = fields.optional("header") {
+        header_name(&at, at.text()?)?
+    } else {
+        let path = fields.required("claim")?;
+        let segments = path.list()?;
+        let mut full = vec![
+            "metadata".to_string(),
+            "filter_metadata".to_string(),
+            "envoy.filters.http.jwt_authn".to_string(),
+        ];
+        for segment in &segments {
+            full.push(segment.text()?.to_string());
+        }
+        if segments.len() < 2 {
+            return Err(path.error(
+                "is too short; name the payload_in_metadata of the JWT provider, then the claim",
+            ));
+        }
+        let kind = fields.optional("type").map_or(Ok(ClaimKind::Text), |at| {
+            at.choice(&[("string", ClaimKind::Text), ("number", ClaimKind::Number)])
+        })?;
+        Source::Claim { path: full, kind }
+    };
+    fields.finish()?;
+    Ok(found)
+}
+
+fn header_name(at: &At<'_>, name: &str) -> Result<Source, ConfigError> {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    if name.is_empty() || !name.bytes().all(token) {
+        return Err(at.error(format!(
+            "{name:?} is no header; write a name such as \"X-User-ID\""
+        )));
+    }
+    Ok(Source::Header(name.to_ascii_lowercase()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::Json;
+
+    fn sources(text: &str) -> Result<Sources, ConfigError> {
+        let json = Json::parse(text, "identity").unwrap();
+        Sources::try_new(&At::new(&json, "identity"))
+    }
+
+    #[test]
+    fn a_user_comes_before_a_key_and_a_key_before_an_address() {
+        let sources = sources(r#"{"trust": "always"}"#).unwrap();
+        let address = b"192.0.2.7:1234";
+        let ip: IpAddr = "192.0.2.7".parse().unwrap();
+        let key = Subject::ApiKey(
+            "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b".to_string(),
+        );
+        for (user, tier, api_key, subject, expected_tier) in [
+            ("ann", "", "", Subject::User(b"ann".to_vec()), "free"),
+            (
+                "ann",
+                "premium",
+                "secret",
+                Subject::User(b"ann".to_vec()),
+                "premium",
+            ),
+            ("", "premium", "secret", key.clone(), "premium"),
+            ("", "", "secret", key, "free"),
+            ("", "premium", "", Subject::Address(Some(ip)), "anonymous"),
+        ] {
+            let credentials = Credentials {
+                user: Some(user.as_bytes()),
+                tier: Some(tier.as_bytes()),
+                api_key: Some(api_key.as_bytes()),
+            };
+            let caller = sources.caller(credentials, address);
+            assert_eq!(
+                (caller.subject, caller.tier.as_str()),
+                (subject, expected_tier)
+            );
+            assert_eq!(caller.client, Some(ip));
+        }
+    }
+
+    #[test]
+    fn only_trusted_peers_are_believed() {
+        let peer = |text: &'static str| move || text.parse().ok();
+        let trust = sources(r#"{"trust": ["127.0.0.0/8", "::1/128"]}"#)
+            .unwrap()
+            .trust;
+        assert_eq!(trust.belief(peer("127.0.0.9")), Belief::Believed);
+        assert_eq!(trust.belief(peer("::1")), Belief::Believed);
+        assert_eq!(trust.belief(peer("10.0.0.1")), Belief::Ignored);
+        assert_eq!(trust.belief(|| None), Belief::Ignored);
+        assert_eq!(
+            Trust::Always.belief(|| panic!("not needed")),
+            Belief::Believed
+        );
+        assert_eq!(
+            Trust::Never.belief(|| panic!("not needed")),
+            Belief::Ignored
+        );
+    }
+
+    #[test]
+    fn a_claim_is_a_property_with_a_type() {
+        let sources =
+            sources(r#"{"trust": "never", "user": {"claim": ["jwt", "sub"], "type": "number"}}"#)
+                .unwrap();
+        let (path, kind) = sources.user.property().unwrap();
+        assert_eq!(
+            path.join("/"),
+            "metadata/filter_metadata/envoy.filters.http.jwt_authn/jwt/sub"
+        );
+        assert_eq!(kind.read(&42f64.to_le_bytes()), Some(b"42".to_vec()));
+        assert_eq!(kind.read(b"42"), None);
+        assert_eq!(sources.field(b"x-user-id"), None);
+        assert_eq!(sources.field(b"x-user-tier"), Some(Field::Tier));
+    }
+
+    #[test]
+    fn bad_sources_are_refused_with_the_mend() {
+        for (text, reason) in [
+            ("{}", "lacks the field \"trust\""),
+            (
+                r#"{"trust": "sometimes"}"#,
+                "says whose identity headers are believed",
+            ),
+            (r#"{"trust": ["10.0.0.1/8"]}"#, "did you mean 10.0.0.0/8?"),
+            (r#"{"trust": "never", "user": "X User"}"#, "is no header"),
+            (
+                r#"{"trust": "never", "user": {"claim": ["sub"]}}"#,
+                "too short",
+            ),
+            (
+                r#"{"trust": "never", "ipv6_prefix": 129}"#,
+                "expected 1 to 128",
+            ),
+        ] {
+            let error = sources(text).unwrap_err();
+            assert!(error.to_string().contains(reason), "{text}: {error}");
+        }
+    }
+}

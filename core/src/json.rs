@@ -1,0 +1,342 @@
+//! Strict reading of a JSON document: every field is asked for by name, what nobody asked for is an
+//! error, and every error carries the path to what it speaks of. It knows JSON, not policies.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+
+/// A JSON value as written: objects keep the order of their members, and duplicates.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Json {
+    Null,
+    Bool(bool),
+    Whole(u64),
+    /// A number that is negative, fractional or beyond 64 bits; kept for the message only.
+    OtherNumber(f64),
+    Text(String),
+    List(Vec<Json>),
+    Object(Vec<(String, Json)>),
+}
+
+/// What is wrong, where, and how to mend it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    pub path: String,
+    pub message: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, self.message)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// A value together with the path that leads to it.
+#[derive(Clone, Debug)]
+pub struct At<'a> {
+    pub value: &'a Json,
+    pub path: String,
+}
+
+/// The members of one object, taken one by one; [`Fields::finish`] refuses what is left.
+#[derive(Debug)]
+pub struct Fields<'a> {
+    path: String,
+    members: Vec<(&'a str, &'a Json, Taken)>,
+    asked: Vec<&'static str>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taken {
+    Yes,
+    No,
+}
+
+impl Json {
+    /// Parses a whole document. `root` names it in paths and messages.
+    pub fn parse(text: &str, root: &str) -> Result<Json, ConfigError> {
+        serde_json::from_str(text).map_err(|error| {
+            let line = text
+                .lines()
+                .nth(error.line().saturating_sub(1))
+                .unwrap_or("");
+            ConfigError {
+                path: root.to_string(),
+                message: format!("is not JSON: {error}, in the line `{}`", line.trim()),
+            }
+        })
+    }
+
+    fn kind(&self) -> String {
+        match self {
+            Json::Null => "null".to_string(),
+            Json::Bool(value) => value.to_string(),
+            Json::Whole(number) => number.to_string(),
+            Json::OtherNumber(number) => number.to_string(),
+            Json::Text(text) => format!("the string {text:?}"),
+            Json::List(_) => "a list".to_string(),
+            Json::Object(_) => "an object".to_string(),
+        }
+    }
+}
+
+impl<'a> At<'a> {
+    pub fn new(value: &'a Json, path: impl Into<String>) -> Self {
+        At {
+            value,
+            path: path.into(),
+        }
+    }
+
+    pub fn error(&self, message: impl Into<String>) -> ConfigError {
+        ConfigError {
+            path: self.path.clone(),
+            message: message.into(),
+        }
+    }
+
+    fn expected(&self, what: &str) -> ConfigError {
+        self.error(format!("is {}; expected {what}", self.value.kind()))
+    }
+
+    pub fn text(&self) -> Result<&'a str, ConfigError> {
+        match self.value {
+            Json::Text(text) => Ok(text),
+            _ => Err(self.expected("a string")),
+        }
+    }
+
+    pub fn whole(&self) -> Result<u64, ConfigError> {
+        match self.value {
+            Json::Whole(number) => Ok(*number),
+            _ => Err(self.expected("a whole number below 2^64")),
+        }
+    }
+
+    pub fn list(&self) -> Result<Vec<At<'a>>, ConfigError> {
+        match self.value {
+            Json::List(items) => Ok(items
+                .iter()
+                .enumerate()
+                .map(|(i, item)| At::new(item, format!("{}[{i}]", self.path)))
+                .collect()),
+            _ => Err(self.expected("a list")),
+        }
+    }
+
+    /// One value, or a list of them.
+    pub fn one_or_list(&self) -> Result<Vec<At<'a>>, ConfigError> {
+        match self.value {
+            Json::List(_) => self.list(),
+            _ => Ok(vec![self.clone()]),
+        }
+    }
+
+    /// An object whose member names are data (tiers, networks), in order of writing.
+    pub fn entries(&self) -> Result<Vec<(&'a str, At<'a>)>, ConfigError> {
+        let Json::Object(members) = self.value else {
+            return Err(self.expected("an object"));
+        };
+        let mut entries: Vec<(&str, At<'_>)> = Vec::with_capacity(members.len());
+        for (name, value) in members {
+            if entries.iter().any(|(seen, _)| seen == name) {
+                return Err(self.error(format!("{name:?} stands here twice; keep one of them")));
+            }
+            entries.push((name, At::new(value, member_path(&self.path, name))));
+        }
+        Ok(entries)
+    }
+
+    /// An object whose member names are fixed.
+    pub fn fields(&self) -> Result<Fields<'a>, ConfigError> {
+        let entries = self.entries()?;
+        Ok(Fields {
+            path: self.path.clone(),
+            members: entries
+                .into_iter()
+                .map(|(name, at)| (name, at.value, Taken::No))
+                .collect(),
+            asked: Vec::new(),
+        })
+    }
+
+    /// The value that this text names among `choices`.
+    pub fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Result<T, ConfigError> {
+        let text = self.text()?;
+        choices
+            .iter()
+            .find(|(name, _)| *name == text)
+            .map(|(_, value)| *value)
+            .ok_or_else(|| {
+                let names: Vec<String> = choices
+                    .iter()
+                    .map(|(name, _)| format!("{name:?}"))
+                    .collect();
+                self.error(format!("is {text:?}; expected one of {}", names.join(", ")))
+            })
+    }
+}
+
+impl<'a> Fields<'a> {
+    pub fn optional(&mut self, name: &'static str) -> Option<At<'a>> {
+        self.asked.push(name);
+        let member = self
+            .members
+            .iter_mut()
+            .find(|(member, ..)| *member == name)?;
+        member.2 = Taken::Yes;
+        Some(At::new(member.1, member_path(&self.path, name)))
+    }
+
+    pub fn required(&mut self, name: &'static str) -> Result<At<'a>, ConfigError> {
+        self.optional(name).ok_or_else(|| ConfigError {
+            path: self.path.clone(),
+            message: format!("lacks the field {name:?}"),
+        })
+    }
+
+    /// Refuses a field that nobody asked for: a misspelled one must never become a default.
+    pub fn finish(self) -> Result<(), ConfigError> {
+        match self
+            .members
+            .iter()
+            .find(|(_, _, taken)| *taken == Taken::No)
+        {
+            None => Ok(()),
+            Some((name, ..)) => Err(ConfigError {
+                path: member_path(&self.path, name),
+                message: format!(
+                    "is not a field here; the fields are {}",
+                    self.asked.join(", ")
+                ),
+            }),
+        }
+    }
+}
+
+/// `a.b` for plain names, `a["10.0.0.0/8"]` for those that would read as a path themselves.
+fn member_path(path: &str, name: &str) -> String {
+    let plain = !name.is_empty()
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
+    if plain {
+        format!("{path}.{name}")
+    } else {
+        format!("{path}[{name:?}]")
+    }
+}
+
+impl<'de> Deserialize<'de> for Json {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(AnyJson)
+    }
+}
+
+struct AnyJson;
+
+impl<'de> Visitor<'de> for AnyJson {
+    type Value = Json;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Json, E> {
+        Ok(Json::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Json, E> {
+        Ok(Json::Bool(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Json, E> {
+        Ok(Json::Whole(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
+        Ok(u64::try_from(value).map_or(Json::OtherNumber(value as f64), Json::Whole))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Json, E> {
+        Ok(Json::OtherNumber(value))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Json, E> {
+        Ok(Json::Text(value.to_string()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Json, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Json::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Json, A::Error> {
+        let mut object = Vec::new();
+        while let Some(member) = members.next_entry()? {
+            object.push(member);
+        }
+        Ok(Json::Object(object))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_field_is_named_with_its_path_and_the_known_ones() {
+        let json = Json::parse(r#"{"a": 1, "b": 2}"#, "doc").unwrap();
+        let mut fields = At::new(&json, "doc").fields().unwrap();
+        assert_eq!(fields.required("a").unwrap().whole(), Ok(1));
+        let error = fields.finish().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "doc.b: is not a field here; the fields are a"
+        );
+    }
+
+    #[test]
+    fn a_duplicate_member_is_refused() {
+        let json = Json::parse(r#"{"a": 1, "a": 2}"#, "doc").unwrap();
+        let error = At::new(&json, "doc").fields().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "doc: \"a\" stands here twice; keep one of them"
+        );
+    }
+
+    #[test]
+    fn numbers_that_are_not_whole_are_refused_as_written() {
+        for (text, told) in [
+            ("-1", "-1"),
+            ("1.5", "1.5"),
+            ("1e30", "1e30"),
+            ("\"1\"", "\"1\""),
+        ] {
+            let json = Json::parse(text, "n").unwrap();
+            let error = At::new(&json, "n").whole().unwrap_err();
+            assert!(
+                error.message.contains("expected a whole number below 2^64"),
+                "{error} for {told}"
+            );
+        }
+    }
+
+    #[test]
+    fn names_that_read_like_paths_are_quoted() {
+        assert_eq!(member_path("ip", "default"), "ip.default");
+        assert_eq!(member_path("ip", "10.0.0.0/8"), "ip[\"10.0.0.0/8\"]");
+    }
+
+    #[test]
+    fn a_document_that_is_not_json_shows_the_line() {
+        let error = Json::parse("{\n  rules: []\n}", "doc").unwrap_err();
+        assert!(error.message.contains("in the line `rules: []`"), "{error}");
+    }
+}

@@ -1,0 +1,232 @@
+//! The names of counters in Redis: `weir:1:{subject}:rule:scope:algorithm:place`.
+//!
+//! Injective whatever bytes an id holds, and all limits of one subject share a hash slot. A key
+//! names what is counted, never how much is allowed: raising a limit or moving a caller to another
+//! tier keeps the usage, and another algorithm never meets a state that is not its own.
+
+use std::io::Write;
+use std::net::IpAddr;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, percent_encode};
+
+use crate::identity::{Subject, hex_digest};
+use crate::limit::Algorithm;
+use crate::policy::{Limit, Scope};
+
+/// The layout's version: a state with another meaning gets another number here.
+const PREFIX: &[u8] = b"weir:1:{";
+/// Longer ids are hashed, so that a 10 KB header does not become a 30 KB key.
+const LONGEST_ID: usize = 128;
+
+/// The place in a key of the status call's own limit, where rules have their name. No rule's name
+/// is empty.
+const STATUS_RULE: &str = "";
+
+/// Appends the key of a limit's counter for a subject at an address.
+pub fn write(out: &mut Vec<u8>, limit: &Limit, subject: &Subject, client: Option<IpAddr>) {
+    out.extend_from_slice(PREFIX);
+    match limit.scope {
+        Scope::Global => {
+            out.extend_from_slice(b"g:");
+            out.extend_from_slice(limit.rule.as_bytes());
+        }
+        Scope::User => write_subject(out, subject),
+        Scope::Ip => write_address(out, client),
+    }
+    write_rest(
+        out,
+        &limit.rule,
+        limit.scope,
+        limit.quota.algorithm(),
+        limit.place,
+    );
+}
+
+/// Appends the key of the status call's own limit.
+pub fn write_status(out: &mut Vec<u8>, subject: &Subject, algorithm: Algorithm) {
+    out.extend_from_slice(PREFIX);
+    write_subject(out, subject);
+    write_rest(out, STATUS_RULE, Scope::User, algorithm, 0);
+}
+
+fn write_rest(out: &mut Vec<u8>, rule: &str, scope: Scope, algorithm: Algorithm, place: usize) {
+    for part in ["}:", rule, ":", scope.name(), ":", algorithm.code(), ":"] {
+        out.extend_from_slice(part.as_bytes());
+    }
+    // Writing to a Vec cannot fail.
+    let _ = write!(out, "{place}");
+}
+
+/// `u` a user, `U` the hash of a long user id, `k` the hash of an API key, `a` an address.
+fn write_subject(out: &mut Vec<u8>, subject: &Subject) {
+    match subject {
+        Subject::User(id) if id.len() <= LONGEST_ID => {
+            out.extend_from_slice(b"u:");
+            out.extend(escaped(id).flat_map(str::as_bytes));
+        }
+        Subject::User(id) => {
+            out.extend_from_slice(b"U:");
+            out.extend_from_slice(hex_digest(id).as_bytes());
+        }
+        Subject::ApiKey(hash) => {
+            out.extend_from_slice(b"k:");
+            out.extend_from_slice(hash.as_bytes());
+        }
+        Subject::Address(address) => write_address(out, *address),
+    }
+}
+
+fn write_address(out: &mut Vec<u8>, address: Option<IpAddr>) {
+    out.extend_from_slice(b"a:");
+    match address {
+        // Writing to a Vec cannot fail.
+        Some(address) => drop(write!(out, "{address}")),
+        // A client without an address (a unix socket) is the one client called so.
+        None => out.push(b'-'),
+    }
+}
+
+/// All but letters, digits and `_ . @ -`: no brace, colon or percent sign survives, so that an id
+/// can neither end its part of the key nor look like another id's escape.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'@')
+    .remove(b'-');
+
+/// An id as text that only this id has.
+pub fn escaped(id: &[u8]) -> PercentEncode<'_> {
+    percent_encode(id, ESCAPED)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::limit::Quota;
+    use crate::policy::OnStoreFailure;
+
+    fn limit(scope: Scope, algorithm: Algorithm, place: usize) -> Limit {
+        Limit {
+            rule: "general_api".to_string(),
+            whom: String::new(),
+            scope,
+            place,
+            quota: Quota::try_new(algorithm, 10, 60, None).unwrap(),
+            on_store_failure: OnStoreFailure::Allow,
+        }
+    }
+
+    fn key(limit: &Limit, subject: &Subject, client: Option<IpAddr>) -> String {
+        let mut out = Vec::new();
+        write(&mut out, limit, subject, client);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn keys_read_as_what_they_count() {
+        let client: Option<IpAddr> = "192.0.2.7".parse().ok();
+        let v6: Option<IpAddr> = "2001:db8::".parse().ok();
+        let user = |id: &[u8]| Subject::User(id.to_vec());
+        for (scope, algorithm, place, subject, client, expected) in [
+            (
+                Scope::User,
+                Algorithm::SlidingWindow,
+                0,
+                user(b"ann"),
+                client,
+                "weir:1:{u:ann}:general_api:user:sw:0",
+            ),
+            (
+                Scope::User,
+                Algorithm::TokenBucket,
+                1,
+                user(b"a:{b} %\xff"),
+                client,
+                "weir:1:{u:a%3A%7Bb%7D%20%25%FF}:general_api:user:tb:1",
+            ),
+            (
+                Scope::Global,
+                Algorithm::FixedWindow,
+                0,
+                user(b"ann"),
+                client,
+                "weir:1:{g:general_api}:general_api:global:fw:0",
+            ),
+            (
+                Scope::Ip,
+                Algorithm::LeakyBucket,
+                0,
+                user(b"ann"),
+                client,
+                "weir:1:{a:192.0.2.7}:general_api:ip:lb:0",
+            ),
+            (
+                Scope::User,
+                Algorithm::LeakyBucket,
+                0,
+                Subject::Address(v6),
+                v6,
+                "weir:1:{a:2001:db8::}:general_api:user:lb:0",
+            ),
+            (
+                Scope::Ip,
+                Algorithm::LeakyBucket,
+                0,
+                Subject::Address(None),
+                None,
+                "weir:1:{a:-}:general_api:ip:lb:0",
+            ),
+        ] {
+            assert_eq!(
+                key(&limit(scope, algorithm, place), &subject, client),
+                expected
+            );
+        }
+    }
+
+    #[test]
+    fn a_long_id_is_hashed() {
+        let limit = limit(Scope::User, Algorithm::FixedWindow, 0);
+        let long = key(&limit, &Subject::User(vec![b'x'; 10_000]), None);
+        assert!(long.starts_with("weir:1:{U:") && long.len() < 120, "{long}");
+    }
+
+    #[test]
+    fn the_status_call_shares_no_key_with_a_rule() {
+        let subject = Subject::User(b"ann".to_vec());
+        let mut out = Vec::new();
+        write_status(&mut out, &subject, Algorithm::FixedWindow);
+        assert_eq!(out, b"weir:1:{u:ann}::user:fw:0");
+    }
+
+    fn subjects() -> impl Strategy<Value = Subject> {
+        // Short strings over the separators, so that collisions would be likely if there were any.
+        let id = prop::collection::vec(prop::sample::select(b"a%2:{}uU-\xff".to_vec()), 1..5);
+        prop_oneof![
+            id.prop_map(Subject::User),
+            prop::collection::vec(any::<u8>(), 125..132).prop_map(Subject::User),
+            any::<[u8; 4]>().prop_map(|bytes| Subject::ApiKey(hex_digest(&bytes))),
+            any::<[u8; 4]>().prop_map(|bytes| Subject::Address(Some(IpAddr::from(bytes)))),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn different_subjects_have_different_keys(all in prop::collection::vec(subjects(), 2..40)) {
+            let limit = limit(Scope::User, Algorithm::FixedWindow, 0);
+            let mut seen: HashMap<String, Subject> = HashMap::new();
+            for subject in all {
+                let key = key(&limit, &subject, None);
+                let tag = key.split_once('{').unwrap().1;
+                prop_assert_eq!(tag.matches('}').count(), 1);
+                if let Some(other) = seen.insert(key, subject.clone()) {
+                    prop_assert_eq!(other, subject);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,590 @@
+//! The limiter's side of one request, from its head to what is to be done with it. It puts the other
+//! modules together; what it needs of the world it asks of [`Facts`], and only where it matters.
+
+use std::net::IpAddr;
+
+use crate::address;
+use crate::answer::{self, Answer, Headers};
+use crate::identity::{Belief, Caller, Credentials, Field, Repeated, Source, Sources};
+use crate::key;
+use crate::path;
+use crate::policy::{LimitId, Policy, Target};
+use crate::question::Question;
+use crate::script::{Kind, Told};
+use crate::status::{self, Inquiry};
+use crate::units::{Cost, Micros};
+use crate::verdict::{self, Verdict};
+
+/// What the proxy knows of a request besides its headers.
+pub trait Facts {
+    /// The client's address as the proxy vouches for it, with or without a port.
+    fn source_address(&self) -> Vec<u8>;
+    /// The TCP peer's address, from this filter state.
+    fn direct_peer(&self, filter_state: &str) -> Option<Vec<u8>>;
+    /// A verified claim, by its property path.
+    fn claim(&self, path: &[String]) -> Option<Vec<u8>>;
+}
+
+/// What the store had to say to a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Told {
+        now: Micros,
+        told: Vec<Told>,
+    },
+    /// It could not be asked, or did not answer in time.
+    Failed,
+}
+
+/// The first word on a request.
+#[derive(Debug)]
+pub struct Admission {
+    /// Identity headers that were not believed: they must not reach the upstream.
+    pub remove: Vec<String>,
+    pub step: Step,
+}
+
+#[derive(Debug)]
+pub enum Step {
+    /// No rule is for this request.
+    Pass,
+    /// The store decides; [`Pending::conclude`] says what its outcome means.
+    Ask(Question, Pending),
+    Respond(Answer, Protocol),
+}
+
+/// A request that waits for the store.
+#[derive(Debug)]
+pub struct Pending {
+    protocol: Protocol,
+    wants: Wants,
+}
+
+#[derive(Debug)]
+enum Wants {
+    Passage(Vec<LimitId>),
+    Status(Inquiry),
+}
+
+/// The last word on a request.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Conclusion {
+    /// It goes on; its response will carry these headers.
+    Pass(Headers),
+    Respond(Answer, Protocol),
+}
+
+/// Which language the client reads refusals in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Http,
+    Grpc,
+}
+
+/// The parts of a request's head that decisions are made on.
+#[derive(Debug)]
+struct Head<'a> {
+    target: &'a [u8],
+    method: &'a [u8],
+    authority: &'a [u8],
+    protocol: Protocol,
+    credentials: Credentials<'a>,
+    repeated: Option<Field>,
+    operator_secret: Option<&'a [u8]>,
+}
+
+/// Decides on the head of a request.
+pub fn admit<'a>(
+    sources: &Sources,
+    policy: &Policy,
+    headers: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+    facts: &impl Facts,
+) -> Admission {
+    let mut head = read_head(sources, policy, headers);
+    let mut remove = Vec::new();
+    if head.credentials.any() {
+        let peer =
+            || -> Option<IpAddr> { address::parse_peer(&facts.direct_peer(&sources.direct_peer)?) };
+        match sources.trust.belief(peer) {
+            Belief::Believed => {
+                if let Some(repeated) = head.repeated_header(sources) {
+                    let answer = answer::repeated_header(&repeated.header);
+                    return Admission {
+                        remove,
+                        step: Step::Respond(answer, head.protocol),
+                    };
+                }
+            }
+            Belief::Ignored => {
+                remove = head
+                    .credentials
+                    .present()
+                    .filter_map(|f| sources.header(f))
+                    .map(str::to_string)
+                    .collect();
+                head.credentials = Credentials::default();
+            }
+        }
+    }
+    let caller = caller(sources, head.credentials, facts);
+    let step = if head.is_status() {
+        status_step(policy, caller, &head)
+    } else {
+        passage_step(policy, &caller, &head)
+    };
+    Admission { remove, step }
+}
+
+fn status_step(policy: &Policy, caller: Caller, head: &Head<'_>) -> Step {
+    let query = head
+        .target
+        .splitn(2, |byte| *byte == b'?')
+        .nth(1)
+        .unwrap_or_default();
+    match Inquiry::try_new(policy, caller, query, head.operator_secret) {
+        Ok((inquiry, question)) => Step::Ask(
+            question,
+            Pending {
+                protocol: head.protocol,
+                wants: Wants::Status(inquiry),
+            },
+        ),
+        Err(answer) => Step::Respond(answer, head.protocol),
+    }
+}
+
+fn passage_step(policy: &Policy, caller: &Caller, head: &Head<'_>) -> Step {
+    let path = path::normalise(head.target);
+    let target = Target {
+        path: &path,
+        method: head.method,
+        authority: head.authority,
+    };
+    let limits: Vec<LimitId> = policy
+        .matching(target)
+        .flat_map(|rule| rule.limits_for(&caller.tier, caller.address))
+        .collect();
+    if limits.is_empty() {
+        return Step::Pass;
+    }
+    let mut question = Question::default();
+    let mut operation = question.operation(Kind::Take, Cost::ONE, limits.len());
+    for limit in limits.iter().filter_map(|id| policy.limit(*id)) {
+        operation.limit(&limit.quota, |out| {
+            key::write(out, limit, &caller.subject, caller.client)
+        });
+    }
+    Step::Ask(
+        question,
+        Pending {
+            protocol: head.protocol,
+            wants: Wants::Passage(limits),
+        },
+    )
+}
+
+impl Pending {
+    /// What the store's outcome means for the request.
+    pub fn conclude(&self, policy: &Policy, outcome: &Outcome) -> Conclusion {
+        match &self.wants {
+            Wants::Status(inquiry) => {
+                let answer = match outcome {
+                    Outcome::Told { now, told } => inquiry.answer(policy, *now, told),
+                    Outcome::Failed => answer::unavailable(),
+                };
+                Conclusion::Respond(answer, self.protocol)
+            }
+            Wants::Passage(limits) => {
+                let verdict = match outcome {
+                    Outcome::Told { told, .. } => match told.as_slice() {
+                        [told] => verdict::decide(policy, limits, told),
+                        _ => verdict::unasked(policy, limits),
+                    },
+                    Outcome::Failed => verdict::unasked(policy, limits),
+                };
+                self.word(policy, verdict)
+            }
+        }
+    }
+
+    fn word(&self, policy: &Policy, verdict: Verdict) -> Conclusion {
+        match verdict {
+            Verdict::Passed { shown } => Conclusion::Pass(answer::standing_headers(policy, shown)),
+            Verdict::PassedUnasked => Conclusion::Pass(Headers::new()),
+            Verdict::Refused { shown, retry } => {
+                Conclusion::Respond(answer::refused(policy, shown, retry), self.protocol)
+            }
+            Verdict::Unavailable => Conclusion::Respond(answer::unavailable(), self.protocol),
+        }
+    }
+}
+
+fn read_head<'a>(
+    sources: &Sources,
+    policy: &Policy,
+    headers: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+) -> Head<'a> {
+    let operator_header = policy
+        .status
+        .operator_header
+        .as_ref()
+        .map(|(name, _)| name.as_bytes());
+    let mut head = Head {
+        target: b"/",
+        method: b"",
+        authority: b"",
+        protocol: Protocol::Http,
+        credentials: Credentials::default(),
+        repeated: None,
+        operator_secret: None,
+    };
+    for (name, value) in headers {
+        match name {
+            b":path" => head.target = value,
+            b":method" => head.method = value,
+            b":authority" => head.authority = value,
+            b"content-type" if value.starts_with(b"application/grpc") => {
+                head.protocol = Protocol::Grpc;
+            }
+            _ => {
+                if let Some(field) = sources.field(name)
+                    && head.credentials.set(field, value).is_some()
+                {
+                    head.repeated = Some(field);
+                }
+                if operator_header == Some(name) {
+                    head.operator_secret = Some(value);
+                }
+            }
+        }
+    }
+    head
+}
+
+fn caller(sources: &Sources, credentials: Credentials<'_>, facts: &impl Facts) -> Caller {
+    let claim = |source: &Source| {
+        let (path, kind) = source.property()?;
+        kind.read(&facts.claim(path)?)
+    };
+    let (user, tier, api_key) = (
+        claim(&sources.user),
+        claim(&sources.tier),
+        claim(&sources.api_key),
+    );
+    let credentials = Credentials {
+        user: user.as_deref().or(credentials.user),
+        tier: tier.as_deref().or(credentials.tier),
+        api_key: api_key.as_deref().or(credentials.api_key),
+    };
+    sources.caller(credentials, &facts.source_address())
+}
+
+impl Head<'_> {
+    fn is_status(&self) -> bool {
+        self.method == status::METHOD && path::normalise(self.target).as_ref() == status::PATH
+    }
+
+    fn repeated_header(&self, sources: &Sources) -> Option<Repeated> {
+        let header = sources.header(self.repeated?)?.to_string();
+        Some(Repeated { header })
+    }
+}
+
+impl<'a> Credentials<'a> {
+    fn any(&self) -> bool {
+        self.present().next().is_some()
+    }
+
+    /// Sets a field and gives what it was before.
+    fn set(&mut self, field: Field, value: &'a [u8]) -> Option<&'a [u8]> {
+        let place = match field {
+            Field::User => &mut self.user,
+            Field::Tier => &mut self.tier,
+            Field::ApiKey => &mut self.api_key,
+        };
+        place.replace(value)
+    }
+
+    fn present(&self) -> impl Iterator<Item = Field> {
+        [
+            (Field::User, self.user),
+            (Field::Tier, self.tier),
+            (Field::ApiKey, self.api_key),
+        ]
+        .into_iter()
+        .filter_map(|(field, value)| value.map(|_| field))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::script::{Reading, Retry};
+    use crate::units::Millis;
+
+    const POLICY: &str = r#"{
+        "status": {"operator_tier": "ops",
+                   "operator_header": {"name": "X-Ops", "value": "0123456789abcdef"}},
+        "rules": [{"name": "api", "pattern": "/api/*",
+            "global_limit": {"type": "fixed_window", "limit": 9, "window": 60},
+            "user_limits": {
+                "free": {"type": "token_bucket", "limit": 4, "window": 60, "burst_limit": 2},
+                "careful": {"type": "fixed_window", "limit": 1, "window": 60,
+                            "on_store_failure": "deny"}},
+            "ip_limits": {"default": {"type": "sliding_window", "limit": 6, "window": 60}}}]}"#;
+
+    struct Peer(&'static str);
+
+    impl Facts for Peer {
+        fn source_address(&self) -> Vec<u8> {
+            format!("{}:4321", self.0).into_bytes()
+        }
+        fn direct_peer(&self, filter_state: &str) -> Option<Vec<u8>> {
+            assert_eq!(filter_state, "weir.direct_peer");
+            Some(self.0.as_bytes().to_vec())
+        }
+        fn claim(&self, _path: &[String]) -> Option<Vec<u8>> {
+            None
+        }
+    }
+
+    fn config() -> crate::config::LimiterConfig {
+        let text = format!(
+            r#"{{"role": "limiter", "identity": {{"trust": ["127.0.0.0/8"]}}, "policy": {POLICY}}}"#
+        );
+        match Config::parse(&text) {
+            Ok(Config::Limiter(config)) => *config,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn admit_from(peer: &'static str, headers: &[(&str, &str)]) -> Admission {
+        let config = config();
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        admit(&config.sources, &config.policy, headers, &Peer(peer))
+    }
+
+    fn keys(step: &Step) -> Vec<String> {
+        let Step::Ask(question, _) = step else {
+            panic!("{step:?}")
+        };
+        let text = String::from_utf8_lossy(question.keys().bytes()).into_owned();
+        text.split("\r\n")
+            .filter(|line| line.starts_with("weir:"))
+            .map(String::from)
+            .collect()
+    }
+
+    fn status(step: &Step) -> u16 {
+        match step {
+            Step::Respond(answer, _) => answer.status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    const GET: [(&str, &str); 2] = [(":method", "GET"), (":path", "/api/x?y=1")];
+
+    #[test]
+    fn a_request_asks_about_global_then_user_then_address() {
+        let headers = [GET[0], GET[1], ("x-user-id", "ann")];
+        let admission = admit_from("127.0.0.1", &headers);
+        assert!(admission.remove.is_empty());
+        assert_eq!(
+            keys(&admission.step),
+            [
+                "weir:1:{g:api}:api:global:fw:0",
+                "weir:1:{u:ann}:api:user:tb:0",
+                "weir:1:{a:127.0.0.1}:api:ip:sw:0"
+            ]
+        );
+    }
+
+    #[test]
+    fn identity_from_an_untrusted_peer_is_ignored_and_removed() {
+        let headers = [
+            GET[0],
+            GET[1],
+            ("x-user-id", "ann"),
+            ("x-user-tier", "free"),
+        ];
+        let admission = admit_from("192.0.2.1", &headers);
+        assert_eq!(admission.remove, ["x-user-id", "x-user-tier"]);
+        assert_eq!(
+            keys(&admission.step),
+            [
+                "weir:1:{g:api}:api:global:fw:0",
+                "weir:1:{a:192.0.2.1}:api:ip:sw:0"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_repeated_identity_header_is_refused_where_it_would_count() {
+        let headers = [GET[0], GET[1], ("x-user-id", "ann"), ("x-user-id", "bob")];
+        assert_eq!(status(&admit_from("127.0.0.1", &headers).step), 400);
+        assert_eq!(keys(&admit_from("192.0.2.1", &headers).step).len(), 2);
+    }
+
+    #[test]
+    fn a_path_without_a_rule_passes_unasked() {
+        let step = admit_from("127.0.0.1", &[GET[0], (":path", "/web/x")]).step;
+        assert!(matches!(step, Step::Pass));
+    }
+
+    #[test]
+    fn the_status_call_is_for_oneself_or_for_operators() {
+        let ops = ("x-ops", "0123456789abcdef");
+        for (target, headers, expected) in [
+            ("", vec![], Err(400)),
+            ("", vec![("x-user-id", "ann")], Ok("{u:ann}")),
+            (
+                "",
+                vec![("x-api-key", "k")],
+                Ok("{k:8254c329a92850f6d539dd376f4816ee2764517da5e0235514af433164480d7a}"),
+            ),
+            ("?user_id=ann", vec![("x-user-id", "ann")], Ok("{u:ann}")),
+            ("?user_id=bob", vec![("x-user-id", "ann")], Err(403)),
+            ("?user_tier=careful", vec![("x-user-id", "ann")], Err(403)),
+            ("?user_id=bob", vec![], Err(403)),
+            ("?user_id=bob", vec![ops], Ok("{u:bob}")),
+            (
+                "?user_id=bob",
+                vec![("x-ops", "0123456789abcdee")],
+                Err(403),
+            ),
+            (
+                "?user_id=b%20b",
+                vec![("x-user-id", "o"), ("x-user-tier", "ops")],
+                Ok("{u:b%20b}"),
+            ),
+            ("", vec![ops], Err(400)),
+        ] {
+            let path = format!("/api/v1/rate-limits/status{target}");
+            let mut all = vec![(":method", "GET"), (":path", path.as_str())];
+            all.extend(headers);
+            let step = admit_from("127.0.0.1", &all).step;
+            match expected {
+                Err(code) => assert_eq!(status(&step), code, "{all:?}"),
+                Ok(tag) => {
+                    let about = keys(&step)
+                        .into_iter()
+                        .skip(1)
+                        .find(|key| key.contains(":user:"));
+                    assert!(
+                        about.is_some_and(|key| key.contains(tag)),
+                        "{all:?} {step:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    fn conclude(headers: &[(&str, &str)], outcome: &Outcome) -> Conclusion {
+        let Step::Ask(_, pending) = admit_from("127.0.0.1", headers).step else {
+            panic!()
+        };
+        pending.conclude(&config().policy, outcome)
+    }
+
+    fn told(verdict: crate::script::Verdict, readings: &[(i64, Retry)]) -> Outcome {
+        let limits = readings.iter().map(|&(remaining, retry)| Reading {
+            remaining,
+            retry,
+            reset: Millis(59_001),
+        });
+        let told = vec![Told {
+            verdict,
+            limits: limits.collect(),
+        }];
+        Outcome::Told {
+            now: Micros(0),
+            told,
+        }
+    }
+
+    #[test]
+    fn what_passed_shows_the_limit_with_the_fewest_left() {
+        let now = Retry::Now;
+        let outcome = told(
+            crate::script::Verdict::Passed,
+            &[(8, now), (1, now), (1, now)],
+        );
+        let conclusion = conclude(&[GET[0], GET[1], ("x-user-id", "ann")], &outcome);
+        let Conclusion::Pass(headers) = conclusion else {
+            panic!("{conclusion:?}")
+        };
+        let expected = [
+            ("x-ratelimit-limit", "4"),
+            ("x-ratelimit-remaining", "1"),
+            ("x-ratelimit-reset", "60"),
+        ];
+        assert_eq!(
+            headers,
+            expected.map(|(name, value)| (name, value.to_string()))
+        );
+    }
+
+    #[test]
+    fn a_refusal_names_the_first_limit_that_failed_and_the_longest_wait() {
+        let readings = [
+            (8, Retry::Now),
+            (0, Retry::After(Millis(1))),
+            (0, Retry::After(Millis(7001))),
+        ];
+        let outcome = told(crate::script::Verdict::Refused, &readings);
+        let conclusion = conclude(&[GET[0], GET[1], ("x-user-id", "ann")], &outcome);
+        let Conclusion::Respond(answer, Protocol::Http) = conclusion else {
+            panic!("{conclusion:?}")
+        };
+        assert_eq!(answer.status, 429);
+        assert!(answer.headers.contains(&("retry-after", "8".to_string())));
+        let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(body["retry_after"], 8);
+        assert_eq!(body["details"]["scope"], "user");
+        assert_eq!(body["details"]["retry_after"], 1);
+        assert_eq!(body["details"]["capacity"], 2);
+    }
+
+    #[test]
+    fn a_cost_that_never_fits_is_told_so() {
+        let readings = [
+            (8, Retry::After(Millis(1))),
+            (0, Retry::Never),
+            (0, Retry::Now),
+        ];
+        let outcome = told(crate::script::Verdict::Refused, &readings);
+        let conclusion = conclude(&[GET[0], GET[1], ("x-user-id", "ann")], &outcome);
+        let Conclusion::Respond(answer, _) = conclusion else {
+            panic!("{conclusion:?}")
+        };
+        assert!(
+            !answer
+                .headers
+                .iter()
+                .any(|(name, _)| *name == "retry-after")
+        );
+    }
+
+    #[test]
+    fn without_a_store_each_limit_has_its_say() {
+        let free = [GET[0], GET[1], ("x-user-id", "ann")];
+        assert_eq!(
+            conclude(&free, &Outcome::Failed),
+            Conclusion::Pass(Headers::new())
+        );
+        let careful = [
+            GET[0],
+            GET[1],
+            ("x-user-id", "ann"),
+            ("x-user-tier", "careful"),
+        ];
+        let Conclusion::Respond(answer, _) = conclude(&careful, &Outcome::Failed) else {
+            panic!()
+        };
+        assert_eq!(answer.status, 503);
+        assert!(answer.headers.contains(&("retry-after", "1".to_string())));
+    }
+}

@@ -1,0 +1,439 @@
+//! What the user decided: rules, each with the requests it is for and the limits it sets.
+//! `parse` turns the JSON into this; here is what the filter runs on, compiled once, matched in one
+//! pass. It knows who a request is from only as a tier and an address.
+
+mod parse;
+
+use std::fmt;
+use std::net::IpAddr;
+
+use globset::GlobSet;
+
+use crate::address::Cidr;
+use crate::json::{At, ConfigError};
+use crate::limit::{Algorithm, Quota};
+use crate::units::Cost;
+
+/// A whole policy, ready to match.
+#[derive(Debug)]
+pub struct Policy {
+    /// In order of priority; a rule's place here is its place in `globs`.
+    rules: Vec<Rule>,
+    globs: GlobSet,
+    limits: Vec<Limit>,
+    pub answers: Answers,
+    pub status: Status,
+    pub warnings: Vec<String>,
+}
+
+/// The requests a rule is for, and its limits as ids into the policy.
+#[derive(Debug)]
+pub struct Rule {
+    name: String,
+    pattern: String,
+    priority: u64,
+    methods: Option<Vec<String>>,
+    hosts: Option<Vec<Host>>,
+    global: Vec<LimitId>,
+    user: TierLimits,
+    ip: NetworkLimits,
+}
+
+#[derive(Debug, Default)]
+struct TierLimits {
+    by_tier: Vec<(String, Vec<LimitId>)>,
+    default: Option<Vec<LimitId>>,
+}
+
+#[derive(Debug, Default)]
+struct NetworkLimits {
+    /// Longest prefix first, so that the first that holds an address is the closest.
+    by_network: Vec<(Cidr, Vec<LimitId>)>,
+    default: Vec<LimitId>,
+}
+
+/// A host a rule names: exactly, or with every name below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Host {
+    Exact(String),
+    /// `*.example.com`, kept as `.example.com`.
+    Below(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LimitId(u32);
+
+/// Whose usage a limit counts. The order is the one limits are checked and reported in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Scope {
+    /// Everybody together.
+    Global,
+    /// The subject: a user, an API key, or the address of somebody with neither.
+    User,
+    /// The client's address.
+    Ip,
+}
+
+/// What happens to a request whose limit cannot be asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnStoreFailure {
+    Allow,
+    Deny,
+}
+
+/// One limit of one rule.
+#[derive(Debug)]
+pub struct Limit {
+    pub rule: String,
+    /// The tier or network that it is written for; nothing for a global limit.
+    pub whom: String,
+    pub scope: Scope,
+    /// Its place in its list of limits.
+    pub place: usize,
+    pub quota: Quota,
+    pub on_store_failure: OnStoreFailure,
+}
+
+/// Which header families an answer carries, and in which shape a refusal's body comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answers {
+    pub x_ratelimit: bool,
+    pub ietf: bool,
+    pub body: Body,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body {
+    Json,
+    /// `application/problem+json`, RFC 9457.
+    Problem,
+}
+
+/// The status call: its own limit, and who may ask about others.
+#[derive(Debug)]
+pub struct Status {
+    pub quota: Quota,
+    pub operator_tier: Option<String>,
+    /// A header and the value that only operators know.
+    pub operator_header: Option<(String, String)>,
+}
+
+/// A request as rules see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// Normalised: see [`crate::path::normalise`].
+    pub path: &'a [u8],
+    pub method: &'a [u8],
+    pub authority: &'a [u8],
+}
+
+impl Policy {
+    /// Compiles a policy, or says what in it is wrong, where, and how to mend it.
+    pub fn try_new(source: &At<'_>) -> Result<Policy, ConfigError> {
+        parse::policy(source)
+    }
+
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    pub fn limit(&self, id: LimitId) -> Option<&Limit> {
+        self.limits.get(id.0 as usize)
+    }
+
+    pub fn limits(&self) -> impl Iterator<Item = (LimitId, &Limit)> {
+        (0..).map(LimitId).zip(&self.limits)
+    }
+
+    /// Every rule for this request, in order of priority.
+    pub fn matching(&self, target: Target<'_>) -> impl Iterator<Item = &Rule> {
+        // A path is compared as text; bytes that are not UTF-8 match `*` and `?` and nothing else.
+        let path = String::from_utf8_lossy(target.path);
+        let mut places = self.globs.matches(path.as_ref());
+        places.sort_unstable();
+        places
+            .into_iter()
+            .filter_map(|place| self.rules.get(place))
+            .filter(move |rule| rule.is_for(target))
+    }
+}
+
+impl Rule {
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The limits that apply to this tier and address, in the order they are reported.
+    pub fn limits_for(&self, tier: &str, address: Option<IpAddr>) -> impl Iterator<Item = LimitId> {
+        let ip = address.map_or(&[][..], |address| self.ip.limits_for(address));
+        self.global
+            .iter()
+            .chain(self.user.limits_for(tier))
+            .chain(ip)
+            .copied()
+    }
+
+    fn is_for(&self, target: Target<'_>) -> bool {
+        let method = |methods: &Vec<String>| {
+            methods
+                .iter()
+                .any(|method| method.as_bytes() == target.method)
+        };
+        let host = |hosts: &Vec<Host>| {
+            let name = host_name(target.authority);
+            hosts.iter().any(|host| host.holds(name))
+        };
+        self.methods.as_ref().is_none_or(method) && self.hosts.as_ref().is_none_or(host)
+    }
+}
+
+impl TierLimits {
+    fn limits_for(&self, tier: &str) -> &[LimitId] {
+        let listed = self
+            .by_tier
+            .iter()
+            .find(|(name, _)| name == tier)
+            .map(|(_, limits)| limits);
+        listed.or(self.default.as_ref()).map_or(&[], Vec::as_slice)
+    }
+}
+
+impl NetworkLimits {
+    fn limits_for(&self, address: IpAddr) -> &[LimitId] {
+        let closest = self
+            .by_network
+            .iter()
+            .find(|(network, _)| network.contains(address));
+        closest.map_or(&self.default, |(_, limits)| limits)
+    }
+}
+
+impl Host {
+    fn holds(&self, name: &[u8]) -> bool {
+        match self {
+            Host::Exact(host) => name.eq_ignore_ascii_case(host.as_bytes()),
+            Host::Below(suffix) => {
+                name.len() > suffix.len()
+                    && name
+                        .get(name.len() - suffix.len()..)
+                        .is_some_and(|end| end.eq_ignore_ascii_case(suffix.as_bytes()))
+            }
+        }
+    }
+}
+
+/// An authority without its port.
+fn host_name(authority: &[u8]) -> &[u8] {
+    let colon = authority.iter().rposition(|byte| *byte == b':');
+    match colon.and_then(|at| authority.split_at_checked(at)) {
+        Some((name, port)) if port.iter().skip(1).all(u8::is_ascii_digit) => name,
+        _ => authority,
+    }
+}
+
+impl Scope {
+    pub fn name(self) -> &'static str {
+        match self {
+            Scope::Global => "global",
+            Scope::User => "user",
+            Scope::Ip => "ip",
+        }
+    }
+}
+
+impl Status {
+    /// A status call costs one permit of its own limit, whatever it tells.
+    pub const COST: Cost = Cost::ONE;
+}
+
+/// One line for the log: the rule with all its limits, as they are enforced.
+#[derive(Debug)]
+pub struct Described<'a> {
+    policy: &'a Policy,
+    rule: &'a Rule,
+}
+
+impl Rule {
+    pub fn describe<'a>(&'a self, policy: &'a Policy) -> Described<'a> {
+        Described { policy, rule: self }
+    }
+}
+
+impl fmt::Display for Described<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rule = self.rule;
+        write!(
+            f,
+            "rule {} pattern {} priority {}",
+            rule.name, rule.pattern, rule.priority
+        )?;
+        if let Some(methods) = &rule.methods {
+            write!(f, " methods {}", methods.join(","))?;
+        }
+        if let Some(hosts) = &rule.hosts {
+            let names: Vec<String> = hosts.iter().map(Host::to_string).collect();
+            write!(f, " hosts {}", names.join(","))?;
+        }
+        let mut separator = ": ";
+        for (_, limit) in self
+            .policy
+            .limits()
+            .filter(|(_, limit)| limit.rule == rule.name)
+        {
+            f.write_str(separator)?;
+            separator = ", ";
+            f.write_str(limit.scope.name())?;
+            if !limit.whom.is_empty() {
+                write!(f, " {}", limit.whom)?;
+            }
+            let quota = limit.quota;
+            write!(
+                f,
+                " {} {}/{}s",
+                quota.algorithm().name(),
+                quota.limit(),
+                quota.window_seconds()
+            )?;
+            if quota.algorithm() == Algorithm::TokenBucket {
+                write!(f, " burst {}", quota.capacity())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Host::Exact(name) => f.write_str(name),
+            Host::Below(suffix) => write!(f, "*{suffix}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::Json;
+
+    fn policy(text: &str) -> Policy {
+        let json = Json::parse(text, "policy").unwrap();
+        Policy::try_new(&At::new(&json, "policy")).unwrap()
+    }
+
+    fn names(policy: &Policy, path: &str, method: &str, authority: &str) -> Vec<String> {
+        let target = Target {
+            path: path.as_bytes(),
+            method: method.as_bytes(),
+            authority: authority.as_bytes(),
+        };
+        policy
+            .matching(target)
+            .map(|rule| rule.name().to_string())
+            .collect()
+    }
+
+    const LIMIT: &str = r#"{"type": "fixed_window", "limit": 1, "window": 60}"#;
+
+    #[test]
+    fn every_matching_rule_applies_in_order_of_priority_then_of_the_file() {
+        let policy = policy(&format!(
+            r#"{{"rules": [
+                {{"name": "late", "pattern": "/api/*", "global_limit": {LIMIT}}},
+                {{"name": "later", "pattern": "/api/*", "global_limit": {LIMIT}}},
+                {{"name": "first", "pattern": "/api/v1/*", "priority": 1, "global_limit": {LIMIT}}},
+                {{"name": "other", "pattern": "/web/*", "global_limit": {LIMIT}}}
+            ]}}"#
+        ));
+        assert_eq!(
+            names(&policy, "/api/v1/auth/login", "GET", "x"),
+            ["first", "late", "later"]
+        );
+        assert_eq!(names(&policy, "/api/x", "GET", "x"), ["late", "later"]);
+        assert!(names(&policy, "/nothing", "GET", "x").is_empty());
+    }
+
+    #[test]
+    fn methods_and_hosts_narrow_a_rule() {
+        let policy = policy(&format!(
+            r#"{{"rules": [
+                {{"name": "writes", "pattern": "*", "methods": ["POST", "PUT"], "global_limit": {LIMIT}}},
+                {{"name": "host", "pattern": "*", "hosts": ["api.example.com"], "global_limit": {LIMIT}}},
+                {{"name": "below", "pattern": "*", "hosts": ["*.example.com"], "global_limit": {LIMIT}}}
+            ]}}"#
+        ));
+        for (method, authority, expected) in [
+            ("GET", "x", vec![]),
+            ("POST", "x", vec!["writes"]),
+            ("GET", "API.example.com:8443", vec!["host", "below"]),
+            ("GET", "www.example.com", vec!["below"]),
+            ("GET", "example.com", vec![]),
+            ("GET", "badexample.com", vec![]),
+            ("GET", "[::1]", vec![]),
+        ] {
+            assert_eq!(
+                names(&policy, "/", method, authority),
+                expected,
+                "{method} {authority}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_star_crosses_slashes_and_takes_bytes_that_are_not_text() {
+        let policy = policy(&format!(
+            r#"{{"rules": [{{"name": "r", "pattern": "/api/*", "global_limit": {LIMIT}}}]}}"#
+        ));
+        let target = Target {
+            path: b"/api/\xff/\n/x",
+            method: b"GET",
+            authority: b"x",
+        };
+        assert_eq!(policy.matching(target).count(), 1);
+    }
+
+    #[test]
+    fn tiers_and_networks_choose_their_limits() {
+        let policy = policy(
+            r#"{"rules": [{"name": "r", "pattern": "*",
+                "user_limits": {
+                    "free": {"type": "fixed_window", "limit": 1, "window": 60},
+                    "paid": [{"type": "fixed_window", "limit": 2, "window": 60},
+                             {"type": "sliding_window", "limit": 3, "window": 3600}],
+                    "default": {"type": "fixed_window", "limit": 4, "window": 60}},
+                "ip_limits": {
+                    "10.0.0.0/8": {"type": "fixed_window", "limit": 5, "window": 60},
+                    "10.1.0.0/16": {"type": "fixed_window", "limit": 6, "window": 60},
+                    "default": {"type": "fixed_window", "limit": 7, "window": 60}}}]}"#,
+        );
+        let rule = &policy.rules()[0];
+        for (tier, address, expected) in [
+            ("free", Some("192.0.2.1"), vec![1, 7]),
+            ("paid", Some("10.2.0.1"), vec![2, 3, 5]),
+            ("unheard-of", Some("10.1.0.1"), vec![4, 6]),
+            ("free", None, vec![1]),
+        ] {
+            let address = address.map(|text| text.parse().unwrap());
+            let limits: Vec<u64> = rule
+                .limits_for(tier, address)
+                .map(|id| policy.limit(id).unwrap().quota.limit())
+                .collect();
+            assert_eq!(limits, expected, "{tier} {address:?}");
+        }
+    }
+
+    #[test]
+    fn a_rule_describes_itself_in_one_line() {
+        let policy = policy(
+            r#"{"rules": [{"name": "upload", "pattern": "/up", "priority": 5, "methods": ["POST"],
+                "global_limit": {"type": "sliding_window", "limit": 9, "window": 60},
+                "user_limits": {"free":
+                    {"type": "token_bucket", "limit": 10, "window": 3600, "burst_limit": 5}}}]}"#,
+        );
+        assert_eq!(
+            policy.rules()[0].describe(&policy).to_string(),
+            "rule upload pattern /up priority 5 methods POST: global sliding_window 9/60s, \
+             user free token_bucket 10/3600s burst 5"
+        );
+    }
+}

@@ -1,0 +1,382 @@
+//! From the JSON that a user wrote to a [`Policy`]: strict, whole or not at all.
+
+use globset::{GlobBuilder, GlobSetBuilder};
+
+use super::{
+    Answers, Body, Host, Limit, LimitId, NetworkLimits, OnStoreFailure, Policy, Rule, Scope,
+    Status, TierLimits,
+};
+use crate::address::{Cidr, CidrError};
+use crate::json::{At, ConfigError};
+use crate::limit::{Algorithm, Quota, QuotaError};
+
+/// Names end up in keys, metrics and structured fields; 64 keeps all of them short.
+const LONGEST_NAME: usize = 64;
+/// A rule without a priority comes after those that have a small one.
+const DEFAULT_PRIORITY: u64 = 100;
+/// An exact log costs about 120 bytes of Redis a permit: above this, 1.2 MB for each caller.
+const LARGE_LOG: u64 = 10_000;
+/// Polling once a second is in bounds; a caller that wants more should read the headers instead.
+const DEFAULT_STATUS_LIMIT: u64 = 60;
+const DEFAULT_STATUS_WINDOW_SECONDS: u64 = 60;
+
+const ALGORITHMS: [(&str, Algorithm); 4] = [
+    ("fixed_window", Algorithm::FixedWindow),
+    ("sliding_window", Algorithm::SlidingWindow),
+    ("token_bucket", Algorithm::TokenBucket),
+    ("leaky_bucket", Algorithm::LeakyBucket),
+];
+
+pub(super) fn policy(source: &At<'_>) -> Result<Policy, ConfigError> {
+    let mut fields = source.fields()?;
+    let mut limits = Limits::default();
+    let mut rules: Vec<Rule> = Vec::new();
+    for at in fields.required("rules")?.list()? {
+        let rule = rule(&at, &mut limits)?;
+        if rules.iter().any(|other| other.name == rule.name) {
+            return Err(ConfigError {
+                path: format!("{}.name", at.path),
+                message: format!(
+                    "{:?} is already the name of another rule; each rule counts under its own name",
+                    rule.name
+                ),
+            });
+        }
+        rules.push(rule);
+    }
+    let answers = answers(&mut fields)?;
+    let status = fields
+        .optional("status")
+        .map_or_else(|| status(None), |at| status(Some(&at)))?;
+    fields.finish()?;
+
+    rules.sort_by_key(|rule| rule.priority);
+    let mut globs = GlobSetBuilder::new();
+    for rule in &rules {
+        globs.add(glob(&rule.pattern, &source.path)?);
+    }
+    let globs = globs
+        .build()
+        .map_err(|error| source.error(format!("has patterns that do not compile: {error}")))?;
+    let warnings = limits.list.iter().filter_map(warning).collect();
+    Ok(Policy {
+        rules,
+        globs,
+        limits: limits.list,
+        answers,
+        status,
+        warnings,
+    })
+}
+
+fn warning(limit: &Limit) -> Option<String> {
+    let quota = limit.quota;
+    let large = quota.algorithm() == Algorithm::SlidingWindow && quota.limit() > LARGE_LOG;
+    large.then(|| {
+        format!(
+            "rule {}: a sliding window of {} keeps up to {} entries (about 120 bytes each) for \
+             each {} in Redis; a token bucket needs one",
+            limit.rule,
+            quota.limit(),
+            quota.limit(),
+            limit.scope.name()
+        )
+    })
+}
+
+/// The limits of all rules as they are read, each with its id.
+#[derive(Default)]
+struct Limits {
+    list: Vec<Limit>,
+}
+
+impl Limits {
+    /// One limit or a list of them, for one scope of one rule.
+    fn read(
+        &mut self,
+        at: &At<'_>,
+        rule: &str,
+        scope: Scope,
+        whom: &str,
+    ) -> Result<Vec<LimitId>, ConfigError> {
+        let mut ids = Vec::new();
+        for (place, at) in at.one_or_list()?.iter().enumerate() {
+            let (quota, on_store_failure) = limit(at)?;
+            let id = u32::try_from(self.list.len())
+                .map_err(|_| at.error("is one limit more than a policy can hold"))?;
+            ids.push(LimitId(id));
+            self.list.push(Limit {
+                rule: rule.to_string(),
+                whom: whom.to_string(),
+                scope,
+                place,
+                quota,
+                on_store_failure,
+            });
+        }
+        if ids.is_empty() {
+            return Err(at.error("is an empty list; name a limit or leave the field out"));
+        }
+        Ok(ids)
+    }
+}
+
+fn rule(at: &At<'_>, limits: &mut Limits) -> Result<Rule, ConfigError> {
+    let mut fields = at.fields()?;
+    let name = name(&fields.required("name")?)?;
+    let pattern = pattern(&fields.required("pattern")?)?;
+    let priority = fields
+        .optional("priority")
+        .map_or(Ok(DEFAULT_PRIORITY), |at| at.whole())?;
+    let methods = fields
+        .optional("methods")
+        .map(|at| methods(&at))
+        .transpose()?;
+    let hosts = fields.optional("hosts").map(|at| hosts(&at)).transpose()?;
+    let global = match fields.optional("global_limit") {
+        Some(at) => limits.read(&at, &name, Scope::Global, "")?,
+        None => Vec::new(),
+    };
+    let mut user = TierLimits::default();
+    if let Some(at) = fields.optional("user_limits") {
+        for (tier, at) in at.entries()? {
+            check_name(tier, &at)?;
+            let ids = limits.read(&at, &name, Scope::User, tier)?;
+            match tier {
+                "default" => user.default = Some(ids),
+                _ => user.by_tier.push((tier.to_string(), ids)),
+            }
+        }
+    }
+    let mut ip = NetworkLimits::default();
+    if let Some(at) = fields.optional("ip_limits") {
+        for (network, at) in at.entries()? {
+            let ids = limits.read(&at, &name, Scope::Ip, network)?;
+            if network == "default" {
+                ip.default = ids;
+                continue;
+            }
+            let network: Cidr = network.parse().map_err(|error| match error {
+                CidrError::NotAnAddress => at.error(format!(
+                    "{network:?} {error}, or \"default\" for all others"
+                )),
+                _ => at.error(format!("{network:?} {error}")),
+            })?;
+            if ip.by_network.iter().any(|(other, _)| *other == network) {
+                return Err(at.error(format!("{network} stands here twice; keep one of them")));
+            }
+            ip.by_network.push((network, ids));
+        }
+        ip.by_network
+            .sort_by_key(|(network, _)| std::cmp::Reverse(network.prefix()));
+    }
+    fields.finish()?;
+    Ok(Rule {
+        name,
+        pattern,
+        priority,
+        methods,
+        hosts,
+        global,
+        user,
+        ip,
+    })
+}
+
+fn limit(at: &At<'_>) -> Result<(Quota, OnStoreFailure), ConfigError> {
+    let mut fields = at.fields()?;
+    let algorithm = fields.required("type")?.choice(&ALGORITHMS)?;
+    let limit = fields.required("limit")?;
+    let window = fields.required("window")?;
+    let burst = fields.optional("burst_limit");
+    let on_store_failure = match fields.optional("on_store_failure") {
+        None => OnStoreFailure::Allow,
+        Some(at) => at.choice(&[
+            ("allow", OnStoreFailure::Allow),
+            ("deny", OnStoreFailure::Deny),
+        ])?,
+    };
+    fields.finish()?;
+    let burst_limit = burst.as_ref().map(At::whole).transpose()?;
+    let quota = Quota::try_new(algorithm, limit.whole()?, window.whole()?, burst_limit);
+    let quota = quota.map_err(|error| match (error, &burst) {
+        (QuotaError::ZeroLimit, _) => {
+            limit.error("is 0; a limit is at least 1 (to refuse a path, use a route)")
+        }
+        (QuotaError::ZeroWindow, _) => window.error("is 0; a window is at least 1 second"),
+        (QuotaError::ZeroBurst, Some(burst)) => {
+            burst.error("is 0; a bucket that holds nothing refuses everything, so at least 1")
+        }
+        (QuotaError::BurstOutsideTokenBucket, Some(burst)) => burst.error(format!(
+            "is set, but {} has no burst; remove it or use \"token_bucket\"",
+            algorithm.name()
+        )),
+        (error, _) => at.error(error.to_string()),
+    })?;
+    Ok((quota, on_store_failure))
+}
+
+fn name(at: &At<'_>) -> Result<String, ConfigError> {
+    let name = at.text()?;
+    check_name(name, at)?;
+    Ok(name.to_string())
+}
+
+fn check_name(name: &str, at: &At<'_>) -> Result<(), ConfigError> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    if name.is_empty() {
+        return Err(at.error("has an empty name; use 1 to 64 of A-Z a-z 0-9 _ . -"));
+    }
+    if name.len() > LONGEST_NAME || !name.bytes().all(allowed) {
+        return Err(at.error(format!(
+            "{name:?} is no name; use 1 to 64 of A-Z a-z 0-9 _ . -"
+        )));
+    }
+    Ok(())
+}
+
+fn pattern(at: &At<'_>) -> Result<String, ConfigError> {
+    let text = at.text()?;
+    if text.is_empty() {
+        return Err(at.error("is empty and would match no path; write one such as \"/api/*\""));
+    }
+    glob(text, &at.path)?;
+    Ok(text.to_string())
+}
+
+fn glob(pattern: &str, path: &str) -> Result<globset::Glob, ConfigError> {
+    // `*` crosses `/`: a rule for /api/* is also for /api/v1/auth/login.
+    GlobBuilder::new(pattern)
+        .literal_separator(false)
+        .backslash_escape(true)
+        .build()
+        .map_err(|error| ConfigError {
+            path: path.to_string(),
+            message: format!("{pattern:?} is not a glob: {}", error.kind()),
+        })
+}
+
+fn methods(at: &At<'_>) -> Result<Vec<String>, ConfigError> {
+    let mut methods = Vec::new();
+    for at in at.list()? {
+        let method = at.text()?;
+        if method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_uppercase()) {
+            return Err(at.error(format!(
+                "{method:?} is no method; write one such as \"POST\""
+            )));
+        }
+        methods.push(method.to_string());
+    }
+    if methods.is_empty() {
+        return Err(at.error("is an empty list and would match nothing; leave the field out"));
+    }
+    Ok(methods)
+}
+
+fn hosts(at: &At<'_>) -> Result<Vec<Host>, ConfigError> {
+    let mut hosts = Vec::new();
+    for at in at.list()? {
+        let text = at.text()?;
+        let (name, host) = match text.strip_prefix('*') {
+            Some(suffix) => (suffix.strip_prefix('.'), Host::Below(suffix.to_string())),
+            None => (Some(text), Host::Exact(text.to_string())),
+        };
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+        if !name.is_some_and(|name| !name.is_empty() && name.bytes().all(allowed)) {
+            return Err(at.error(format!(
+                "{text:?} is no host; write one as \"api.example.com\" or \"*.example.com\""
+            )));
+        }
+        if host_has_port(text) {
+            return Err(at.error(format!(
+                "{text:?} names a port; hosts are compared without it"
+            )));
+        }
+        hosts.push(host);
+    }
+    if hosts.is_empty() {
+        return Err(at.error("is an empty list and would match nothing; leave the field out"));
+    }
+    Ok(hosts)
+}
+
+fn host_has_port(text: &str) -> bool {
+    super::host_name(text.as_bytes()).len() != text.len()
+}
+
+fn answers(fields: &mut crate::json::Fields<'_>) -> Result<Answers, ConfigError> {
+    #[derive(Clone, Copy)]
+    enum Family {
+        XRateLimit,
+        Ietf,
+    }
+    let mut answers = Answers {
+        x_ratelimit: true,
+        ietf: false,
+        body: Body::Json,
+    };
+    if let Some(at) = fields.optional("headers") {
+        answers.x_ratelimit = false;
+        for at in at.list()? {
+            match at.choice(&[("x-ratelimit", Family::XRateLimit), ("ietf", Family::Ietf)])? {
+                Family::XRateLimit => answers.x_ratelimit = true,
+                Family::Ietf => answers.ietf = true,
+            }
+        }
+    }
+    if let Some(at) = fields.optional("body") {
+        answers.body = at.choice(&[("json", Body::Json), ("problem", Body::Problem)])?;
+    }
+    Ok(answers)
+}
+
+fn status(at: Option<&At<'_>>) -> Result<Status, ConfigError> {
+    let default_quota = |at: Option<&At<'_>>, limit, window| {
+        Quota::try_new(Algorithm::FixedWindow, limit, window, None).map_err(|error| ConfigError {
+            path: at.map_or_else(|| "status".to_string(), |at| at.path.clone()),
+            message: error.to_string(),
+        })
+    };
+    let Some(at) = at else {
+        let quota = default_quota(None, DEFAULT_STATUS_LIMIT, DEFAULT_STATUS_WINDOW_SECONDS)?;
+        return Ok(Status {
+            quota,
+            operator_tier: None,
+            operator_header: None,
+        });
+    };
+    let mut fields = at.fields()?;
+    let limit = fields
+        .optional("limit")
+        .map_or(Ok(DEFAULT_STATUS_LIMIT), |at| at.whole())?;
+    let window = fields
+        .optional("window")
+        .map_or(Ok(DEFAULT_STATUS_WINDOW_SECONDS), |at| at.whole())?;
+    let operator_tier = fields
+        .optional("operator_tier")
+        .map(|at| name(&at))
+        .transpose()?;
+    let operator_header = fields
+        .optional("operator_header")
+        .map(|at| header(&at))
+        .transpose()?;
+    fields.finish()?;
+    let quota = default_quota(Some(at), limit, window)?;
+    Ok(Status {
+        quota,
+        operator_tier,
+        operator_header,
+    })
+}
+
+fn header(at: &At<'_>) -> Result<(String, String), ConfigError> {
+    let mut fields = at.fields()?;
+    let name = fields.required("name")?.text()?.to_ascii_lowercase();
+    let value_at = fields.required("value")?;
+    let value = value_at.text()?.to_string();
+    fields.finish()?;
+    if value.len() < 16 {
+        return Err(value_at.error("is shorter than 16 bytes and could be guessed; lengthen it"));
+    }
+    Ok((name, value))
+}

@@ -1,0 +1,369 @@
+//! The script that runs in Redis, and the language it is spoken to in: a batch of operations in, what
+//! became of each out. The contract is `lua/README.md`. It knows bytes and integers; not whose
+//! limits they are, nor how the bytes travel.
+
+use std::fmt;
+use std::fmt::Write as _;
+
+use crate::limit::Quota;
+use crate::question::Bulks;
+use crate::units::{Cost, Micros, Millis};
+use crate::wire::resp::Command;
+
+/// The production clock. Only tests assemble a script with another, and that has another SHA.
+pub const CLOCK: &str = include_str!("../../lua/clock.lua");
+
+/// Each file's body becomes a local that those after it can use.
+const MODULES: [(&str, &str); 6] = [
+    ("record", include_str!("../../lua/record.lua")),
+    ("fixed_window", include_str!("../../lua/fixed_window.lua")),
+    (
+        "sliding_window",
+        include_str!("../../lua/sliding_window.lua"),
+    ),
+    ("bucket", include_str!("../../lua/bucket.lua")),
+    ("token_bucket", include_str!("../../lua/token_bucket.lua")),
+    ("leaky_bucket", include_str!("../../lua/leaky_bucket.lua")),
+];
+
+const DECIDE: &str = include_str!("../../lua/decide.lua");
+
+/// The script's source, with this clock.
+pub fn assemble(clock: &str) -> String {
+    let mut source = String::new();
+    for (name, body) in [("clock", clock)].into_iter().chain(MODULES) {
+        // Writing to a String cannot fail.
+        let _ = write!(source, "local {name} = (function()\n{body}end)()\n\n");
+    }
+    source.push_str(DECIDE);
+    source
+}
+
+/// A script and the name that Redis knows it by.
+#[derive(Clone, Debug)]
+pub struct Script {
+    source: String,
+    sha: String,
+}
+
+impl Script {
+    pub fn new(source: String) -> Script {
+        let sha = sha1_smol::Sha1::from(&source).digest().to_string();
+        Script { source, sha }
+    }
+
+    pub fn production() -> Script {
+        Script::new(assemble(CLOCK))
+    }
+
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// 40 lower-case hexadecimal digits.
+    pub fn sha(&self) -> &str {
+        &self.sha
+    }
+
+    /// The RESP command that runs these operations: keys, then heads and quotas.
+    pub fn call(&self, by: By, keys: &Bulks, arguments: &Bulks) -> Vec<u8> {
+        let (command, script) = match by {
+            By::Sha => ("EVALSHA", &self.sha),
+            By::Source => ("EVAL", &self.source),
+        };
+        let (key_bytes, argument_bytes) = (keys.bytes(), arguments.bytes());
+        // Beside keys and arguments: command, script and number of keys, each with its length.
+        let mut out =
+            Vec::with_capacity(key_bytes.len() + argument_bytes.len() + script.len() + 64);
+        Command::new(&mut out, 3 + keys.count() + arguments.count())
+            .arg(command.as_bytes())
+            .arg(script.as_bytes())
+            .number(keys.count() as u64);
+        out.extend_from_slice(key_bytes);
+        out.extend_from_slice(argument_bytes);
+        out
+    }
+}
+
+/// How a call names its script.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// EVALSHA: 40 bytes; NOSCRIPT where Redis does not know it.
+    Sha,
+    /// EVAL: the whole source, once, after a NOSCRIPT.
+    Source,
+}
+
+/// What an operation does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Consumes from every limit if every limit passes, else from none.
+    Take,
+    /// Tells what a take would be told before it consumed.
+    Peek,
+    /// Consumes whatever the limits say; may leave a debt.
+    Charge,
+    /// Undoes a take or charge where what it counted in is still alive.
+    GiveBack {
+        /// `Answer::now` of the call that took.
+        receipt: Micros,
+    },
+    /// Forgets all usage.
+    Reset,
+}
+
+/// `take COST N` and so on: what an operation over so many limits begins with.
+pub fn head_argument(kind: Kind, cost: Cost, limits: usize) -> String {
+    let name = match kind {
+        Kind::Take => "take",
+        Kind::Peek => "peek",
+        Kind::Charge => "charge",
+        Kind::GiveBack { .. } => "give_back",
+        Kind::Reset => "reset",
+    };
+    let head = format!("{name} {} {limits}", cost.get());
+    match kind {
+        Kind::GiveBack { receipt } => format!("{head} {}", receipt.0),
+        _ => head,
+    }
+}
+
+/// `ALGORITHM LIMIT WINDOW_MS CAPACITY`.
+pub fn quota_argument(quota: &Quota) -> String {
+    format!(
+        "{} {} {} {}",
+        quota.algorithm().code(),
+        quota.limit(),
+        quota.window().0,
+        quota.capacity()
+    )
+}
+
+/// What one call told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Redis's time of the call, and the receipt of whatever it took.
+    pub now: Micros,
+    /// One for each operation, in order.
+    pub told: Vec<Told>,
+}
+
+/// What became of one operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    pub verdict: Verdict,
+    /// One for each limit, in order.
+    pub limits: Vec<Reading>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    Passed,
+    Refused,
+    /// A key holds something that is not Weir's; nothing was done. Readings are zero, but
+    /// `remaining` is −1 where the key was at fault.
+    Unreadable,
+}
+
+/// A limit after the operation; before it, if that was refused or a peek.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Reading {
+    /// Capacity − used, in whole permits; negative for a debt.
+    pub remaining: i64,
+    /// When this limit alone would let the operation's cost pass.
+    pub retry: Retry,
+    /// Until nothing of the limit is used any more.
+    pub reset: Millis,
+}
+
+/// In order of the wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Retry {
+    Now,
+    After(Millis),
+    /// The cost exceeds what the limit can ever hold.
+    Never,
+}
+
+/// Why integers are not an answer to the operations they came for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnswerError {
+    /// It ended within the operation of this index, or before it.
+    TooShort { operation: usize },
+    /// It went on after the last operation.
+    TooLong,
+    /// A value that its place does not allow; `field` as in the contract.
+    OutOfRange { field: &'static str, value: i64 },
+}
+
+impl fmt::Display for AnswerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AnswerError::TooShort { operation } => {
+                write!(f, "the script's answer ends in operation {operation}")
+            }
+            AnswerError::TooLong => {
+                write!(f, "the script's answer goes on after the last operation")
+            }
+            AnswerError::OutOfRange { field, value } => {
+                write!(f, "{value} is no {field}: is this Weir's script?")
+            }
+        }
+    }
+}
+
+impl std::error::Error for AnswerError {}
+
+/// Reads the reply to operations with so many limits each.
+pub fn decode(
+    limits: impl IntoIterator<Item = usize>,
+    reply: impl IntoIterator<Item = i64>,
+) -> Result<Answer, AnswerError> {
+    let mut reply = reply.into_iter();
+    let mut next = |operation| reply.next().ok_or(AnswerError::TooShort { operation });
+
+    let now = Micros(natural("now", next(0)?)?);
+    let mut told = Vec::new();
+    for (operation, limits) in limits.into_iter().enumerate() {
+        let verdict = match next(operation)? {
+            1 => Verdict::Passed,
+            0 => Verdict::Refused,
+            -1 => Verdict::Unreadable,
+            value => return Err(out_of_range("verdict", value)),
+        };
+        let mut readings = Vec::with_capacity(limits);
+        for _ in 0..limits {
+            readings.push(Reading {
+                remaining: next(operation)?,
+                retry: match next(operation)? {
+                    -1 => Retry::Never,
+                    0 => Retry::Now,
+                    wait => Retry::After(Millis(natural("retry", wait)?)),
+                },
+                reset: Millis(natural("reset", next(operation)?)?),
+            });
+        }
+        told.push(Told {
+            verdict,
+            limits: readings,
+        });
+    }
+    match reply.next() {
+        None => Ok(Answer { now, told }),
+        Some(_) => Err(AnswerError::TooLong),
+    }
+}
+
+fn natural(field: &'static str, value: i64) -> Result<u64, AnswerError> {
+    u64::try_from(value).map_err(|_| out_of_range(field, value))
+}
+
+fn out_of_range(field: &'static str, value: i64) -> AnswerError {
+    AnswerError::OutOfRange { field, value }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limit::Algorithm;
+    use crate::question::Question;
+
+    fn cost(n: u64) -> Cost {
+        Cost(n.try_into().unwrap())
+    }
+
+    #[test]
+    fn a_call_is_one_resp_command() {
+        let script = Script::new("return 1".into());
+        let quota = |algorithm, burst| Quota::try_new(algorithm, 5, 1, burst).unwrap();
+        let mut question = Question::default();
+        let mut take = question.operation(Kind::Take, cost(3), 2);
+        take.limit(&quota(Algorithm::FixedWindow, None), |key| {
+            key.extend(b"a\r\n\xff")
+        });
+        take.limit(&quota(Algorithm::TokenBucket, Some(9)), |key| {
+            key.extend(b"b")
+        });
+        let mut back = question.operation(Kind::GiveBack { receipt: Micros(7) }, cost(1), 1);
+        back.limit(&quota(Algorithm::TokenBucket, Some(9)), |key| {
+            key.extend(b"b")
+        });
+
+        let call = |by| script.call(by, question.keys(), question.arguments());
+        assert_eq!(
+            call(By::Source).escape_ascii().to_string(),
+            b"*11\r\n$4\r\nEVAL\r\n$8\r\nreturn 1\r\n$1\r\n3\r\n\
+              $4\r\na\r\n\xff\r\n$1\r\nb\r\n$1\r\nb\r\n\
+              $8\r\ntake 3 2\r\n$11\r\nfw 5 1000 5\r\n$11\r\ntb 5 1000 9\r\n\
+              $15\r\ngive_back 1 1 7\r\n$11\r\ntb 5 1000 9\r\n"
+                .escape_ascii()
+                .to_string()
+        );
+        assert!(call(By::Sha).starts_with(
+            b"*11\r\n$7\r\nEVALSHA\r\n$40\r\ne0e1f9fabfc9d4800c877a703b823ac0578ff8db\r\n"
+        ));
+    }
+
+    #[test]
+    fn a_quota_is_written_with_its_capacity() {
+        let quota = Quota::try_new(Algorithm::TokenBucket, 10, 3600, Some(5)).unwrap();
+        assert_eq!(quota_argument(&quota), "tb 10 3600000 5");
+    }
+
+    #[test]
+    fn an_answer_is_read_to_its_last_integer() {
+        let answer = decode([2, 1], [9, 0, 0, 30, 40, -2, -1, 50, 1, 3, 0, 0]).unwrap();
+        let reading = |remaining, retry, reset| Reading {
+            remaining,
+            retry,
+            reset: Millis(reset),
+        };
+        assert_eq!(answer.now, Micros(9));
+        assert_eq!(
+            answer.told,
+            [
+                Told {
+                    verdict: Verdict::Refused,
+                    limits: vec![
+                        reading(0, Retry::After(Millis(30)), 40),
+                        reading(-2, Retry::Never, 50)
+                    ],
+                },
+                Told {
+                    verdict: Verdict::Passed,
+                    limits: vec![reading(3, Retry::Now, 0)],
+                },
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_not_an_answer_is_refused() {
+        let whole = [9, 1, 3, 0, 0, -1, 0, 0, 0];
+        for length in 0..whole.len() {
+            assert!(
+                matches!(
+                    decode([1, 1], whole[..length].iter().copied()),
+                    Err(AnswerError::TooShort { .. })
+                ),
+                "{length} integers"
+            );
+        }
+        assert_eq!(decode([1], whole), Err(AnswerError::TooLong));
+        for (at, value, field) in [
+            (0, -1, "now"),
+            (1, 2, "verdict"),
+            (1, -2, "verdict"),
+            (3, -2, "retry"),
+            (4, -1, "reset"),
+            (8, i64::MIN, "reset"),
+        ] {
+            let mut reply = whole;
+            reply[at] = value;
+            assert_eq!(
+                decode([1, 1], reply),
+                Err(AnswerError::OutOfRange { field, value })
+            );
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! The status call: where a caller stands with every rule, read from the store and taking nothing.
+//! It decides who may ask about whom, and how the answer reads.
+
+use std::collections::BTreeMap;
+
+use percent_encoding::percent_decode;
+use serde::Serialize;
+
+use crate::answer::{self, Answer};
+use crate::identity::{Caller, Subject};
+use crate::key;
+use crate::policy::{Limit, LimitId, Policy, Scope, Status};
+use crate::question::Question;
+use crate::script::{Kind, Reading, Retry, Told};
+use crate::units::{Cost, Micros};
+
+/// Where the filter answers status calls.
+pub const PATH: &[u8] = b"/api/v1/rate-limits/status";
+pub const METHOD: &[u8] = b"GET";
+
+/// A status call on its way to the store: about whom, and which limits were asked about.
+#[derive(Debug)]
+pub struct Inquiry {
+    about: Caller,
+    limits: Vec<LimitId>,
+}
+
+/// What the status call tells.
+#[derive(Serialize)]
+struct Report<'a> {
+    user_id: String,
+    user_tier: &'a str,
+    rate_limits: BTreeMap<&'a str, Usage<'a>>,
+    /// Seconds since the Unix epoch, by the store's clock.
+    timestamp: u64,
+}
+
+/// A rule's leading limit, and all limits that the rule sets for this caller.
+#[derive(Serialize)]
+struct Usage<'a> {
+    #[serde(flatten)]
+    leading: Line,
+    limits: Vec<Scoped<'a>>,
+}
+
+#[derive(Clone, Serialize)]
+struct Line {
+    limit: u64,
+    window: u64,
+    r#type: &'static str,
+    current_usage: u64,
+    remaining: u64,
+    /// Seconds until one more request would pass; 0 if it would now.
+    retry_after: u64,
+    /// Seconds until the whole limit is free again.
+    reset: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    capacity: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Scoped<'a> {
+    scope: &'static str,
+    name: &'a str,
+    #[serde(flatten)]
+    line: Line,
+}
+
+impl Inquiry {
+    /// Who may ask about whom. `secret` is the value of the operator header, if one is configured
+    /// and was sent.
+    pub fn try_new(
+        policy: &Policy,
+        caller: Caller,
+        query: &[u8],
+        secret: Option<&[u8]>,
+    ) -> Result<(Inquiry, Question), Answer> {
+        let operator = is_operator(&policy.status, &caller, secret);
+        let user_id = parameter(query, b"user_id");
+        let user_tier = parameter(query, b"user_tier");
+        let own_id = |id: &Vec<u8>| caller.subject == Subject::User(id.clone());
+        let own_tier = |tier: &Vec<u8>| tier.as_slice() == caller.tier.as_bytes();
+        let about_self =
+            user_id.as_ref().is_none_or(own_id) && user_tier.as_ref().is_none_or(own_tier);
+        if caller.subject.is_anonymous() && !(operator && user_id.is_some()) {
+            return Err(match about_self {
+                true => answer::no_identity(
+                    "Say who is asking: send a user id or an API key with the request.",
+                ),
+                false => answer::forbidden(),
+            });
+        }
+        if !about_self && !operator {
+            return Err(answer::forbidden());
+        }
+        let asker = caller.subject.clone();
+        let about = match (user_id, user_tier) {
+            _ if about_self => caller,
+            (Some(id), tier) => Caller {
+                subject: Subject::User(id),
+                tier: tier.map_or("free".to_string(), |tier| lossy(&tier)),
+                // Where somebody else calls from is not known.
+                client: None,
+                address: None,
+            },
+            (None, tier) => Caller {
+                tier: tier.map_or(caller.tier.clone(), |tier| lossy(&tier)),
+                ..caller
+            },
+        };
+        Ok(Inquiry::ask(policy, &asker, about))
+    }
+
+    fn ask(policy: &Policy, asker: &Subject, about: Caller) -> (Inquiry, Question) {
+        let mut question = Question::default();
+        let mut operation = question.operation(Kind::Take, Status::COST, 1);
+        let quota = &policy.status.quota;
+        operation.limit(quota, |out| {
+            key::write_status(out, asker, quota.algorithm())
+        });
+
+        let limits: Vec<LimitId> = policy
+            .rules()
+            .iter()
+            .flat_map(|rule| rule.limits_for(&about.tier, about.address))
+            .collect();
+        let mut operation = question.operation(Kind::Peek, Cost::ONE, limits.len());
+        for limit in limits.iter().filter_map(|id| policy.limit(*id)) {
+            operation.limit(&limit.quota, |out| {
+                key::write(out, limit, &about.subject, about.client);
+            });
+        }
+        (Inquiry { about, limits }, question)
+    }
+
+    /// The answer, once the store has told of both operations.
+    pub fn answer(&self, policy: &Policy, now: Micros, told: &[Told]) -> Answer {
+        let [own, peeked] = told else {
+            return answer::unavailable();
+        };
+        if let (crate::script::Verdict::Refused, [reading]) = (own.verdict, own.limits.as_slice()) {
+            return answer::status_refused(&policy.status.quota, *reading);
+        }
+        let mut rules: BTreeMap<&str, Vec<(&Limit, Reading)>> = BTreeMap::new();
+        for (id, reading) in self.limits.iter().zip(&peeked.limits) {
+            if let Some(limit) = policy.limit(*id) {
+                rules
+                    .entry(&limit.rule)
+                    .or_default()
+                    .push((limit, *reading));
+            }
+        }
+        let rate_limits = rules
+            .into_iter()
+            .filter_map(|(rule, limits)| Some((rule, usage(&limits)?)));
+        answer::json(&Report {
+            user_id: id_text(&self.about.subject),
+            user_tier: &self.about.tier,
+            rate_limits: rate_limits.collect(),
+            timestamp: now.0 / 1_000_000,
+        })
+    }
+}
+
+/// A rule's summary. The call is about a caller, so their own limit leads; where a rule has none
+/// for them, whatever limit it has. Of several the one with the fewest requests left.
+fn usage<'a>(limits: &[(&'a Limit, Reading)]) -> Option<Usage<'a>> {
+    let rank =
+        |(limit, reading): &&(&Limit, Reading)| (limit.scope != Scope::User, reading.remaining);
+    let (limit, reading) = limits.iter().min_by_key(rank)?;
+    Some(Usage {
+        leading: line(limit, *reading),
+        limits: limits
+            .iter()
+            .map(|(limit, reading)| Scoped {
+                scope: limit.scope.name(),
+                name: &limit.whom,
+                line: line(limit, *reading),
+            })
+            .collect(),
+    })
+}
+
+fn line(limit: &Limit, reading: Reading) -> Line {
+    let quota = limit.quota;
+    let used = i128::from(quota.capacity()) - i128::from(reading.remaining);
+    Line {
+        limit: quota.limit(),
+        window: quota.window_seconds(),
+        r#type: quota.algorithm().name(),
+        current_usage: u64::try_from(used).unwrap_or(0),
+        remaining: answer::remaining(reading),
+        retry_after: match reading.retry {
+            Retry::Now => 0,
+            retry => answer::retry_seconds(retry).unwrap_or(0),
+        },
+        reset: reading.reset.ceil_seconds(),
+        capacity: (quota.capacity() != quota.limit()).then(|| quota.capacity()),
+    }
+}
+
+fn is_operator(status: &Status, caller: &Caller, secret: Option<&[u8]>) -> bool {
+    let by_tier = status
+        .operator_tier
+        .as_ref()
+        .is_some_and(|tier| *tier == caller.tier);
+    let by_header = match (&status.operator_header, secret) {
+        (Some((_, expected)), Some(secret)) => same_secret(expected.as_bytes(), secret),
+        _ => false,
+    };
+    by_tier || by_header
+}
+
+/// Takes the same time wherever the two differ, so that a secret cannot be found byte by byte.
+fn same_secret(expected: &[u8], given: &[u8]) -> bool {
+    expected.len() == given.len()
+        && expected
+            .iter()
+            .zip(given)
+            .fold(0, |differ, (a, b)| differ | (a ^ b))
+            == 0
+}
+
+/// A query parameter's value, decoded; the first where there are several. An empty one is absent.
+fn parameter(query: &[u8], name: &[u8]) -> Option<Vec<u8>> {
+    query
+        .split(|byte| *byte == b'&')
+        .find_map(|pair| pair.strip_prefix(name)?.strip_prefix(b"="))
+        .map(|value| {
+            let spaced: Vec<u8> = value
+                .iter()
+                .map(|&byte| if byte == b'+' { b' ' } else { byte })
+                .collect();
+            percent_decode(&spaced).collect()
+        })
+        .filter(|value: &Vec<u8>| !value.is_empty())
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// An id as text: bytes that JSON text cannot carry are percent-escaped, and a key is its hash.
+fn id_text(subject: &Subject) -> String {
+    match subject {
+        Subject::User(id) => match std::str::from_utf8(id) {
+            Ok(text) => text.to_string(),
+            Err(_) => key::escaped(id).to_string(),
+        },
+        Subject::ApiKey(hash) => format!("api-key:{}", hash.get(..12).unwrap_or(hash)),
+        Subject::Address(Some(address)) => address.to_string(),
+        Subject::Address(None) => String::new(),
+    }
+}

@@ -1,0 +1,72 @@
+//! Every defect of a policy is a file in `tests/config`, and beside it the message that names it.
+//! `WEIR_BLESS=1` writes the messages anew; read what it changed.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use weir_core::config::Config;
+
+fn defects() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/config");
+    let mut files: Vec<PathBuf> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "json")
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+fn configuration(policy: &str) -> String {
+    format!(r#"{{"role": "limiter", "identity": {{"trust": "never"}}, "policy": {policy}}}"#)
+}
+
+#[test]
+fn every_defect_is_refused_with_its_message() {
+    let defects = defects();
+    assert!(defects.len() > 30, "{} defects", defects.len());
+    let mut wrong = Vec::new();
+    for file in defects {
+        let policy = fs::read_to_string(&file).unwrap();
+        let told = match Config::parse(&configuration(&policy)) {
+            Ok(_) => "accepted".to_string(),
+            Err(error) => error.to_string(),
+        };
+        let message = file.with_extension("txt");
+        if std::env::var_os("WEIR_BLESS").is_some() {
+            fs::write(&message, format!("{told}\n")).unwrap();
+        }
+        let expected = fs::read_to_string(&message).unwrap_or_default();
+        if told != expected.trim_end() {
+            wrong.push(format!(
+                "{}\n  told     {told}\n  expected {expected}",
+                file.display()
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_shipped_policy_is_accepted() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../envoy/policy.json");
+    let policy = fs::read_to_string(file).unwrap();
+    let Ok(Config::Limiter(limiter)) = Config::parse(&configuration(&policy)) else {
+        panic!("{:?}", Config::parse(&configuration(&policy)));
+    };
+    let names: Vec<&str> = limiter
+        .policy
+        .rules()
+        .iter()
+        .map(|rule| rule.name())
+        .collect();
+    assert_eq!(
+        names,
+        ["auth_api", "upload_api", "search_api", "general_api"]
+    );
+}

@@ -1,0 +1,41 @@
+#!/bin/sh
+# Becomes Envoy, as a gateway with Weir. The arguments go to Envoy.
+#
+#   start.sh [ENVOY ARGUMENT]...
+#
+# Everything is set by the variables below. A path is relative to where this is called.
+set -eu
+
+: "${ENVOY:=envoy}"                                               # the Envoy to run
+: "${WASM:=target/wasm32-wasip1/release/weir.wasm}"               # the filter
+: "${LISTEN:=127.0.0.1}" "${PORT:=10000}"                         # where the gateway listens
+: "${ADMIN_HOST:=127.0.0.1}" "${ADMIN_PORT:=9901}"                # where Envoy's admin page is
+: "${UPSTREAM_HOST:=127.0.0.1}" "${UPSTREAM_PORT:=8080}"          # what the gateway guards
+: "${STORE:=bridge}"                                              # the way to Redis: bridge, sidecar
+: "${REDIS_HOST:=127.0.0.1}" "${REDIS_PORT:=6379}"                # for STORE=bridge
+: "${SIDECAR_HOST:=127.0.0.1}" "${SIDECAR_PORT:=6380}"            # for STORE=sidecar
+: "${TIMEOUT_MS:=50}"                                             # the longest wait for the store
+[ "${TRUST-}" ] || TRUST='["127.0.0.0/8", "::1/128"]'             # peers whose identity headers count
+: "${WORKERS:=2}"                                                 # Envoy's worker threads
+here=$(dirname "$0")
+: "${POLICY:=$here/policy.json}"                                  # the rules
+: "${RENDERED:=$(mktemp -d)/gateway.yaml}"                         # where the filled-in template goes
+
+export WASM LISTEN PORT ADMIN_HOST ADMIN_PORT UPSTREAM_HOST UPSTREAM_PORT REDIS_HOST REDIS_PORT
+export SIDECAR_HOST SIDECAR_PORT TIMEOUT_MS TRUST POLICY
+# Envoy writes durations in seconds.
+TIMEOUT_SECONDS=$(printf '%d.%03ds' $((TIMEOUT_MS / 1000)) $((TIMEOUT_MS % 1000)))
+export TIMEOUT_SECONDS
+
+case $STORE in
+  bridge | sidecar) ;;
+  *) echo "start.sh: STORE=$STORE: must be bridge or sidecar" >&2; exit 1 ;;
+esac
+
+# The policy may be longer than an argument can be, so the gateway goes through a file.
+sh "$here/render.sh" "$here/gateway.yaml" >"$RENDERED"
+overlay=$(sh "$here/render.sh" "$here/store-$STORE.yaml")
+
+# Without hot restart any number of gateways share a machine, and none leaves shared memory behind.
+exec "$ENVOY" --disable-hot-restart --concurrency "$WORKERS" \
+  --config-path "$RENDERED" --config-yaml "$overlay" "$@"

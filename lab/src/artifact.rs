@@ -1,0 +1,115 @@
+//! What is built from this project for the parts to run: the filter and the sidecar. cargo decides
+//! whether there is anything to do.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{Mutex, PoisonError},
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::place;
+
+const WASM_TARGET: &str = "wasm32-wasip1";
+
+/// The filter, built. `WEIR_WASM` names one that is built already.
+pub fn wasm() -> Result<PathBuf> {
+    static BUILT: Once = Once::new();
+    BUILT.get("WEIR_WASM", || {
+        bring_wasm_target()?;
+        build(&["--package", "weir", "--target", WASM_TARGET])?;
+        Ok(target_folder()?.join(WASM_TARGET).join("release/weir.wasm"))
+    })
+}
+
+/// The sidecar, built. `WEIR_SIDECAR` names one that is built already.
+pub fn sidecar() -> Result<PathBuf> {
+    static BUILT: Once = Once::new();
+    BUILT.get("WEIR_SIDECAR", || {
+        build(&["--package", "weir-sidecar"])?;
+        Ok(target_folder()?.join("release/weir-sidecar"))
+    })
+}
+
+/// One look at the sources for each process: tests start many gateways.
+struct Once(Mutex<Option<PathBuf>>);
+
+impl Once {
+    const fn new() -> Self {
+        Self(Mutex::new(None))
+    }
+
+    fn get(&self, own: &str, build: impl FnOnce() -> Result<PathBuf>) -> Result<PathBuf> {
+        let mut built = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(path) = &*built {
+            return Ok(path.clone());
+        }
+        let path = match env::var_os(own) {
+            Some(path) => PathBuf::from(path),
+            None => build()?,
+        };
+        if !path.is_file() {
+            bail!("there is no {}", path.display());
+        }
+        *built = Some(path.clone());
+        Ok(path)
+    }
+}
+
+fn build(arguments: &[&str]) -> Result<()> {
+    let status = cargo()
+        .args(["build", "--release"])
+        .args(arguments)
+        .stdin(Stdio::null())
+        .status()
+        .context("cannot run cargo")?;
+    if !status.success() {
+        bail!("cargo build --release {} failed", arguments.join(" "));
+    }
+    Ok(())
+}
+
+/// rustup's own look-up would do, but a machine may have Rust without rustup.
+fn bring_wasm_target() -> Result<()> {
+    let libraries = Command::new("rustc")
+        .args(["--print", "target-libdir", "--target", WASM_TARGET])
+        .current_dir(place::project())
+        .output()
+        .context("cannot run rustc")?;
+    if Path::new(String::from_utf8_lossy(&libraries.stdout).trim()).is_dir() {
+        return Ok(());
+    }
+    let added = Command::new("rustup")
+        .args(["target", "add", WASM_TARGET])
+        .current_dir(place::project())
+        .status()
+        .is_ok_and(|status| status.success());
+    if !added {
+        bail!(
+            "Rust cannot build for {WASM_TARGET} here. Run `rustup target add {WASM_TARGET}`, \
+             or install the target the way you installed Rust"
+        );
+    }
+    Ok(())
+}
+
+/// Asked, not assumed: `CARGO_TARGET_DIR` and cargo's own configuration can move it.
+fn target_folder() -> Result<PathBuf> {
+    let output = cargo()
+        .args(["metadata", "--no-deps", "--format-version", "1"])
+        .output()?;
+    let metadata: Value = serde_json::from_slice(&output.stdout).context("cargo metadata")?;
+    let folder = metadata.get("target_directory").and_then(Value::as_str);
+    folder
+        .map(PathBuf::from)
+        .context("cargo metadata names no target directory")
+}
+
+fn cargo() -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(place::project());
+    cargo
+}

@@ -1,0 +1,188 @@
+//! A Redis on a loopback port of its own: empty, and nothing it holds is ever written to disk.
+
+use std::{
+    fmt::Display,
+    io::{Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use nix::sys::signal::Signal;
+
+use crate::{parts, port, process::Process, scratch::Scratch};
+
+/// Redis starts in a few milliseconds; a loaded machine may take long to run it at all.
+const START: Duration = Duration::from_secs(20);
+/// A probe that meets a stopped Redis must not wait for it.
+const PROBE: Duration = Duration::from_millis(200);
+/// What every version of Redis and Valkey writes when it listens.
+const READY: &str = "Ready to accept connections";
+/// How often another process may take the port that was free a moment ago.
+const ATTEMPTS: usize = 3;
+
+#[derive(Debug)]
+pub struct Redis {
+    server: Option<Process>,
+    port: u16,
+    arguments: Vec<String>,
+    scratch: Scratch,
+}
+
+impl Redis {
+    /// On a free port, as configured by default.
+    pub fn start() -> Result<Self> {
+        Self::start_with(&[])
+    }
+
+    /// On a free port, with these arguments for the server, such as `--requirepass secret`.
+    pub fn start_with(arguments: &[&str]) -> Result<Self> {
+        let mut failure = None;
+        for _ in 0..ATTEMPTS {
+            match Self::start_on(port::free()?, arguments) {
+                Ok(redis) => return Ok(redis),
+                Err(error) if error.to_string().contains("in use") => failure = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(failure.context("ATTEMPTS is above zero")?)
+    }
+
+    pub fn start_on(port: u16, arguments: &[&str]) -> Result<Self> {
+        let mut redis = Self {
+            server: None,
+            port,
+            arguments: arguments
+                .iter()
+                .map(|&argument| argument.to_owned())
+                .collect(),
+            scratch: Scratch::try_new("redis")?,
+        };
+        redis.start_again()?;
+        Ok(redis)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// `redis://127.0.0.1:PORT`
+    pub fn url(&self) -> String {
+        format!("redis://{}", self.address())
+    }
+
+    /// A client's connection of its own.
+    pub fn connection(&self) -> Result<redis::Connection> {
+        Ok(redis::Client::open(self.url())?.get_connection_with_timeout(START)?)
+    }
+
+    /// One command on a connection of its own: `redis.command(&["GET", "key"])`.
+    pub fn command(&self, words: &[impl Display]) -> Result<redis::Value> {
+        let mut command = redis::Cmd::new();
+        for word in words {
+            command.arg(word.to_string());
+        }
+        Ok(command.query(&mut self.connection()?)?)
+    }
+
+    /// Holds it still: connections stay open and nothing answers.
+    pub fn pause(&self) -> Result<()> {
+        self.server()?.signal(Signal::SIGSTOP)
+    }
+
+    pub fn resume(&self) -> Result<()> {
+        self.server()?.signal(Signal::SIGCONT)
+    }
+
+    /// Ends it; connections are refused until [`restart`](Self::restart).
+    pub fn stop(&mut self) {
+        self.server = None;
+    }
+
+    /// The same port, empty again.
+    pub fn restart(&mut self) -> Result<()> {
+        self.stop();
+        self.start_again()
+    }
+
+    pub fn server(&self) -> Result<&Process> {
+        self.server.as_ref().context("this Redis is stopped")
+    }
+
+    fn start_again(&mut self) -> Result<()> {
+        let program = parts::redis_server()?;
+        let mut command = Command::new(program);
+        command
+            .current_dir(self.scratch.path())
+            .args(["--bind", "127.0.0.1", "--port", &self.port.to_string()])
+            .args(["--save", "", "--appendonly", "no"])
+            .args(&self.arguments);
+        let log = self.scratch.file("redis.log");
+        let server = Process::spawn("Redis", command, &log)?;
+        let address = self.address();
+        // Whoever else holds the port answers too, so this one's log must agree.
+        let ready = || server.log().contains(READY) && answers(address);
+        server.wait_ready(START, ready).map_err(|error| {
+            if server.log().contains("Address already in use") {
+                return error.context(format!("port {} is in use", self.port));
+            }
+            error
+        })?;
+        self.server = Some(server);
+        Ok(())
+    }
+}
+
+/// Whether a Redis answers there; one that wants a password first answers too.
+pub fn answers(address: SocketAddr) -> bool {
+    let exchange = || -> std::io::Result<[u8; 5]> {
+        let mut stream = TcpStream::connect_timeout(&address, PROBE)?;
+        stream.set_read_timeout(Some(PROBE))?;
+        stream.write_all(b"PING\r\n")?;
+        let mut reply = [0; 5];
+        stream.read_exact(&mut reply)?;
+        Ok(reply)
+    };
+    exchange().is_ok_and(|reply| reply == *b"+PONG" || reply == *b"-NOAU")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redis_starts_empty_holds_still_and_restarts_empty() {
+        let mut redis = Redis::start().unwrap();
+        redis.command(&["SET", "key", "value"]).unwrap();
+        redis.pause().unwrap();
+        assert!(!answers(redis.address()));
+        redis.resume().unwrap();
+        assert_eq!(redis.command(&["DBSIZE"]).unwrap(), redis::Value::Int(1));
+        let port = redis.port();
+        redis.restart().unwrap();
+        assert_eq!(
+            (redis.port(), redis.command(&["DBSIZE"]).unwrap()),
+            (port, redis::Value::Int(0))
+        );
+        redis.stop();
+        assert!(!answers(redis.address()));
+    }
+
+    #[test]
+    fn a_redis_with_a_password_counts_as_started() {
+        let redis = Redis::start_with(&["--requirepass", "secret"]).unwrap();
+        assert!(redis.command(&["DBSIZE"]).is_err());
+    }
+
+    #[test]
+    fn a_taken_port_is_named() {
+        let first = Redis::start().unwrap();
+        let error = Redis::start_on(first.port(), &[]).unwrap_err().to_string();
+        assert_eq!(error, format!("port {} is in use", first.port()));
+    }
+}

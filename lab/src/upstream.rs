@@ -1,0 +1,155 @@
+//! The service behind the gateway: it answers 200 to everything, and says what it was asked.
+
+use std::{
+    convert::Infallible,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+};
+
+use anyhow::{Context, Result};
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    Request, Response,
+    body::{Bytes, Incoming},
+    service::service_fn,
+};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
+use serde_json::json;
+use tokio::{net::TcpListener, runtime, sync::oneshot};
+
+#[derive(Debug)]
+pub struct Upstream {
+    address: SocketAddr,
+    requests: Arc<AtomicU64>,
+    /// Dropped with this value, which ends the thread that serves.
+    _stop: oneshot::Sender<()>,
+}
+
+impl Upstream {
+    /// HTTP/1.1 and h2c on a free loopback port.
+    ///
+    /// The body tells the request as it arrived: `{"method", "path", "headers": [[name, value], …],
+    /// "body_bytes"}`. A header's bytes stand as the characters of the same numbers (Latin-1), so
+    /// that none is lost.
+    pub fn start() -> Result<Self> {
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let listener = runtime
+            .block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+            .context("cannot listen for the upstream")?;
+        let address = listener.local_addr()?;
+        let requests = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&requests);
+        let (stop, stopped) = oneshot::channel::<()>();
+        thread::spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = serve(listener, count) => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        Ok(Self {
+            address,
+            requests,
+            _stop: stop,
+        })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// How many requests have reached it.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::SeqCst)
+    }
+}
+
+async fn serve(listener: TcpListener, requests: Arc<AtomicU64>) {
+    loop {
+        // An accept that fails is that client's trouble.
+        let Ok((stream, _)) = listener.accept().await else {
+            continue;
+        };
+        let requests = Arc::clone(&requests);
+        tokio::spawn(async move {
+            let answer = service_fn(move |request| {
+                requests.fetch_add(1, Ordering::SeqCst);
+                tell(request)
+            });
+            let connection = auto::Builder::new(TokioExecutor::new());
+            // A connection ends as its client likes.
+            let _ = connection
+                .serve_connection(TokioIo::new(stream), answer)
+                .await;
+        });
+    }
+}
+
+async fn tell(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (head, body) = request.into_parts();
+    let headers: Vec<(&str, String)> = head
+        .headers
+        .iter()
+        .map(|(name, value)| {
+            (
+                name.as_str(),
+                value.as_bytes().iter().map(|&b| b as char).collect(),
+            )
+        })
+        .collect();
+    let body_bytes = body.collect().await.map_or(0, |body| body.to_bytes().len());
+    let path = head.uri.path_and_query().map_or("", |path| path.as_str());
+    let told = json!({
+        "method": head.method.as_str(),
+        "path": path,
+        "headers": headers,
+        "body_bytes": body_bytes,
+    });
+    let mut response = Response::new(Full::new(Bytes::from(told.to_string())));
+    response.headers_mut().insert(
+        "content-type",
+        "application/json".parse().expect("a header"),
+    );
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::Client;
+
+    #[test]
+    fn the_upstream_tells_what_it_was_asked_and_counts() {
+        let upstream = Upstream::start().unwrap();
+        let client = Client::new(upstream.address());
+        let answer = client
+            .post("/a?b=%2F", "four")
+            .header("X-A", b"\xff")
+            .send()
+            .unwrap();
+        let told = answer.json().unwrap();
+        assert_eq!(answer.status, 200);
+        assert_eq!(told["path"], "/a?b=%2F");
+        assert_eq!(
+            (&told["method"], &told["body_bytes"]),
+            (&json!("POST"), &json!(4))
+        );
+        assert!(
+            told["headers"]
+                .as_array()
+                .unwrap()
+                .contains(&json!(["x-a", "\u{ff}"]))
+        );
+        assert_eq!(upstream.requests(), 1);
+    }
+}

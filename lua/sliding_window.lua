@@ -1,0 +1,309 @@
+-- At most LIMIT permits in any (now - WINDOW, now]: an exact log of what was taken.
+--
+-- State: a sorted set. Score: the stamp, µs, one entry for each. Member: "TOTAL:COST", the permits
+-- taken at this stamp and the total of all entries up to and including it. So the usage is the
+-- difference of two totals, whatever the entries weigh and however many have expired unseen, and
+-- the entry whose expiry frees a permit is found by bisection. Expires when the newest entry does.
+-- Tells remaining permits; retry and reset in ms, rounded up.
+--
+-- In memory a log is `tail`, its newest entries, and `body`, whether older ones are left in Redis.
+-- Only the tail ever changes: takes merge into it or extend it.
+
+local call, format, match, tonumber = redis.call, string.format, string.match, tonumber
+local ceil, floor, max, min = math.ceil, math.floor, math.max, math.min
+
+-- The most that a double counts exactly. A debt stops growing there.
+local MOST = 2 ^ 53 - 1
+
+-- No call may block Redis for long: at most so many entries are trimmed or rewritten in one.
+local MOST_ENTRIES = 1000
+
+-- The entry at `i` of a reply that was asked for WITHSCORES, or nil.
+local function entry(reply, i)
+  local member = reply[i]
+  if not member then
+    return nil
+  end
+  local total, cost = match(member, '^(%d+):(%d+)$')
+  if not total then
+    error('WRONGTYPE Not a log of Weir', 0)
+  end
+  return {
+    stamp = tonumber(reply[i + 1]),
+    total = tonumber(total),
+    cost = tonumber(cost),
+    member = member,
+  }
+end
+
+local function load(key)
+  local newest = entry(call('ZRANGE', key, '-1', '-1', 'WITHSCORES'), 1)
+  if not newest then
+    return nil
+  end
+  return {
+    key = key,
+    oldest = entry(call('ZRANGE', key, '0', '0', 'WITHSCORES'), 1),
+    body = true,
+    tail = { newest },
+    from = newest.stamp, -- the tail stands for all of Redis's entries from here on
+    loaded = 1, -- how many these are
+    gone = {}, -- members of these that are no more
+    cutoff = 0, -- entries up to here are forgotten, even if the window grows
+  }
+end
+
+-- The oldest entry after `cutoff`. Its own cost may be out of date if the tail holds it too, but
+-- never its base: what lies before it does not change.
+local function first_live(log, cutoff)
+  local tail = log.tail
+  if log.body and log.from > cutoff then
+    if log.oldest.stamp > cutoff then
+      return log.oldest
+    end
+    local after = format('(%.0f', cutoff)
+    return entry(call('ZRANGEBYSCORE', log.key, after, '+inf', 'WITHSCORES', 'LIMIT', '0', '1'), 1)
+  end
+  for i = 1, #tail do
+    if tail[i].stamp > cutoff then
+      return tail[i]
+    end
+  end
+end
+
+-- A log of `used` permits, all taken at this moment.
+local function begin(used, now, window)
+  local tail = {}
+  if used > 0 then
+    tail[1] = { stamp = now, total = used, cost = used, changed = true }
+  end
+  return {
+    body = false,
+    tail = tail,
+    gone = {},
+    cutoff = now - window,
+    base = 0,
+    used = used,
+    at = now,
+    now = now,
+    window = window,
+    moved = used > 0,
+  }
+end
+
+local function settle(stored, quota, now)
+  local window = quota.window * 1000
+  local newest = stored and stored.tail[#stored.tail]
+  if not newest then
+    return begin(0, now, window)
+  end
+  local at = max(now, newest.stamp)
+  local cutoff = max(at - window, stored.cutoff)
+  local first = first_live(stored, cutoff)
+  if not first then
+    return begin(0, now, window)
+  end
+  local base = first.total - first.cost
+  local used = newest.total - base
+  if at - now > window then
+    return begin(used, now, window)
+  end
+  return {
+    key = stored.key,
+    oldest = stored.oldest,
+    body = stored.body,
+    tail = stored.tail,
+    from = stored.from,
+    loaded = stored.loaded,
+    gone = stored.gone,
+    cutoff = cutoff,
+    first = first,
+    base = base,
+    used = used,
+    at = at,
+    now = now,
+    window = window,
+    moved = false,
+  }
+end
+
+local function fits(state, quota, cost)
+  return cost <= quota.capacity - state.used
+end
+
+local function add(state, _, cost)
+  local tail, at = state.tail, state.at
+  local newest = tail[#tail]
+  local total = (newest and newest.total or 0) + cost
+  state.used = min(state.used + cost, MOST)
+  if total > MOST then
+    -- Totals have run out of integers: count anew, with all usage as young as this take.
+    state.body, state.base, state.gone = false, 0, {}
+    state.tail = { { stamp = at, total = state.used, cost = state.used, changed = true } }
+  elseif newest and newest.stamp == at then
+    newest.total, newest.cost, newest.changed = total, newest.cost + cost, true
+  else
+    tail[#tail + 1] = { stamp = at, total = total, cost = cost, changed = true }
+  end
+end
+
+-- Brings the entries from `stamp` on into the tail. False if there are too many, or none at `stamp`.
+local function reach(state, stamp)
+  local tail = state.tail
+  if not state.body or stamp >= state.from then
+    return true
+  end
+  local from, to = format('%.0f', stamp), format('(%.0f', state.from)
+  local most = format('%.0f', MOST_ENTRIES + 1)
+  local reply = call('ZRANGEBYSCORE', state.key, from, to, 'WITHSCORES', 'LIMIT', '0', most)
+  if #reply > 2 * MOST_ENTRIES or tonumber(reply[2]) ~= stamp then
+    return false
+  end
+  local longer = {}
+  for i = 1, #reply, 2 do
+    longer[#longer + 1] = entry(reply, i)
+  end
+  state.loaded = state.loaded + #longer
+  for i = 1, #tail do
+    longer[#longer + 1] = tail[i]
+  end
+  state.tail, state.from = longer, stamp
+  return true
+end
+
+-- The receipt is the entry's stamp. Every later total counts it in, and is rewritten.
+local function give_back(state, _, cost, receipt)
+  if state.used == 0 or receipt <= state.cutoff or not reach(state, receipt) then
+    return false
+  end
+  local tail, at = state.tail, nil
+  for i = 1, #tail do
+    if tail[i].stamp == receipt then
+      at = i
+    end
+  end
+  if not at then
+    return false
+  end
+  local taken = tail[at]
+  local returned = min(cost, taken.cost)
+  for i = at, #tail do
+    tail[i].total, tail[i].changed = tail[i].total - returned, true
+  end
+  taken.cost = taken.cost - returned
+  state.used = state.used - returned
+  if taken.cost == 0 then
+    state.gone[#state.gone + 1] = taken.member
+    table.remove(tail, at)
+  end
+  if #tail == 0 and state.used > 0 then
+    local before = format('(%.0f', state.from)
+    local reply = call('ZREVRANGEBYSCORE', state.key, before, '-inf', 'WITHSCORES', 'LIMIT', '0', '1')
+    tail[1] = entry(reply, 1)
+    state.from, state.loaded = tail[1].stamp, state.loaded + 1
+  end
+  return true
+end
+
+-- The stamp of the first entry whose total reaches `total`: its expiry frees all up to there.
+local function reaching(state, total)
+  local tail, first = state.tail, state.first
+  if not state.body or tail[1].total - tail[1].cost < total then
+    for i = 1, #tail do
+      if tail[i].total >= total then
+        return tail[i].stamp
+      end
+    end
+  end
+  if first.total >= total then
+    return first.stamp
+  end
+  local key, low = state.key, 0
+  if state.oldest.stamp <= state.cutoff then
+    low = call('ZCOUNT', key, '-inf', format('%.0f', state.cutoff))
+  end
+  -- As each entry weighs at least 1, it is no later than this; where each weighs 1, it is this.
+  local high = min(low + total - state.base, call('ZCARD', key) - state.loaded) - 1
+  local rank = high
+  while low <= high do
+    local at = format('%.0f', rank)
+    local probe = entry(call('ZRANGE', key, at, at, 'WITHSCORES'), 1)
+    if probe.total < total then
+      low = rank + 1
+    elseif probe.total - probe.cost >= total then
+      high = rank - 1
+    else
+      return probe.stamp
+    end
+    rank = floor((low + high) / 2)
+  end
+  error('ERR Totals of a log are out of order', 0)
+end
+
+local function tell(state, quota, cost)
+  local tail, used, capacity = state.tail, state.used, quota.capacity
+  local until_expiry = state.window - state.now
+  local retry, reset = 0, 0
+  if cost > capacity then
+    retry = -1
+  elseif used + cost > capacity then
+    local stamp = reaching(state, state.base + used + cost - capacity)
+    retry = ceil((stamp + until_expiry) / 1000)
+  end
+  if used > 0 then
+    reset = ceil((tail[#tail].stamp + until_expiry) / 1000)
+  end
+  return capacity - used, retry, reset
+end
+
+local function trim(key, state)
+  local oldest, upto = state.oldest, format('%.0f', state.cutoff)
+  if oldest.stamp > state.cutoff then
+    return
+  end
+  -- As each entry weighs at least 1, their weight bounds their number.
+  if state.base - (oldest.total - oldest.cost) <= MOST_ENTRIES then
+    call('ZREMRANGEBYSCORE', key, '-inf', upto)
+  else
+    local last = min(call('ZCOUNT', key, '-inf', upto), MOST_ENTRIES) - 1
+    call('ZREMRANGEBYRANK', key, '0', format('%.0f', last))
+  end
+end
+
+local function save(key, state, existed)
+  local tail, gone, fresh = state.tail, state.gone, {}
+  if existed and not state.body then
+    call('UNLINK', key)
+  end
+  for i = 1, #tail do
+    local changed = tail[i]
+    if changed.changed then
+      if changed.member then
+        gone[#gone + 1] = changed.member
+      end
+      fresh[#fresh + 1] = format('%.0f', changed.stamp)
+      fresh[#fresh + 1] = format('%.0f:%.0f', changed.total, changed.cost)
+    end
+  end
+  if #gone > 0 then
+    call('ZREM', key, unpack(gone))
+  end
+  if #fresh > 0 then
+    call('ZADD', key, unpack(fresh))
+  end
+  if state.body then
+    trim(key, state)
+  end
+  call('PEXPIREAT', key, format('%.0f', ceil((tail[#tail].stamp + state.window) / 1000)))
+end
+
+return {
+  holds = 'limit',
+  load = load,
+  settle = settle,
+  fits = fits,
+  add = add,
+  give_back = give_back,
+  tell = tell,
+  save = save,
+}

@@ -1,0 +1,413 @@
+//! Every call to the proxy, and nothing else. The SDK's own wrappers panic on header values that are
+//! not UTF-8 and on any status they do not expect, which would cost a worker its VM; these treat
+//! every status that is not success as "not there" or "not done", and leave bytes bytes.
+
+#![allow(unsafe_code)]
+
+use std::ops::Range;
+use std::ptr::null_mut;
+use std::time::{Duration, Instant};
+
+use proxy_wasm::hostcalls;
+use weir_core::answer::Answer;
+use weir_core::batch::CallId;
+use weir_core::limiter::{Facts, Protocol};
+use weir_core::units::{Micros, Millis};
+
+/// Numbers of the proxy-wasm ABI 0.2.1: <https://github.com/proxy-wasm/spec>.
+mod abi {
+    pub const OK: u32 = 0;
+
+    pub const HTTP_REQUEST_HEADERS: u32 = 0;
+    pub const HTTP_RESPONSE_HEADERS: u32 = 2;
+
+    pub const DOWNSTREAM_DATA: u32 = 2;
+    pub const UPSTREAM_DATA: u32 = 3;
+    pub const HTTP_CALL_RESPONSE_BODY: u32 = 4;
+    pub const PLUGIN_CONFIGURATION: u32 = 7;
+
+    pub const STREAM_HTTP_REQUEST: u32 = 0;
+    pub const STREAM_DOWNSTREAM: u32 = 2;
+
+    #[link(wasm_import_module = "env")]
+    unsafe extern "C" {
+        pub fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
+        pub fn proxy_replace_header_map_value(
+            map: u32,
+            key: *const u8,
+            key_size: usize,
+            value: *const u8,
+            value_size: usize,
+        ) -> u32;
+        pub fn proxy_remove_header_map_value(map: u32, key: *const u8, key_size: usize) -> u32;
+        pub fn proxy_get_property(
+            path: *const u8,
+            path_size: usize,
+            data: *mut *mut u8,
+            size: *mut usize,
+        ) -> u32;
+        pub fn proxy_get_buffer_bytes(
+            buffer: u32,
+            start: usize,
+            most: usize,
+            data: *mut *mut u8,
+            size: *mut usize,
+        ) -> u32;
+        pub fn proxy_set_buffer_bytes(
+            buffer: u32,
+            start: usize,
+            size: usize,
+            data: *const u8,
+            data_size: usize,
+        ) -> u32;
+        pub fn proxy_continue_stream(stream: u32) -> u32;
+        pub fn proxy_close_stream(stream: u32) -> u32;
+        pub fn proxy_send_local_response(
+            status: u32,
+            details: *const u8,
+            details_size: usize,
+            body: *const u8,
+            body_size: usize,
+            headers: *const u8,
+            headers_size: usize,
+            grpc_status: i32,
+        ) -> u32;
+        pub fn proxy_set_effective_context(context: u32) -> u32;
+        pub fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
+        pub fn proxy_get_shared_data(
+            key: *const u8,
+            key_size: usize,
+            data: *mut *mut u8,
+            size: *mut usize,
+            cas: *mut u32,
+        ) -> u32;
+        pub fn proxy_set_shared_data(
+            key: *const u8,
+            key_size: usize,
+            data: *const u8,
+            data_size: usize,
+            cas: u32,
+        ) -> u32;
+        pub fn proxy_register_shared_queue(name: *const u8, size: usize, queue: *mut u32) -> u32;
+        pub fn proxy_enqueue_shared_queue(queue: u32, data: *const u8, size: usize) -> u32;
+        pub fn proxy_dequeue_shared_queue(queue: u32, data: *mut *mut u8, size: *mut usize) -> u32;
+    }
+}
+
+/// A stream's or a root's number in its VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ContextId(pub u32);
+
+/// A shared queue of the proxy's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueId(pub u32);
+
+/// One side of a TCP connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Downstream,
+    Upstream,
+}
+
+/// All headers of a message, as the proxy serialised them.
+#[derive(Debug)]
+pub struct HeaderPairs(Vec<u8>);
+
+/// What Envoy knows of the current request.
+#[derive(Debug)]
+pub struct RequestFacts;
+
+/// Runs a call that hands out a buffer of the VM's own allocator.
+fn owned(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Option<Vec<u8>> {
+    let mut data: *mut u8 = null_mut();
+    let mut size: usize = 0;
+    if call(&mut data, &mut size) != abi::OK {
+        return None;
+    }
+    if data.is_null() {
+        return Some(Vec::new());
+    }
+    // SAFETY: the proxy allocated these `size` bytes through the SDK's allocator export, which makes
+    // a Vec of exactly that capacity and gives up its ownership.
+    Some(unsafe { Vec::from_raw_parts(data, size, size) })
+}
+
+// === Time ===
+
+/// Microseconds on a clock that never goes back, from an origin of this worker's.
+pub fn now(origin: Instant) -> Micros {
+    Micros(u64::try_from(origin.elapsed().as_micros()).unwrap_or(u64::MAX))
+}
+
+/// Zero ticks once more at most, and then no longer. Setting a period restarts the timer.
+pub fn set_tick_period(period: Millis) {
+    let period = u32::try_from(period.0).unwrap_or(u32::MAX);
+    // SAFETY: takes a number.
+    unsafe { abi::proxy_set_tick_period_milliseconds(period) };
+}
+
+// === Configuration and what workers share ===
+
+pub fn plugin_configuration() -> Vec<u8> {
+    // SAFETY: `owned` passes valid out-pointers.
+    owned(|data, size| unsafe {
+        abi::proxy_get_buffer_bytes(abi::PLUGIN_CONFIGURATION, 0, usize::MAX, data, size)
+    })
+    .unwrap_or_default()
+}
+
+/// Adds one to a number that all VMs of this plugin share; what it was before.
+pub fn take_ordinal(name: &str) -> u32 {
+    /// More tries than there are workers that could come between.
+    const TRIES: usize = 10_000;
+    for _ in 0..TRIES {
+        let mut cas = 0;
+        // SAFETY: `name` lives through the call; the out-pointers are valid.
+        let before = owned(|data, size| unsafe {
+            abi::proxy_get_shared_data(name.as_ptr(), name.len(), data, size, &mut cas)
+        });
+        let before = before.and_then(|bytes| Some(u32::from_le_bytes(bytes.try_into().ok()?)));
+        let ordinal = before.unwrap_or(0);
+        let after = ordinal.wrapping_add(1).to_le_bytes();
+        // SAFETY: `name` and `after` live through the call.
+        let status = unsafe {
+            abi::proxy_set_shared_data(name.as_ptr(), name.len(), after.as_ptr(), after.len(), cas)
+        };
+        if status == abi::OK {
+            return ordinal;
+        }
+    }
+    u32::MAX
+}
+
+/// Nothing where the proxy has no shared queues.
+pub fn register_queue(name: &str) -> Option<QueueId> {
+    let mut queue = 0;
+    // SAFETY: `name` lives through the call; the out-pointer is valid.
+    let status = unsafe { abi::proxy_register_shared_queue(name.as_ptr(), name.len(), &mut queue) };
+    (status == abi::OK).then_some(QueueId(queue))
+}
+
+/// Has the root context that registered the queue called back, after this turn of the event loop.
+pub fn enqueue(queue: QueueId) -> Result<(), NotDone> {
+    let byte = [1u8];
+    // SAFETY: `byte` lives through the call.
+    let status = unsafe { abi::proxy_enqueue_shared_queue(queue.0, byte.as_ptr(), byte.len()) };
+    done(status)
+}
+
+/// Takes what was enqueued.
+pub fn dequeue(queue: QueueId) {
+    // SAFETY: `owned` passes valid out-pointers.
+    while owned(|data, size| unsafe { abi::proxy_dequeue_shared_queue(queue.0, data, size) })
+        .is_some_and(|item| !item.is_empty())
+    {}
+}
+
+/// The proxy would not do what was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotDone;
+
+fn done(status: u32) -> Result<(), NotDone> {
+    if status == abi::OK {
+        Ok(())
+    } else {
+        Err(NotDone)
+    }
+}
+
+// === HTTP streams ===
+
+/// Makes a stream the one that the following calls are about; fails where it has ended.
+pub fn set_context(context: ContextId) -> Result<(), NotDone> {
+    // SAFETY: takes a number.
+    done(unsafe { abi::proxy_set_effective_context(context.0) })
+}
+
+pub fn request_headers() -> HeaderPairs {
+    // SAFETY: `owned` passes valid out-pointers.
+    let pairs = owned(|data, size| unsafe {
+        abi::proxy_get_header_map_pairs(abi::HTTP_REQUEST_HEADERS, data, size)
+    });
+    HeaderPairs(pairs.unwrap_or_default())
+}
+
+pub fn remove_request_header(name: &str) {
+    // SAFETY: `name` lives through the call.
+    unsafe {
+        abi::proxy_remove_header_map_value(abi::HTTP_REQUEST_HEADERS, name.as_ptr(), name.len())
+    };
+}
+
+pub fn set_response_header(name: &str, value: &str) {
+    // SAFETY: both live through the call.
+    unsafe {
+        abi::proxy_replace_header_map_value(
+            abi::HTTP_RESPONSE_HEADERS,
+            name.as_ptr(),
+            name.len(),
+            value.as_ptr(),
+            value.len(),
+        )
+    };
+}
+
+pub fn resume_request() {
+    // SAFETY: takes a number.
+    unsafe { abi::proxy_continue_stream(abi::STREAM_HTTP_REQUEST) };
+}
+
+/// Answers the current request in the language its client reads.
+pub fn respond(answer: &Answer, protocol: Protocol) {
+    let (status, body, grpc_status) = match protocol {
+        Protocol::Http => (u32::from(answer.status), answer.body.as_slice(), -1),
+        Protocol::Grpc => (200, answer.grpc.message.as_bytes(), answer.grpc.code as i32),
+    };
+    let headers = answer.headers.iter();
+    // Metadata of a gRPC status: its content type is Envoy's to set.
+    let headers: Vec<(&str, &str)> = headers
+        .filter(|(name, _)| protocol == Protocol::Http || *name != "content-type")
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
+    let headers = serialise(&headers);
+    // SAFETY: all buffers live through the call.
+    unsafe {
+        abi::proxy_send_local_response(
+            status,
+            std::ptr::null(),
+            0,
+            body.as_ptr(),
+            body.len(),
+            headers.as_ptr(),
+            headers.len(),
+            grpc_status,
+        )
+    };
+}
+
+// === Calls to the store ===
+
+/// The call's answer comes to the context that is active now, so this is for root contexts only:
+/// a stream may end before the answer comes. The SDK's wrapper, because it keeps the register of
+/// calls that its dispatcher reads; the proxy returns no status here that it does not expect.
+pub fn post(cluster: &str, replies: &str, body: &[u8], timeout: Millis) -> Result<CallId, NotDone> {
+    let headers = vec![
+        (":method", "POST"),
+        (":path", weir_core::wire::PATH),
+        (":authority", cluster),
+        (weir_core::wire::REPLIES_HEADER, replies),
+    ];
+    let timeout = Duration::from_millis(timeout.0);
+    hostcalls::dispatch_http_call(cluster, headers, Some(body), Vec::new(), timeout)
+        .map(CallId)
+        .map_err(|_| NotDone)
+}
+
+/// The body of the answer that is being handed over.
+pub fn call_response_body(size: usize) -> Option<Vec<u8>> {
+    // SAFETY: `owned` passes valid out-pointers.
+    owned(|data, got| unsafe {
+        abi::proxy_get_buffer_bytes(abi::HTTP_CALL_RESPONSE_BODY, 0, size, data, got)
+    })
+}
+
+// === TCP connections ===
+
+/// A part of what the proxy has buffered; less than asked for where there is less.
+pub fn buffered(side: Side, range: Range<usize>) -> Vec<u8> {
+    // SAFETY: `owned` passes valid out-pointers.
+    owned(|data, size| unsafe {
+        abi::proxy_get_buffer_bytes(side.buffer(), range.start, range.len(), data, size)
+    })
+    .unwrap_or_default()
+}
+
+/// Replaces the first `size` buffered bytes.
+pub fn replace_front(side: Side, size: usize, bytes: &[u8]) -> Result<(), NotDone> {
+    // SAFETY: `bytes` lives through the call.
+    done(unsafe {
+        abi::proxy_set_buffer_bytes(side.buffer(), 0, size, bytes.as_ptr(), bytes.len())
+    })
+}
+
+pub fn close_connection() {
+    // SAFETY: takes a number.
+    unsafe { abi::proxy_close_stream(abi::STREAM_DOWNSTREAM) };
+}
+
+impl Side {
+    fn buffer(self) -> u32 {
+        match self {
+            Side::Downstream => abi::DOWNSTREAM_DATA,
+            Side::Upstream => abi::UPSTREAM_DATA,
+        }
+    }
+}
+
+// === impl RequestFacts ===
+
+impl Facts for RequestFacts {
+    fn source_address(&self) -> Vec<u8> {
+        property(&["source", "address"]).unwrap_or_default()
+    }
+
+    fn direct_peer(&self, filter_state: &str) -> Option<Vec<u8>> {
+        property(&["filter_state", filter_state])
+    }
+
+    fn claim(&self, path: &[String]) -> Option<Vec<u8>> {
+        let path: Vec<&str> = path.iter().map(String::as_str).collect();
+        property(&path)
+    }
+}
+
+fn property(path: &[&str]) -> Option<Vec<u8>> {
+    let path = path.join("\0");
+    // SAFETY: `path` lives through the call; `owned` passes valid out-pointers.
+    owned(|data, size| unsafe { abi::proxy_get_property(path.as_ptr(), path.len(), data, size) })
+}
+
+// === Header maps: count, then all lengths, then all names and values, each ended by a NUL ===
+
+impl HeaderPairs {
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let bytes = self.0.as_slice();
+        let count = word(bytes, 0).unwrap_or(0);
+        let mut at = 4 + count * 8;
+        (0..count).map_while(move |i| {
+            let name = take(bytes, &mut at, word(bytes, 4 + i * 8)?)?;
+            let value = take(bytes, &mut at, word(bytes, 8 + i * 8)?)?;
+            Some((name, value))
+        })
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<usize> {
+    let word: [u8; 4] = bytes.get(at..at.checked_add(4)?)?.try_into().ok()?;
+    usize::try_from(u32::from_le_bytes(word)).ok()
+}
+
+fn take<'a>(bytes: &'a [u8], at: &mut usize, len: usize) -> Option<&'a [u8]> {
+    let end = at.checked_add(len)?;
+    let part = bytes.get(*at..end)?;
+    *at = end + 1;
+    Some(part)
+}
+
+fn serialise(pairs: &[(&str, &str)]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(256);
+    // Lengths of headers that Weir writes itself fit 32 bits.
+    let word = |len: usize| u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes();
+    out.extend_from_slice(&word(pairs.len()));
+    for (name, value) in pairs {
+        out.extend_from_slice(&word(name.len()));
+        out.extend_from_slice(&word(value.len()));
+    }
+    for (name, value) in pairs {
+        for part in [name, value] {
+            out.extend_from_slice(part.as_bytes());
+            out.push(0);
+        }
+    }
+    out
+}

@@ -1,0 +1,229 @@
+//! One worker's instance of the filter: its configuration, and the requests of its that wait for
+//! the store. Calls are made here, in the root context, because a call made in a request's context
+//! dies with that request and would take everybody else's check along.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Instant;
+
+use log::{error, info, warn};
+use proxy_wasm::traits::{Context, HttpContext, RootContext, StreamContext};
+use proxy_wasm::types::ContextType;
+use weir_core::batch::{Batcher, CallId, Next, Outgoing, Settled};
+use weir_core::config::{Config, LimiterConfig};
+use weir_core::identity;
+use weir_core::question::Question;
+use weir_core::units::Millis;
+
+use crate::bridge::BridgeStream;
+use crate::host::{self, ContextId, QueueId};
+use crate::http::{HttpStream, Ticket};
+
+/// How exactly deadlines are kept. Finer costs wake-ups of every worker, coarser adds to the wait
+/// when Redis is away.
+const TICK: Millis = Millis(10);
+/// A worker without requests stops ticking after a second.
+const IDLE_TICKS: u32 = 100;
+/// Where the host has no shared queue, the earliest tick there is stands in for the next turn.
+const SOONEST_TICK: Millis = Millis(1);
+const NO_TICK: Millis = Millis(0);
+
+/// Every batch is one command.
+const REPLIES: &str = "1";
+
+pub struct Root {
+    id: ContextId,
+    role: Role,
+}
+
+enum Role {
+    Unconfigured,
+    Limiter(Rc<Limiter>),
+    Bridge,
+}
+
+/// A worker's limiter, shared by its requests.
+pub struct Limiter {
+    pub config: LimiterConfig,
+    root: ContextId,
+    batcher: RefCell<Batcher<Ticket>>,
+    queue: Option<QueueId>,
+    ticking: Cell<Ticking>,
+    origin: Instant,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ticking {
+    Off,
+    /// Nobody has waited for this many ticks.
+    On {
+        idle: u32,
+    },
+}
+
+impl Root {
+    pub fn new(id: u32) -> Root {
+        Root {
+            id: ContextId(id),
+            role: Role::Unconfigured,
+        }
+    }
+
+    fn limiter(&self) -> Option<&Rc<Limiter>> {
+        match &self.role {
+            Role::Limiter(limiter) => Some(limiter),
+            Role::Unconfigured | Role::Bridge => None,
+        }
+    }
+}
+
+impl Context for Root {
+    fn on_http_call_response(&mut self, token: u32, headers: usize, body: usize, _trailers: usize) {
+        if let Some(limiter) = self.limiter() {
+            // Without headers there was no answer: a timeout or a reset.
+            let body = if headers == 0 {
+                None
+            } else {
+                host::call_response_body(body)
+            };
+            limiter.answered(CallId(token), body.as_deref());
+        }
+    }
+}
+
+impl RootContext for Root {
+    fn on_configure(&mut self, _size: usize) -> bool {
+        let bytes = host::plugin_configuration();
+        let text = String::from_utf8_lossy(&bytes);
+        match Config::parse(&text) {
+            Ok(Config::Bridge) => self.role = Role::Bridge,
+            Ok(Config::Limiter(config)) => {
+                let configuration = identity::hex_digest(&bytes);
+                self.role = Role::Limiter(Rc::new(Limiter::new(self.id, *config, &configuration)));
+            }
+            Err(defect) => {
+                error!("weir: {defect}");
+                return false;
+            }
+        }
+        true
+    }
+
+    fn on_queue_ready(&mut self, queue: u32) {
+        host::dequeue(QueueId(queue));
+        if let Some(limiter) = self.limiter() {
+            limiter.turn();
+        }
+    }
+
+    fn on_tick(&mut self) {
+        if let Some(limiter) = self.limiter() {
+            limiter.tick();
+        }
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        match self.role {
+            Role::Bridge => Some(ContextType::StreamContext),
+            Role::Limiter(_) | Role::Unconfigured => Some(ContextType::HttpContext),
+        }
+    }
+
+    fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
+        let limiter = self.limiter()?.clone();
+        Some(Box::new(HttpStream::new(ContextId(id), limiter)))
+    }
+
+    fn create_stream_context(&self, _id: u32) -> Option<Box<dyn StreamContext>> {
+        Some(Box::new(BridgeStream::default()))
+    }
+}
+
+impl Limiter {
+    /// `configuration` names this configuration among those that the process has had.
+    fn new(root: ContextId, config: LimiterConfig, configuration: &str) -> Limiter {
+        // A name that is registered twice redirects the first: every worker needs its own.
+        let ordinal = host::take_ordinal(&format!("weir.workers.{configuration}"));
+        let queue = host::register_queue(&format!("weir.turn.{configuration}.{ordinal}"));
+        if ordinal == 0 {
+            for warning in &config.policy.warnings {
+                warn!("weir: {warning}");
+            }
+            for rule in config.policy.rules() {
+                info!("weir: {}", rule.describe(&config.policy));
+            }
+        }
+        Limiter {
+            batcher: RefCell::new(Batcher::new(config.store.timeout)),
+            config,
+            root,
+            queue,
+            ticking: Cell::new(Ticking::Off),
+            origin: Instant::now(),
+        }
+    }
+
+    /// A request waits for the store.
+    pub fn ask(&self, ticket: Ticket, question: Question) {
+        let next = self
+            .batcher
+            .borrow_mut()
+            .ask(host::now(self.origin), ticket, question);
+        if self.ticking.get() == Ticking::Off {
+            self.start_ticking(TICK);
+        }
+        if next == Next::AskTurn && self.queue.is_none_or(|queue| host::enqueue(queue).is_err()) {
+            self.start_ticking(SOONEST_TICK);
+        }
+    }
+
+    fn turn(&self) {
+        let outgoing = self.batcher.borrow_mut().turn(host::now(self.origin));
+        self.carry_on(Settled::new(), outgoing);
+    }
+
+    fn answered(&self, id: CallId, body: Option<&[u8]>) {
+        let now = host::now(self.origin);
+        let (settled, outgoing) = self.batcher.borrow_mut().answered(now, id, body);
+        self.carry_on(settled, outgoing);
+    }
+
+    fn tick(&self) {
+        let (settled, outgoing) = self.batcher.borrow_mut().tick(host::now(self.origin));
+        self.carry_on(settled, outgoing);
+        let idle = match self.ticking.get() {
+            Ticking::On { idle } if self.batcher.borrow().is_idle() => idle.saturating_add(1),
+            _ => 0,
+        };
+        if idle >= IDLE_TICKS {
+            host::set_tick_period(NO_TICK);
+            self.ticking.set(Ticking::Off);
+        } else {
+            self.ticking.set(Ticking::On { idle });
+        }
+    }
+
+    /// Sends first, so that the next batch travels while this one's requests go on.
+    fn carry_on(&self, mut settled: Settled<Ticket>, outgoing: Option<Outgoing<Ticket>>) {
+        if let Some(outgoing) = outgoing {
+            let store = &self.config.store;
+            let mut batcher = self.batcher.borrow_mut();
+            match host::post(&store.cluster, REPLIES, &outgoing.body, store.timeout) {
+                Ok(id) => batcher.sent(outgoing, id),
+                Err(host::NotDone) => settled.extend(batcher.not_sent(outgoing)),
+            }
+        }
+        for (ticket, outcome) in &settled {
+            ticket.settle(&self.config.policy, outcome);
+        }
+        if !settled.is_empty() {
+            // The root is always there; were it not, there would be nothing to call back.
+            let _ = host::set_context(self.root);
+        }
+    }
+
+    fn start_ticking(&self, period: Millis) {
+        host::set_tick_period(period);
+        self.ticking.set(Ticking::On { idle: 0 });
+    }
+}
