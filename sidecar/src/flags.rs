@@ -30,7 +30,7 @@ pub struct Flags {
         long,
         value_name = "PLACE",
         default_value = "127.0.0.1:6380",
-        env = "WEIR_LISTEN"
+        env = "WEIR_SIDECAR_LISTEN"
     )]
     pub listen: Place,
 
@@ -49,7 +49,7 @@ pub struct Flags {
         value_name = "URL",
         default_value = "redis://127.0.0.1:6379",
         value_delimiter = ',',
-        env = "WEIR_REDIS",
+        env = "WEIR_REDIS_URL",
         hide_env_values = true
     )]
     pub redis: Vec<RedisUrl>,

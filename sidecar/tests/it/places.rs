@@ -9,12 +9,13 @@ use std::time::Duration;
 use clap::Parser;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
+use weir_lab::port;
+use weir_lab::scratch::Scratch;
 use weir_sidecar::Sidecar;
 use weir_sidecar::flags::{Config, Flags};
 
 use crate::support::{
-    PATIENCE, Redis, Running, add, add_by_source, eventually, free_port, request, scratch, script,
-    signal, sum,
+    PATIENCE, Redis, Running, add, add_by_source, eventually, request, script, sum,
 };
 
 /// Why it does not start.
@@ -32,9 +33,9 @@ async fn refusal(flags: &[&str]) -> String {
 
 #[tokio::test]
 async fn a_unix_socket_has_the_permissions_that_were_asked_for() {
-    let redis = Redis::start(&[]).await;
-    let dir = scratch();
-    let path = dir.join("weir.sock");
+    let redis = Redis::start(&[]);
+    let dir = Scratch::try_new("socket").unwrap();
+    let path = dir.file("weir.sock");
     let place = format!("unix:{}", path.display());
 
     drop(UnixListener::bind(&path).unwrap());
@@ -57,7 +58,6 @@ async fn a_unix_socket_has_the_permissions_that_were_asked_for() {
     let told = refusal(&["--listen", &place]).await;
     assert!(told.ends_with("a file that is no socket is there; choose another path"));
     assert_eq!(fs::read(&path).unwrap(), b"precious");
-    fs::remove_dir_all(dir).unwrap();
 }
 
 #[tokio::test]
@@ -136,9 +136,9 @@ async fn an_address_that_others_reach_is_allowed_on_request() {
 
 #[tokio::test]
 async fn a_request_under_way_is_answered_before_the_stop() {
-    let redis = Redis::start(&[]).await;
+    let redis = Redis::start(&[]);
     let mut sidecar = Running::before(&redis, &["--timeout-ms", "500"]).await;
-    redis.signal("STOP");
+    redis.lab.pause().unwrap();
     let mut idle = sidecar.client().await;
     idle.post(b"").await;
     let mut client = sidecar.client().await;
@@ -155,7 +155,7 @@ async fn a_request_under_way_is_answered_before_the_stop() {
 
 #[tokio::test]
 async fn connections_above_the_cap_wait_for_their_turn() {
-    let redis = Redis::start(&[]).await;
+    let redis = Redis::start(&[]);
     let sidecar = Running::before(&redis, &["--max-connections", "1"]).await;
     let mut first = sidecar.client().await;
     first.post(b"").await;
@@ -171,8 +171,8 @@ async fn connections_above_the_cap_wait_for_their_turn() {
 #[tokio::test]
 async fn the_binary_stops_when_it_is_told_to() {
     for name in ["TERM", "INT"] {
-        let redis = Redis::start(&[]).await;
-        let port = free_port();
+        let redis = Redis::start(&[]);
+        let port = port::free().unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_weir-sidecar"))
             .args(["--listen", &format!("127.0.0.1:{port}")])
             .args([
@@ -188,7 +188,10 @@ async fn the_binary_stops_when_it_is_told_to() {
                 .is_ok()
         })
         .await;
-        signal(child.id(), name);
+        let told = Command::new("kill")
+            .args([format!("-{name}"), child.id().to_string()])
+            .status();
+        assert!(told.unwrap().success());
         let ended = spawn_blocking(move || {
             child.wait().unwrap();
             child.wait_with_output().unwrap()

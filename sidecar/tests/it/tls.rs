@@ -11,8 +11,9 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
+use weir_lab::scratch::Scratch;
 
-use crate::support::{Redis, Running, add, add_by_source, eventually, scratch, sum};
+use crate::support::{Redis, Running, add, add_by_source, eventually, sum};
 
 type Ca = CertifiedIssuer<'static, KeyPair>;
 
@@ -62,12 +63,12 @@ async fn tls_before(redis: &Redis, ca: &Ca) -> u16 {
 
 #[tokio::test]
 async fn redis_is_reached_by_tls_and_only_with_certificates() {
-    let redis = Redis::start(&[]).await;
+    let redis = Redis::start(&[]);
     let (ca, other_ca) = (ca(), ca());
     let port = tls_before(&redis, &ca).await;
-    let dir = scratch();
+    let dir = Scratch::try_new("tls").unwrap();
     let file = |name: &str, text: String| {
-        let path = dir.join(name);
+        let path = dir.file(name);
         fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
     };
@@ -96,5 +97,4 @@ async fn redis_is_reached_by_tls_and_only_with_certificates() {
         })
         .await;
     }
-    fs::remove_dir_all(dir).unwrap();
 }

@@ -3,14 +3,17 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::support::{Redis, Running, add, add_by_source, eventually, free_port, scratch, sum};
+use weir_lab::port;
+use weir_lab::scratch::Scratch;
+
+use crate::support::{Redis, Running, add, add_by_source, eventually, sum};
 
 #[tokio::test]
 async fn a_hung_redis_is_answered_for_in_time_and_asked_no_command_twice() {
-    let redis = Redis::start(&[]).await;
+    let redis = Redis::start(&[]);
     let sidecar = Running::before(&redis, &["--timeout-ms", "50"]).await;
     sidecar.post(&add_by_source("weir:a", 1)).await;
-    redis.signal("STOP");
+    redis.lab.pause().unwrap();
 
     let started = Instant::now();
     let told = sidecar.post(&add("weir:a", 1).repeat(2)).await;
@@ -39,7 +42,7 @@ async fn a_hung_redis_is_answered_for_in_time_and_asked_no_command_twice() {
         sidecar.post(&add("weir:later", 1)).await;
     }
 
-    redis.signal("CONT");
+    redis.lab.resume().unwrap();
     sidecar.is_healthy().await;
     let sum = redis.ask_line("GET weir:a").await;
     let sum: u32 = sum.lines().nth(1).unwrap().parse().unwrap();
@@ -53,10 +56,10 @@ async fn a_hung_redis_is_answered_for_in_time_and_asked_no_command_twice() {
 
 #[tokio::test]
 async fn a_redis_that_restarts_is_found_again() {
-    let mut redis = Redis::start(&[]).await;
+    let mut redis = Redis::start(&[]);
     let sidecar = Running::before(&redis, &[]).await;
     sidecar.post(&add_by_source("weir:a", 1)).await;
-    redis.stop();
+    redis.lab.stop();
     eventually("Redis is gone", async || {
         sidecar
             .post(&add("weir:a", 1))
@@ -69,9 +72,12 @@ async fn a_redis_that_restarts_is_found_again() {
         sidecar.health().await == (503, told)
     })
     .await;
-    redis.start_again().await;
+    redis.lab.restart().unwrap();
     eventually("Redis is back", async || {
-        sidecar.post(&add("weir:a", 1)).await == "-NOSCRIPT No matching script.\r\n"
+        sidecar
+            .post(&add("weir:a", 1))
+            .await
+            .starts_with("-NOSCRIPT ")
     })
     .await;
     assert_eq!(sidecar.post(&add_by_source("weir:a", 1)).await, sum(1, 1));
@@ -80,7 +86,7 @@ async fn a_redis_that_restarts_is_found_again() {
 
 #[tokio::test]
 async fn a_redis_that_comes_later_is_waited_for() {
-    let port = free_port();
+    let port = port::free().unwrap();
     let url = format!("redis://127.0.0.1:{port}");
     let sidecar = Running::with(&["--redis", &url]).await;
     assert_eq!(sidecar.health().await.0, 503);
@@ -96,8 +102,9 @@ async fn a_redis_that_comes_later_is_waited_for() {
 
 #[tokio::test]
 async fn a_password_lets_in_from_a_file_or_the_url() {
-    let redis = Redis::start(&["--requirepass", "s@cret"]).await;
-    let file = scratch().join("password");
+    let redis = Redis::start(&["--requirepass", "s@cret"]);
+    let scratch = Scratch::try_new("password").unwrap();
+    let file = scratch.file("password");
     fs::write(&file, "s@cret\n").unwrap();
     let flags = ["--redis-password-file", file.to_str().unwrap()];
     let by_file = Running::before(&redis, &flags).await;
@@ -111,12 +118,11 @@ async fn a_password_lets_in_from_a_file_or_the_url() {
         sum(1, 1),
         "another database"
     );
-    fs::remove_dir_all(file.parent().unwrap()).unwrap();
 }
 
 #[tokio::test]
 async fn without_the_right_password_everyone_is_told_why() {
-    let redis = Redis::start(&["--requirepass", "s@cret"]).await;
+    let redis = Redis::start(&["--requirepass", "s@cret"]);
     let port = redis.port;
     for (url, reason) in [
         (format!("redis://:wrong@127.0.0.1:{port}"), "WRONGPASS "),

@@ -9,11 +9,11 @@ use crate::support::{Redis, Running, add, add_by_source, fail, request, resp, su
 
 #[tokio::test]
 async fn replies_and_errors_come_through_in_order_as_redis_writes_them() {
-    let redis = Redis::start(&[]).await;
+    let redis = Redis::start(&[]);
     redis.ask_line("LPUSH weir:list x").await;
     let sidecar = Running::before(&redis, &[]).await;
     let unknown = sidecar.post(&add("weir:a", 1)).await;
-    assert_eq!(unknown, "-NOSCRIPT No matching script.\r\n");
+    assert!(unknown.starts_with("-NOSCRIPT "), "{unknown}");
     assert_eq!(sidecar.post(&add_by_source("weir:a", 1)).await, sum(1, 1));
 
     let commands = [
@@ -46,7 +46,7 @@ async fn replies_and_errors_come_through_in_order_as_redis_writes_them() {
 
 #[tokio::test]
 async fn a_connection_serves_request_after_request() {
-    let redis = Redis::start(&[]).await;
+    let redis = Redis::start(&[]);
     let sidecar = Running::before(&redis, &[]).await;
     sidecar.post(&add_by_source("weir:a", 1)).await;
     let mut client = sidecar.client().await;
@@ -57,7 +57,7 @@ async fn a_connection_serves_request_after_request() {
 
 #[tokio::test]
 async fn everyone_gets_their_own_replies() {
-    let redis = Redis::start(&[]).await;
+    let redis = Redis::start(&[]);
     let sidecar = Running::before(&redis, &["--timeout-ms", "500"]).await;
     sidecar.post(&add_by_source("weir:any", 1)).await;
     let mut clients = JoinSet::new();
@@ -79,7 +79,7 @@ async fn everyone_gets_their_own_replies() {
 
 #[tokio::test]
 async fn a_refused_command_is_answered_in_its_place_and_not_run() {
-    let redis = Redis::start(&[]).await;
+    let redis = Redis::start(&[]);
     let sidecar = Running::before(&redis, &[]).await;
     let commands = [
         resp("SET weir:a 100"),
@@ -113,7 +113,7 @@ async fn a_request_of_refused_commands_only_needs_no_redis() {
 
 #[tokio::test]
 async fn a_body_that_is_no_pipeline_runs_nothing() {
-    let redis = Redis::start(&[]).await;
+    let redis = Redis::start(&[]);
     let sidecar = Running::before(&redis, &[]).await;
     let good = add_by_source("weir:a", 1);
     let table: &[(&[u8], &str)] = &[
@@ -148,7 +148,7 @@ async fn a_body_that_is_no_pipeline_runs_nothing() {
 
 #[tokio::test]
 async fn a_body_above_the_cap_is_refused() {
-    let redis = Redis::start(&[]).await;
+    let redis = Redis::start(&[]);
     let sidecar = Running::before(&redis, &[]).await;
 
     let mut announced = sidecar.client().await;
@@ -173,7 +173,7 @@ async fn a_body_above_the_cap_is_refused() {
 
 #[tokio::test]
 async fn any_split_of_a_request_gives_the_same() {
-    let redis = Redis::start(&[]).await;
+    let redis = Redis::start(&[]);
     let sidecar = Running::before(&redis, &[]).await;
     sidecar.post(&add_by_source("weir:any", 1)).await;
     let whole = request(&[add("weir:a", 0), add("weir:b", 0)].concat());
