@@ -3,7 +3,7 @@
 
 use redis::{Connection, ConnectionLike, RedisError, Value};
 use weir_core::limit::{Algorithm, Quota};
-use weir_core::question::Question;
+use weir_core::question::{Bulks, Check, Question, Terms};
 use weir_core::script::{self, Answer, By, Kind, Script};
 use weir_core::units::{Cost, Micros};
 
@@ -79,12 +79,16 @@ impl Weir {
     pub fn call_by(&mut self, by: By, operations: &[Operation]) -> Result<Answer, RedisError> {
         let mut question = Question::default();
         for Operation { kind, cost, limits } in operations {
-            let mut operation = question.operation(*kind, *cost, limits.len());
-            for (key, quota) in limits {
-                operation.limit(quota, |out| out.extend_from_slice(key.as_bytes()));
-            }
+            let checks = limits.iter().map(|(key, quota)| Check {
+                key: key.as_bytes().to_vec(),
+                terms: Terms::new(*quota),
+            });
+            question.ask(*kind, *cost, checks);
         }
-        let command = self.script.call(by, question.keys(), question.arguments());
+        let (mut keys, mut arguments) = (Bulks::default(), Bulks::default());
+        question.encode(&mut keys, &mut arguments);
+        let mut command = Vec::new();
+        self.script.write_call(&mut command, by, &keys, &arguments);
         let reply = self
             .connection
             .req_packed_command(&command)?

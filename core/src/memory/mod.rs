@@ -25,6 +25,7 @@ const MOST: u64 = (1 << 53) - 1;
 #[derive(Clone, Debug)]
 pub struct Counters<K> {
     states: HashMap<K, State>,
+    weight: usize,
 }
 
 /// What one key holds.
@@ -42,6 +43,7 @@ impl<K> Default for Counters<K> {
     fn default() -> Self {
         Counters {
             states: HashMap::new(),
+            weight: 0,
         }
     }
 }
@@ -72,7 +74,7 @@ impl<K: Clone + Eq + Hash> Counters<K> {
                     });
                 }
                 (Kind::Reset, _) => {
-                    self.states.remove(key);
+                    self.remove(key);
                 }
                 (Kind::Peek, _) => {}
             }
@@ -82,6 +84,33 @@ impl<K: Clone + Eq + Hash> Counters<K> {
             verdict,
             limits: limits.iter().map(read).collect(),
         }
+    }
+
+    /// How much is held: a state weighs one, and each entry of a log one more.
+    pub fn weight(&self) -> usize {
+        self.weight
+    }
+
+    /// Takes a key's state over from elsewhere, if it is there and not here.
+    pub fn adopt(&mut self, key: &K, elsewhere: &mut Counters<K>) {
+        if let Some(state) = elsewhere.remove(key)
+            && !self.states.contains_key(key)
+        {
+            self.insert(key.clone(), state);
+        }
+    }
+
+    fn insert(&mut self, key: K, state: State) {
+        self.weight += state.weight();
+        if let Some(before) = self.states.insert(key, state) {
+            self.weight -= before.weight();
+        }
+    }
+
+    fn remove(&mut self, key: &K) -> Option<State> {
+        let state = self.states.remove(key)?;
+        self.weight -= state.weight();
+        Some(state)
     }
 
     /// Whether the key is free for this algorithm.
@@ -114,13 +143,13 @@ impl<K: Clone + Eq + Hash> Counters<K> {
     }
 
     fn change(&mut self, key: &K, quota: &Quota, now: Micros, change: impl FnOnce(&mut State)) {
-        let mut state = match self.states.remove(key) {
+        let mut state = match self.remove(key) {
             None => State::unused(quota.algorithm()),
             Some(state) => state.moved(quota, now).unwrap_or(state),
         };
         change(&mut state);
         if !state.is_unused() {
-            self.states.insert(key.clone(), state);
+            self.insert(key.clone(), state);
         }
     }
 }
@@ -143,6 +172,13 @@ impl State {
             State::SlidingWindow(_) => Algorithm::SlidingWindow,
             State::TokenBucket(_) => Algorithm::TokenBucket,
             State::LeakyBucket(_) => Algorithm::LeakyBucket,
+        }
+    }
+
+    fn weight(&self) -> usize {
+        match self {
+            State::SlidingWindow(log) => 1 + log.entries(),
+            State::FixedWindow(_) | State::TokenBucket(_) | State::LeakyBucket(_) => 1,
         }
     }
 

@@ -25,6 +25,10 @@ impl SlidingWindow {
         self.log.is_empty()
     }
 
+    pub fn entries(&self) -> usize {
+        self.log.len()
+    }
+
     pub fn moved(&self, quota: &Quota, now: Micros) -> Option<SlidingWindow> {
         let newest = self.log.back()?;
         if newest.stamp.saturating_sub(now.0) <= micros(quota.window()) {
