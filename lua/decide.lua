@@ -48,8 +48,10 @@ local function settled(account, quota)
   return account.state
 end
 
+-- A state of which nothing is used is no state: it holds not even a time.
 local function commit(account)
-  account.stored, account.dirty = account.state, true
+  local state = account.state
+  account.stored, account.dirty = state.used > 0 and state or nil, true
 end
 
 -- === operations: each gives its verdict ===
@@ -186,10 +188,9 @@ end
 
 for i = 1, #opened do
   local account = opened[i]
-  local state = account.stored
   if account.dirty then
-    if state and state.used > 0 then
-      account.algorithm.save(account.key, state, account.existed)
+    if account.stored then
+      account.algorithm.save(account.key, account.stored, account.existed)
     elseif account.existed then
       redis.call('UNLINK', account.key)
     end

@@ -46,7 +46,8 @@ local function load(key)
     oldest = entry(call('ZRANGE', key, '0', '0', 'WITHSCORES'), 1),
     body = true,
     tail = { newest },
-    loaded = 1, -- how many of Redis's entries, its newest, the tail stands for
+    from = newest.stamp, -- the tail stands for all of Redis's entries from here on
+    loaded = 1, -- how many these are
     gone = {}, -- members of these that are no more
     cutoff = 0, -- entries up to here are forgotten, even if the window grows
   }
@@ -56,7 +57,7 @@ end
 -- never its base: what lies before it does not change.
 local function first_live(log, cutoff)
   local tail = log.tail
-  if log.body and tail[1].stamp > cutoff then
+  if log.body and log.from > cutoff then
     if log.oldest.stamp > cutoff then
       return log.oldest
     end
@@ -112,6 +113,7 @@ local function settle(stored, quota, now)
     oldest = stored.oldest,
     body = stored.body,
     tail = stored.tail,
+    from = stored.from,
     loaded = stored.loaded,
     gone = stored.gone,
     cutoff = cutoff,
@@ -148,10 +150,10 @@ end
 -- Brings the entries from `stamp` on into the tail. False if there are too many, or none at `stamp`.
 local function reach(state, stamp)
   local tail = state.tail
-  if not state.body or stamp >= tail[1].stamp then
+  if not state.body or stamp >= state.from then
     return true
   end
-  local from, to = format('%.0f', stamp), format('(%.0f', tail[1].stamp)
+  local from, to = format('%.0f', stamp), format('(%.0f', state.from)
   local most = format('%.0f', MOST_ENTRIES + 1)
   local reply = call('ZRANGEBYSCORE', state.key, from, to, 'WITHSCORES', 'LIMIT', '0', most)
   if #reply > 2 * MOST_ENTRIES or tonumber(reply[2]) ~= stamp then
@@ -165,7 +167,7 @@ local function reach(state, stamp)
   for i = 1, #tail do
     longer[#longer + 1] = tail[i]
   end
-  state.tail = longer
+  state.tail, state.from = longer, stamp
   return true
 end
 
@@ -195,10 +197,10 @@ local function give_back(state, _, cost, receipt)
     table.remove(tail, at)
   end
   if #tail == 0 and state.used > 0 then
-    local before = format('(%.0f', receipt)
+    local before = format('(%.0f', state.from)
     local reply = call('ZREVRANGEBYSCORE', state.key, before, '-inf', 'WITHSCORES', 'LIMIT', '0', '1')
     tail[1] = entry(reply, 1)
-    state.loaded = state.loaded + 1
+    state.from, state.loaded = tail[1].stamp, state.loaded + 1
   end
   return true
 end

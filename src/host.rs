@@ -74,6 +74,7 @@ mod abi {
         ) -> u32;
         pub fn proxy_set_effective_context(context: u32) -> u32;
         pub fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
+        pub fn proxy_get_current_time_nanoseconds(nanos: *mut u64) -> u32;
         pub fn proxy_get_shared_data(
             key: *const u8,
             key_size: usize,
@@ -137,6 +138,14 @@ fn owned(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Option<Vec<u8>> 
 /// Microseconds on a clock that never goes back, from an origin of this worker's.
 pub fn now(origin: Instant) -> Micros {
     Micros(u64::try_from(origin.elapsed().as_micros()).unwrap_or(u64::MAX))
+}
+
+/// The time of day, for limits that are kept in memory: their windows are aligned to it.
+pub fn wall_clock() -> Micros {
+    let mut nanos = 0;
+    // SAFETY: the out-pointer is valid.
+    unsafe { abi::proxy_get_current_time_nanoseconds(&mut nanos) };
+    Micros(nanos / 1000)
 }
 
 /// Zero ticks once more at most, and then no longer. Setting a period restarts the timer.
@@ -266,8 +275,8 @@ pub fn respond(answer: &Answer, protocol: Protocol) {
     let headers = answer.headers.iter();
     // Metadata of a gRPC status: its content type is Envoy's to set.
     let headers: Vec<(&str, &str)> = headers
-        .filter(|(name, _)| protocol == Protocol::Http || *name != "content-type")
-        .map(|(name, value)| (*name, value.as_str()))
+        .filter(|(name, _)| protocol == Protocol::Http || name != "content-type")
+        .map(|(name, value)| (name.as_ref(), value.as_str()))
         .collect();
     let headers = serialise(&headers);
     // SAFETY: all buffers live through the call.

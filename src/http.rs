@@ -6,11 +6,12 @@ use std::rc::{Rc, Weak};
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 use weir_core::answer::Headers;
-use weir_core::limiter::{self, Conclusion, Outcome, Pending, Step};
-use weir_core::policy::Policy;
+use weir_core::gathering::Outcome;
+use weir_core::limiter::{self, Conclusion, Pending, Step};
+use weir_core::question::Part;
 
 use crate::host::{self, ContextId, RequestFacts};
-use crate::root::Limiter;
+use crate::root::{Asked, Limiter};
 
 /// One request.
 pub struct HttpStream {
@@ -27,11 +28,13 @@ struct State {
     response_headers: Headers,
 }
 
-/// How a request is found again when its outcome comes; by then it may be gone.
+/// How a request is found again when the outcome of a part of its question comes; by then it may
+/// be gone.
 #[derive(Debug)]
 pub struct Ticket {
     id: ContextId,
     state: Weak<RefCell<State>>,
+    part: usize,
 }
 
 impl HttpStream {
@@ -42,20 +45,43 @@ impl HttpStream {
             state: Rc::default(),
         }
     }
+
+    /// Asks every part. Where the store is not worth asking, the request is concluded at once.
+    fn ask(&self, parts: &[Part], mut pending: Pending) -> Action {
+        let mut complete = false;
+        for (number, part) in parts.iter().enumerate() {
+            let ticket = Ticket {
+                id: self.id,
+                state: Rc::downgrade(&self.state),
+                part: number,
+            };
+            if self.limiter.ask(Some(ticket), part) == Asked::Failed {
+                complete = pending.receive(number, &Outcome::Failed);
+            }
+        }
+        if complete {
+            return match self.limiter.conclude(&pending) {
+                Conclusion::Pass(headers) => {
+                    self.state.borrow_mut().response_headers = headers;
+                    Action::Continue
+                }
+                Conclusion::Respond(answer, protocol) => {
+                    host::respond(&answer, protocol);
+                    Action::Pause
+                }
+            };
+        }
+        self.state.borrow_mut().pending = Some(pending);
+        Action::Pause
+    }
 }
 
 impl Context for HttpStream {}
 
 impl HttpContext for HttpStream {
     fn on_http_request_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
-        let config = &self.limiter.config;
         let headers = host::request_headers();
-        let admission = limiter::admit(
-            &config.sources,
-            &config.policy,
-            headers.iter(),
-            &RequestFacts,
-        );
+        let admission = limiter::admit(&self.limiter.config, headers.iter(), &RequestFacts);
         for name in &admission.remove {
             host::remove_request_header(name);
         }
@@ -65,39 +91,38 @@ impl HttpContext for HttpStream {
                 host::respond(&answer, protocol);
                 Action::Pause
             }
-            Step::Ask(question, pending) => {
-                self.state.borrow_mut().pending = Some(pending);
-                let ticket = Ticket {
-                    id: self.id,
-                    state: Rc::downgrade(&self.state),
-                };
-                self.limiter.ask(ticket, question);
-                Action::Pause
-            }
+            Step::Ask(parts, pending) => self.ask(&parts, pending),
         }
     }
 
     fn on_http_response_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
         for (name, value) in self.state.borrow_mut().response_headers.drain(..) {
-            host::set_response_header(name, &value);
+            host::set_response_header(&name, &value);
         }
         Action::Continue
     }
 }
 
 impl Ticket {
-    /// Lets the request go on, or answers it. Leaves the proxy's current context changed.
-    pub fn settle(&self, policy: &Policy, outcome: &Outcome) {
+    /// Takes the outcome of a part. With the last, the request goes on or is answered. Leaves the
+    /// proxy's current context changed.
+    pub fn settle(&self, limiter: &Limiter, outcome: &Outcome) {
         let Some(state) = self.state.upgrade() else {
             return;
         };
-        let Some(pending) = state.borrow_mut().pending.take() else {
+        let received = state.borrow_mut().pending.take();
+        let Some(mut pending) = received else {
             return;
         };
+        if !pending.receive(self.part, outcome) {
+            state.borrow_mut().pending = Some(pending);
+            return;
+        }
+        let conclusion = limiter.conclude(&pending);
         if host::set_context(self.id).is_err() {
             return;
         }
-        match pending.conclude(policy, outcome) {
+        match conclusion {
             Conclusion::Pass(headers) => {
                 state.borrow_mut().response_headers = headers;
                 host::resume_request();

@@ -9,10 +9,12 @@ use std::time::Instant;
 use log::{error, info, warn};
 use proxy_wasm::traits::{Context, HttpContext, RootContext, StreamContext};
 use proxy_wasm::types::ContextType;
-use weir_core::batch::{Batcher, CallId, Next, Outgoing, Settled};
-use weir_core::config::{Config, LimiterConfig};
+use weir_core::batch::{Batcher, CallId, Effects, Next};
+use weir_core::config::{Config, LimiterConfig, StoreConfig};
 use weir_core::identity;
-use weir_core::question::Question;
+use weir_core::limiter::{Conclusion, Pending};
+use weir_core::local::Local;
+use weir_core::question::Part;
 use weir_core::units::Millis;
 
 use crate::bridge::BridgeStream;
@@ -28,8 +30,8 @@ const IDLE_TICKS: u32 = 100;
 const SOONEST_TICK: Millis = Millis(1);
 const NO_TICK: Millis = Millis(0);
 
-/// Every batch is one command.
-const REPLIES: &str = "1";
+/// The golden ratio's share of 256: multiples of it spread evenly, however many there are.
+const JITTER_STEP: u32 = 159;
 
 pub struct Root {
     id: ContextId,
@@ -47,9 +49,19 @@ pub struct Limiter {
     pub config: LimiterConfig,
     root: ContextId,
     batcher: RefCell<Batcher<Ticket>>,
+    local: RefCell<Local>,
     queue: Option<QueueId>,
     ticking: Cell<Ticking>,
     origin: Instant,
+}
+
+/// What became of asking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// The outcome will come to the ticket.
+    Waits,
+    /// The outcome is a failure, now.
+    Failed,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -153,8 +165,17 @@ impl Limiter {
                 info!("weir: {}", rule.describe(&config.policy));
             }
         }
+        let StoreConfig {
+            topology,
+            timeout,
+            local_share,
+            ..
+        } = config.store;
+        // Neighbours differ most, whatever their number.
+        let jitter = ordinal.wrapping_mul(JITTER_STEP).to_le_bytes()[0];
         Limiter {
-            batcher: RefCell::new(Batcher::new(config.store.timeout)),
+            batcher: RefCell::new(Batcher::new(topology, timeout, jitter)),
+            local: RefCell::new(Local::new(local_share)),
             config,
             root,
             queue,
@@ -163,34 +184,50 @@ impl Limiter {
         }
     }
 
-    /// A request waits for the store.
-    pub fn ask(&self, ticket: Ticket, question: Question) {
-        let next = self
-            .batcher
-            .borrow_mut()
-            .ask(host::now(self.origin), ticket, question);
+    /// A request waits for the store to answer a part; without a ticket, nobody does.
+    pub fn ask(&self, ticket: Option<Ticket>, part: &Part) -> Asked {
+        let now = host::now(self.origin);
+        let next = self.batcher.borrow_mut().ask(now, ticket, part);
         if self.ticking.get() == Ticking::Off {
             self.start_ticking(TICK);
         }
-        if next == Next::AskTurn && !self.queue.is_some_and(|queue| host::enqueue(queue).is_ok()) {
-            self.start_ticking(SOONEST_TICK);
+        match next {
+            Next::Wait => Asked::Waits,
+            Next::AskTurn => {
+                if self.queue.is_none_or(|queue| host::enqueue(queue).is_err()) {
+                    self.start_ticking(SOONEST_TICK);
+                }
+                Asked::Waits
+            }
+            Next::Failed => Asked::Failed,
         }
     }
 
+    /// The last word on a request, once all of its parts have an outcome.
+    pub fn conclude(&self, pending: &Pending) -> Conclusion {
+        let mut local = self.local.borrow_mut();
+        let ending = pending.conclude(&self.config.policy, &mut local, host::wall_clock);
+        drop(local);
+        for part in &ending.refunds {
+            self.ask(None, part);
+        }
+        ending.conclusion
+    }
+
     fn turn(&self) {
-        let outgoing = self.batcher.borrow_mut().turn(host::now(self.origin));
-        self.carry_on(Settled::new(), outgoing);
+        let effects = self.batcher.borrow_mut().turn(host::now(self.origin));
+        self.perform(effects);
     }
 
     fn answered(&self, id: CallId, body: Option<&[u8]>) {
         let now = host::now(self.origin);
-        let (settled, outgoing) = self.batcher.borrow_mut().answered(now, id, body);
-        self.carry_on(settled, outgoing);
+        let effects = self.batcher.borrow_mut().answered(now, id, body);
+        self.perform(effects);
     }
 
     fn tick(&self) {
-        let (settled, outgoing) = self.batcher.borrow_mut().tick(host::now(self.origin));
-        self.carry_on(settled, outgoing);
+        let effects = self.batcher.borrow_mut().tick(host::now(self.origin));
+        self.perform(effects);
         let idle = match self.ticking.get() {
             Ticking::On { idle } if self.batcher.borrow().is_idle() => idle.saturating_add(1),
             _ => 0,
@@ -204,17 +241,27 @@ impl Limiter {
     }
 
     /// Sends first, so that the next batch travels while this one's requests go on.
-    fn carry_on(&self, mut settled: Settled<Ticket>, outgoing: Option<Outgoing<Ticket>>) {
-        if let Some(outgoing) = outgoing {
-            let store = &self.config.store;
+    fn perform(&self, effects: Effects<Ticket>) {
+        let Effects {
+            outgoing,
+            mut settled,
+        } = effects;
+        for outgoing in outgoing {
+            let StoreConfig {
+                cluster, timeout, ..
+            } = &self.config.store;
+            let replies = outgoing.commands.to_string();
+            let sent = host::post(cluster, &replies, &outgoing.body, *timeout);
             let mut batcher = self.batcher.borrow_mut();
-            match host::post(&store.cluster, REPLIES, &outgoing.body, store.timeout) {
+            match sent {
                 Ok(id) => batcher.sent(outgoing, id),
-                Err(host::NotDone) => settled.extend(batcher.not_sent(outgoing)),
+                Err(host::NotDone) => {
+                    settled.extend(batcher.not_sent(host::now(self.origin), outgoing));
+                }
             }
         }
         for (ticket, outcome) in &settled {
-            ticket.settle(&self.config.policy, outcome);
+            ticket.settle(self, outcome);
         }
         if !settled.is_empty() {
             // The root is always there; were it not, there would be nothing to call back.

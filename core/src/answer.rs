@@ -4,16 +4,18 @@
 //! those of draft-ietf-httpapi-ratelimit-headers-11; `body: "problem"` is that draft's problem type
 //! in RFC 9457's `application/problem+json`.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
 use crate::limit::{Algorithm, Quota};
 use crate::policy::{Answers, Body, Limit, Policy, Scope};
 use crate::script::{Reading, Retry};
 use crate::units::Millis;
-use crate::verdict::Standing;
+use crate::verdict::{Degraded, Standing};
 
 /// Header names are lower case, as Envoy and HTTP/2 have them.
-pub type Headers = Vec<(&'static str, String)>;
+pub type Headers = Vec<(Cow<'static, str>, String)>;
 
 /// An answer that the filter gives itself, in both languages a client may speak.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,9 +99,15 @@ struct Details<'a> {
 pub fn standing_headers(policy: &Policy, shown: Standing) -> Headers {
     let mut headers = Headers::with_capacity(5);
     if let Some(limit) = policy.limit(shown.limit) {
-        write_standing(&mut headers, policy.answers, limit, shown.reading);
+        write_standing(&mut headers, &policy.answers, limit, shown.reading);
     }
     headers
+}
+
+/// The mark of a request that was decided without the store, unless it is switched off.
+pub fn degraded_header(policy: &Policy, how: Degraded) -> Option<(Cow<'static, str>, String)> {
+    let name = policy.answers.degraded.clone()?;
+    Some((name.into(), how.name().to_string()))
 }
 
 /// 429: a limit is used up. `retry` is the longest wait over all limits that failed.
@@ -107,7 +115,7 @@ pub fn refused(policy: &Policy, shown: Standing, retry: Retry) -> Answer {
     let Some(limit) = policy.limit(shown.limit) else {
         return unavailable();
     };
-    let answers = policy.answers;
+    let answers = &policy.answers;
     let message = format!("Too many requests. Rule: {}", limit.rule);
     let retry_after = retry_seconds(retry);
     let details = details(limit, shown.reading);
@@ -137,8 +145,8 @@ pub fn refused(policy: &Policy, shown: Standing, retry: Retry) -> Answer {
     };
     let mut headers = own_headers(content_type);
     write_standing(&mut headers, answers, limit, shown.reading);
-    headers.push(("x-envoy-ratelimited", "true".to_string()));
-    headers.extend(retry_after.map(|seconds| ("retry-after", seconds.to_string())));
+    headers.push(("x-envoy-ratelimited".into(), "true".to_string()));
+    headers.extend(retry_after.map(|seconds| ("retry-after".into(), seconds.to_string())));
     Answer {
         status: 429,
         headers,
@@ -167,7 +175,7 @@ pub fn status_refused(quota: &Quota, reading: Reading) -> Answer {
     );
     answer
         .headers
-        .push(("x-envoy-ratelimited", "true".to_string()));
+        .push(("x-envoy-ratelimited".into(), "true".to_string()));
     answer
 }
 
@@ -257,7 +265,7 @@ fn plain(
         details: None,
     };
     let mut headers = own_headers(JSON);
-    headers.extend(retry_after.map(|seconds| ("retry-after", seconds.to_string())));
+    headers.extend(retry_after.map(|seconds| ("retry-after".into(), seconds.to_string())));
     Answer {
         status,
         headers,
@@ -271,34 +279,37 @@ fn plain(
 
 fn own_headers(content_type: &str) -> Headers {
     let mut headers = Headers::with_capacity(10);
-    headers.push(("content-type", content_type.to_string()));
-    headers.push(("cache-control", "no-store".to_string()));
+    headers.push(("content-type".into(), content_type.to_string()));
+    headers.push(("cache-control".into(), "no-store".to_string()));
     headers
 }
 
-fn write_standing(headers: &mut Headers, answers: Answers, limit: &Limit, reading: Reading) {
-    let quota = limit.quota;
+fn write_standing(headers: &mut Headers, answers: &Answers, limit: &Limit, reading: Reading) {
+    let quota = limit.terms.quota;
     let reset = reading.reset.ceil_seconds();
     let remaining = remaining(reading);
     if answers.x_ratelimit {
-        headers.push(("x-ratelimit-limit", quota.limit().to_string()));
-        headers.push(("x-ratelimit-remaining", remaining.to_string()));
-        headers.push(("x-ratelimit-reset", reset.to_string()));
+        headers.push(("x-ratelimit-limit".into(), quota.limit().to_string()));
+        headers.push(("x-ratelimit-remaining".into(), remaining.to_string()));
+        headers.push(("x-ratelimit-reset".into(), reset.to_string()));
     }
     if answers.ietf {
         // Names are [A-Za-z0-9_.-] and networks: nothing in them needs an escape in a string.
         let name = policy_name(limit);
         let window = quota.window_seconds();
         headers.push((
-            "ratelimit-policy",
+            "ratelimit-policy".into(),
             format!("\"{name}\";q={};w={window}", quota.limit()),
         ));
-        headers.push(("ratelimit", format!("\"{name}\";r={remaining};t={reset}")));
+        headers.push((
+            "ratelimit".into(),
+            format!("\"{name}\";r={remaining};t={reset}"),
+        ));
     }
 }
 
 fn details(limit: &Limit, reading: Reading) -> Details<'_> {
-    let quota = limit.quota;
+    let quota = limit.terms.quota;
     let Millis(window_ms) = quota.window();
     let rate = quota.limit() as f64 * 1000.0 / window_ms as f64;
     let algorithm = quota.algorithm();

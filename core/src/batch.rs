@@ -1,14 +1,19 @@
-//! Group commit: requests that wait at the same time share one call of the script. A state machine
-//! over events (a request asks, a turn comes, a call is answered, time passes) that says what to
-//! send and who has an outcome; it sends nothing and reads no clock.
+//! Group commit: requests that wait at the same time share one call. A state machine over events (a
+//! request asks, a turn comes, a call is answered, time passes) that says what to send and who has
+//! an outcome; it sends nothing and reads no clock.
 //!
-//! One call is in flight at a time: while it is, newcomers gather for the next, so that batches grow
-//! with the load and a quiet worker waits for nothing. Where the round trip is long, more calls may
-//! overlap, or waiting would cost more than it saves.
+//! A lane has one call in flight at a time: while it is, newcomers gather for the next, so that
+//! batches grow with the load and a quiet worker waits for nothing. Where the round trip is long,
+//! more calls may overlap, or waiting would cost more than it saves. A single primary is one lane;
+//! of a cluster, each range of slots is one, and a call carries one script command for each slot.
 
-use crate::limiter::Outcome;
-use crate::question::{Bulks, Question};
+use std::rc::Rc;
+
+use crate::breaker::{Breaker, Permit};
+use crate::gathering::Outcome;
+use crate::question::{Bulks, Part, Question};
 use crate::script::{self, By, Script};
+use crate::slot::{Lane, Slot, Topology};
 use crate::units::{Micros, Millis};
 use crate::wire::resp::{Reader, Token};
 
@@ -23,11 +28,7 @@ const MOST_CALLS: usize = 8;
 #[derive(Debug)]
 pub struct Batcher<T> {
     script: Script,
-    timeout: Millis,
-    waiting: Vec<Waiting<T>>,
-    calls: Vec<Call<T>>,
-    /// A moving average over the calls that were answered.
-    round_trip: Micros,
+    lanes: Vec<LaneState<T>>,
     turn: Turn,
 }
 
@@ -39,205 +40,347 @@ enum Turn {
 }
 
 #[derive(Debug)]
+struct LaneState<T> {
+    timeout: Millis,
+    waiting: Vec<Waiting<T>>,
+    calls: Vec<(CallId, Call<T>)>,
+    /// A moving average over the calls that were answered.
+    round_trip: Micros,
+    breaker: Breaker,
+    /// What to look at when the breaker wants to know whether the store is back.
+    sample: Option<(Slot, Rc<Question>)>,
+}
+
+#[derive(Debug)]
 struct Waiting<T> {
-    ticket: T,
-    question: Question,
+    ticket: Option<T>,
+    slot: Slot,
+    question: Rc<Question>,
     since: Micros,
 }
 
-/// A call of the script that has not been answered.
+/// A call that has not been answered: a command for each slot.
 #[derive(Debug)]
 struct Call<T> {
-    id: CallId,
     since: Micros,
+    commands: Vec<Command<T>>,
+}
+
+#[derive(Debug)]
+struct Command<T> {
+    slot: Slot,
     /// By its SHA first; by its source for a Redis that does not know it. Nothing else is tried
     /// twice: a take that timed out may have counted.
     by: By,
-    asked: Vec<Asked<T>>,
-    keys: Bulks,
-    arguments: Bulks,
-}
-
-#[derive(Debug)]
-struct Asked<T> {
-    /// Gone once the request has its outcome: its deadline may come before the reply.
-    ticket: Option<T>,
-    since: Micros,
-    shape: Vec<usize>,
+    asked: Vec<Waiting<T>>,
 }
 
 /// The proxy's name for a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallId(pub u32);
 
-/// What to do after an event.
-#[derive(Debug, PartialEq, Eq)]
+/// What becomes of a question that was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// Ask for a turn: [`Batcher::turn`] is to be called once this turn of the event loop is over.
     AskTurn,
     Wait,
+    /// The store is not worth asking: the outcome is a failure, now.
+    Failed,
 }
 
-/// The body of a call that is to be sent; [`Batcher::sent`] or [`Batcher::not_sent`] follows.
+/// A call that is to be sent; [`Batcher::sent`] or [`Batcher::not_sent`] follows.
 #[derive(Debug)]
 pub struct Outgoing<T> {
     pub body: Vec<u8>,
+    /// How many replies the call will have.
+    pub commands: usize,
+    lane: Lane,
     call: Call<T>,
 }
 
 /// Requests that have their outcome.
 pub type Settled<T> = Vec<(T, Outcome)>;
 
+/// What to do after an event.
+#[derive(Debug)]
+pub struct Effects<T> {
+    pub outgoing: Vec<Outgoing<T>>,
+    pub settled: Settled<T>,
+}
+
+/// What an operator would want to know of the way to the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    pub lanes: usize,
+    /// Lanes that are not asked now.
+    pub open: usize,
+    /// How often a breaker has opened.
+    pub opened: u64,
+}
+
 impl<T> Batcher<T> {
-    pub fn new(timeout: Millis) -> Batcher<T> {
+    /// `jitter` spreads what many workers do after an outage.
+    pub fn new(topology: Topology, timeout: Millis, jitter: u8) -> Batcher<T> {
         Batcher {
             script: Script::production(),
-            timeout,
-            waiting: Vec::new(),
-            calls: Vec::new(),
-            round_trip: Micros(0),
+            lanes: (0..topology.lanes())
+                .map(|_| LaneState::new(timeout, jitter))
+                .collect(),
             turn: Turn::NotAsked,
         }
     }
 
-    /// A request asks.
-    pub fn ask(&mut self, now: Micros, ticket: T, question: Question) -> Next {
-        self.waiting.push(Waiting {
+    /// A request asks. Without a ticket nobody waits for the outcome.
+    pub fn ask(&mut self, now: Micros, ticket: Option<T>, part: &Part) -> Next {
+        let Some(lane) = self.lanes.get_mut(part.lane.0) else {
+            return Next::Failed;
+        };
+        if lane.breaker.permit(now) != Permit::Calls {
+            lane.sample
+                .get_or_insert_with(|| (part.slot, Rc::new(part.question.peeking())));
+            return Next::Failed;
+        }
+        lane.waiting.push(Waiting {
             ticket,
-            question,
+            slot: part.slot,
+            question: part.question.clone(),
             since: now,
         });
-        self.next(now)
-    }
-
-    /// Whether anybody waits for an outcome.
-    pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.calls.is_empty()
-    }
-
-    /// A turn has come: what is to be sent, if anything.
-    pub fn turn(&mut self, now: Micros) -> Option<Outgoing<T>> {
-        self.turn = Turn::NotAsked;
-        if self.waiting.is_empty() || !self.may_send(now) {
-            return None;
-        }
-        let batch: Vec<Waiting<T>> = self
-            .waiting
-            .drain(..self.waiting.len().min(MOST_QUESTIONS))
-            .collect();
-        let mut call = Call {
-            id: CallId(0),
-            since: now,
-            by: By::Sha,
-            asked: Vec::with_capacity(batch.len()),
-            keys: Bulks::default(),
-            arguments: Bulks::default(),
-        };
-        for Waiting {
-            ticket,
-            question,
-            since,
-        } in batch
-        {
-            call.keys.append(question.keys());
-            call.arguments.append(question.arguments());
-            let shape = question.shape().to_vec();
-            call.asked.push(Asked {
-                ticket: Some(ticket),
-                since,
-                shape,
-            });
-        }
-        Some(self.outgoing(call))
-    }
-
-    /// An outgoing call was sent under this name.
-    pub fn sent(&mut self, outgoing: Outgoing<T>, id: CallId) {
-        self.calls.push(Call {
-            id,
-            ..outgoing.call
-        });
-    }
-
-    /// An outgoing call could not be sent.
-    pub fn not_sent(&mut self, outgoing: Outgoing<T>) -> Settled<T> {
-        outgoing.call.fail()
-    }
-
-    /// A call was answered: by the store's bytes, or by nothing if it failed. What else is to be
-    /// sent comes with those who are settled.
-    pub fn answered(
-        &mut self,
-        now: Micros,
-        id: CallId,
-        body: Option<&[u8]>,
-    ) -> (Settled<T>, Option<Outgoing<T>>) {
-        let Some(place) = self.calls.iter().position(|call| call.id == id) else {
-            return (Vec::new(), None);
-        };
-        let call = self.calls.swap_remove(place);
-        match body.map_or(Answered::Failed, |body| read(body, &call)) {
-            Answered::Unknown if call.by == By::Sha => {
-                let again = self.outgoing(Call {
-                    by: By::Source,
-                    ..call
-                });
-                (Vec::new(), Some(again))
-            }
-            Answered::Unknown | Answered::Failed => (call.fail(), self.turn(now)),
-            Answered::Told(outcomes) => {
-                self.learn_round_trip(Micros(now.0.saturating_sub(call.since.0)));
-                let settled = call
-                    .asked
-                    .into_iter()
-                    .zip(outcomes)
-                    .filter_map(|(asked, outcome)| Some((asked.ticket?, outcome)));
-                (settled.collect(), self.turn(now))
-            }
-        }
-    }
-
-    /// Time has passed: whoever waited too long is settled. A call whose answer never comes is
-    /// forgotten after twice the timeout, so that it holds up nobody else.
-    pub fn tick(&mut self, now: Micros) -> (Settled<T>, Option<Outgoing<T>>) {
-        let timeout = self.timeout.0.saturating_mul(1000);
-        let late = |since: Micros, after: u64| now.0.saturating_sub(since.0) >= after;
-        let mut settled = Settled::new();
-        let (expired, waiting) = std::mem::take(&mut self.waiting)
-            .into_iter()
-            .partition(|waiting| late(waiting.since, timeout));
-        self.waiting = waiting;
-        let expired: Vec<Waiting<T>> = expired;
-        settled.extend(
-            expired
-                .into_iter()
-                .map(|waiting| (waiting.ticket, Outcome::Failed)),
-        );
-        for asked in self.calls.iter_mut().flat_map(|call| &mut call.asked) {
-            if late(asked.since, timeout) {
-                settled.extend(asked.ticket.take().map(|ticket| (ticket, Outcome::Failed)));
-            }
-        }
-        self.calls
-            .retain(|call| !late(call.since, timeout.saturating_mul(2)));
-        (settled, self.turn(now))
-    }
-
-    fn next(&mut self, now: Micros) -> Next {
-        if self.turn == Turn::NotAsked && self.may_send(now) {
+        if self.turn == Turn::NotAsked && lane.may_send(now) {
             self.turn = Turn::Asked;
             return Next::AskTurn;
         }
         Next::Wait
     }
 
+    /// Whether nobody waits and nothing is to be looked after.
+    pub fn is_idle(&self) -> bool {
+        self.lanes.iter().all(LaneState::is_idle)
+    }
+
+    pub fn health(&self, now: Micros) -> Health {
+        self.lanes
+            .iter()
+            .fold(Health::default(), |sum, lane| Health {
+                lanes: sum.lanes + 1,
+                open: sum.open + usize::from(lane.breaker.permit(now) != Permit::Calls),
+                opened: sum.opened + lane.breaker.opened(),
+            })
+    }
+
+    /// A turn has come.
+    pub fn turn(&mut self, now: Micros) -> Effects<T> {
+        self.turn = Turn::NotAsked;
+        self.send(now, Settled::new())
+    }
+
+    /// An outgoing call was sent under this name.
+    pub fn sent(&mut self, outgoing: Outgoing<T>, id: CallId) {
+        if let Some(lane) = self.lanes.get_mut(outgoing.lane.0) {
+            lane.calls.push((id, outgoing.call));
+        }
+    }
+
+    /// An outgoing call could not be sent.
+    pub fn not_sent(&mut self, now: Micros, outgoing: Outgoing<T>) -> Settled<T> {
+        if let Some(lane) = self.lanes.get_mut(outgoing.lane.0) {
+            lane.breaker.failed(now);
+        }
+        outgoing.call.fail().collect()
+    }
+
+    /// A call was answered: by the store's bytes, or by nothing if it failed.
+    pub fn answered(&mut self, now: Micros, id: CallId, body: Option<&[u8]>) -> Effects<T> {
+        let mut settled = Settled::new();
+        let mut again = None;
+        let lanes = self.lanes.iter_mut().enumerate();
+        for (number, lane) in lanes {
+            let Some(place) = lane.calls.iter().position(|(own, _)| *own == id) else {
+                continue;
+            };
+            let (_, call) = lane.calls.swap_remove(place);
+            let unknown = lane.read(now, call, body.unwrap_or_default(), &mut settled);
+            if !unknown.commands.is_empty() {
+                again = Some((Lane(number), unknown));
+            }
+            break;
+        }
+        let again = again.map(|(lane, call)| self.outgoing(lane, call));
+        let mut effects = self.send(now, settled);
+        effects.outgoing.extend(again);
+        effects
+    }
+
+    /// Time has passed: whoever waited too long is settled. A call whose answer never comes is
+    /// forgotten after twice the timeout, so that it holds up nobody else.
+    pub fn tick(&mut self, now: Micros) -> Effects<T> {
+        let mut settled = Settled::new();
+        for lane in &mut self.lanes {
+            lane.expire(now, &mut settled);
+        }
+        self.send(now, settled)
+    }
+
+    /// Sends what can be sent in every lane.
+    fn send(&mut self, now: Micros, mut settled: Settled<T>) -> Effects<T> {
+        let mut calls = Vec::new();
+        for (number, lane) in self.lanes.iter_mut().enumerate() {
+            calls.extend(
+                lane.next_call(now, &mut settled)
+                    .map(|call| (Lane(number), call)),
+            );
+        }
+        let outgoing = calls
+            .into_iter()
+            .map(|(lane, call)| self.outgoing(lane, call))
+            .collect();
+        Effects { outgoing, settled }
+    }
+
+    fn outgoing(&self, lane: Lane, call: Call<T>) -> Outgoing<T> {
+        let mut body = Vec::new();
+        for command in &call.commands {
+            let (mut keys, mut arguments) = (Bulks::default(), Bulks::default());
+            for asked in &command.asked {
+                asked.question.encode(&mut keys, &mut arguments);
+            }
+            self.script
+                .write_call(&mut body, command.by, &keys, &arguments);
+        }
+        Outgoing {
+            body,
+            commands: call.commands.len(),
+            lane,
+            call,
+        }
+    }
+}
+
+impl<T> LaneState<T> {
+    fn new(timeout: Millis, jitter: u8) -> LaneState<T> {
+        LaneState {
+            timeout,
+            waiting: Vec::new(),
+            calls: Vec::new(),
+            round_trip: Micros(0),
+            breaker: Breaker::new(jitter),
+            sample: None,
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.calls.is_empty() && self.sample.is_none()
+    }
+
     fn may_send(&self, now: Micros) -> bool {
-        let Some(latest) = self.calls.iter().map(|call| call.since).max() else {
+        let Some(latest) = self.calls.iter().map(|(_, call)| call.since).max() else {
             return true;
         };
         self.round_trip >= LONG_ROUND_TRIP
             && self.calls.len() < MOST_CALLS
             && now.0.saturating_sub(latest.0) > self.round_trip.0 / 2
+    }
+
+    fn next_call(&mut self, now: Micros, settled: &mut Settled<T>) -> Option<Call<T>> {
+        match self.breaker.permit(now) {
+            Permit::Calls if self.waiting.is_empty() || !self.may_send(now) => None,
+            Permit::Calls => {
+                self.sample = None;
+                let most = self.waiting.len().min(MOST_QUESTIONS);
+                Some(Call::new(now, self.waiting.drain(..most)))
+            }
+            permit => {
+                let failed = self.waiting.drain(..).filter_map(|waiting| waiting.ticket);
+                settled.extend(failed.map(|ticket| (ticket, Outcome::Failed)));
+                let (slot, question) = self.sample.as_ref().filter(|_| permit == Permit::Look)?;
+                self.breaker.looked();
+                let look = Waiting {
+                    ticket: None,
+                    slot: *slot,
+                    question: question.clone(),
+                    since: now,
+                };
+                Some(Call::new(now, [look].into_iter()))
+            }
+        }
+    }
+
+    /// Settles what the replies tell; what is to be asked once more, with the script's source.
+    fn read(
+        &mut self,
+        now: Micros,
+        call: Call<T>,
+        body: &[u8],
+        settled: &mut Settled<T>,
+    ) -> Call<T> {
+        let mut reader = Reader::new(body);
+        let mut unknown = Call {
+            since: call.since,
+            commands: Vec::new(),
+        };
+        let mut whole = true;
+        for command in call.commands {
+            match command.read(&mut reader) {
+                Answered::Told(outcomes) => {
+                    let outcomes = command.asked.into_iter().zip(outcomes);
+                    settled
+                        .extend(outcomes.filter_map(|(asked, told)| Some((asked.ticket?, told))));
+                }
+                Answered::Unknown => {
+                    unknown.commands.push(Command {
+                        by: By::Source,
+                        ..command
+                    });
+                }
+                Answered::Failed => {
+                    whole = false;
+                    settled.extend(command.fail());
+                }
+            }
+        }
+        if whole {
+            self.learn_round_trip(Micros(now.0.saturating_sub(call.since.0)));
+            self.breaker.succeeded();
+        } else {
+            self.breaker.failed(now);
+        }
+        unknown
+    }
+
+    fn expire(&mut self, now: Micros, settled: &mut Settled<T>) {
+        let timeout = self.timeout.0.saturating_mul(1000);
+        let late = |since: Micros, after: u64| now.0.saturating_sub(since.0) >= after;
+        let mut fail = |waiting: &mut Waiting<T>| {
+            settled.extend(
+                waiting
+                    .ticket
+                    .take()
+                    .map(|ticket| (ticket, Outcome::Failed)),
+            );
+        };
+        self.waiting.retain_mut(|waiting| {
+            let late = late(waiting.since, timeout);
+            if late {
+                fail(waiting);
+            }
+            !late
+        });
+        let commands = self
+            .calls
+            .iter_mut()
+            .flat_map(|(_, call)| &mut call.commands);
+        for asked in commands.flat_map(|command| &mut command.asked) {
+            if late(asked.since, timeout) {
+                fail(asked);
+            }
+        }
+        let before = self.calls.len();
+        self.calls
+            .retain(|(_, call)| !late(call.since, timeout.saturating_mul(2)));
+        if self.calls.len() < before {
+            self.breaker.failed(now);
+        }
     }
 
     /// An eighth of the news: steady against one slow reply, quick enough for a failover.
@@ -247,57 +390,80 @@ impl<T> Batcher<T> {
             Micros(known) => Micros((known * 7 + sample.0) / 8),
         };
     }
-
-    fn outgoing(&self, call: Call<T>) -> Outgoing<T> {
-        let body = self.script.call(call.by, &call.keys, &call.arguments);
-        Outgoing { body, call }
-    }
 }
 
 impl<T> Call<T> {
-    fn fail(self) -> Settled<T> {
-        let tickets = self.asked.into_iter().filter_map(|asked| asked.ticket);
-        tickets.map(|ticket| (ticket, Outcome::Failed)).collect()
+    /// One command for each slot, in the order in which the slots were first asked about.
+    fn new(now: Micros, batch: impl Iterator<Item = Waiting<T>>) -> Call<T> {
+        let mut commands: Vec<Command<T>> = Vec::new();
+        for waiting in batch {
+            match commands
+                .iter_mut()
+                .find(|command| command.slot == waiting.slot)
+            {
+                Some(command) => command.asked.push(waiting),
+                None => commands.push(Command {
+                    slot: waiting.slot,
+                    by: By::Sha,
+                    asked: vec![waiting],
+                }),
+            }
+        }
+        Call {
+            since: now,
+            commands,
+        }
+    }
+
+    fn fail(self) -> impl Iterator<Item = (T, Outcome)> {
+        self.commands.into_iter().flat_map(Command::fail)
     }
 }
 
-/// What a call's reply amounts to.
+/// What a command's reply amounts to.
 enum Answered {
     /// An outcome for each question, in order.
     Told(Vec<Outcome>),
-    /// Redis does not know the script.
+    /// Redis does not know the script, and has not been sent it.
     Unknown,
     /// An error of the store, or bytes that are no reply of the script.
     Failed,
 }
 
-fn read<T>(body: &[u8], call: &Call<T>) -> Answered {
-    let mut reader = Reader::new(body);
-    let count = match reader.token() {
-        Ok(Some(Token::Array(Some(count)))) => count,
-        Ok(Some(Token::Error(error))) if error.starts_with(b"NOSCRIPT") => {
-            return Answered::Unknown;
-        }
-        _ => return Answered::Failed,
-    };
-    let integers = (0..count).map_while(|_| match reader.token() {
-        Ok(Some(Token::Integer(value))) => Some(value),
-        _ => None,
-    });
-    let shape = call
-        .asked
-        .iter()
-        .flat_map(|asked| asked.shape.iter().copied());
-    match script::decode(shape, integers) {
-        Ok(answer) => {
-            let mut told = answer.told.into_iter();
-            let outcomes = call.asked.iter().map(|asked| Outcome::Told {
-                now: answer.now,
-                told: told.by_ref().take(asked.shape.len()).collect(),
-            });
-            Answered::Told(outcomes.collect())
-        }
-        Err(_) => Answered::Failed,
+impl<T> Command<T> {
+    fn fail(self) -> impl Iterator<Item = (T, Outcome)> {
+        let tickets = self.asked.into_iter().filter_map(|asked| asked.ticket);
+        tickets.map(|ticket| (ticket, Outcome::Failed))
+    }
+
+    /// Reads this command's reply off the replies.
+    fn read(&self, reader: &mut Reader<'_>) -> Answered {
+        let count = match reader.token() {
+            Ok(Some(Token::Array(Some(count)))) => count,
+            Ok(Some(Token::Error(error))) if error.starts_with(b"NOSCRIPT") => {
+                return match self.by {
+                    By::Sha => Answered::Unknown,
+                    By::Source => Answered::Failed,
+                };
+            }
+            _ => return Answered::Failed,
+        };
+        let integers: Vec<i64> = (0..count)
+            .map_while(|_| match reader.token() {
+                Ok(Some(Token::Integer(value))) => Some(value),
+                _ => None,
+            })
+            .collect();
+        let shape = self.asked.iter().flat_map(|asked| asked.question.shape());
+        let Ok(answer) = script::decode(shape, integers) else {
+            return Answered::Failed;
+        };
+        let mut told = answer.told.into_iter();
+        let outcomes = self.asked.iter().map(|asked| Outcome::Told {
+            now: answer.now,
+            told: told.by_ref().take(asked.question.shape().count()).collect(),
+        });
+        Answered::Told(outcomes.collect())
     }
 }
 
@@ -305,35 +471,59 @@ fn read<T>(body: &[u8], call: &Call<T>) -> Answered {
 mod tests {
     use super::*;
     use crate::limit::{Algorithm, Quota};
+    use crate::question::{Check, Terms};
     use crate::script::Kind;
     use crate::units::Cost;
 
     const TIMEOUT: Millis = Millis(50);
 
-    fn question(key: &str) -> Question {
+    fn part(key: &str, topology: Topology) -> Part {
         let quota = Quota::try_new(Algorithm::FixedWindow, 5, 60, None).unwrap();
+        let check = Check {
+            key: key.as_bytes().to_vec(),
+            terms: Terms::new(quota),
+        };
         let mut question = Question::default();
-        let mut take = question.operation(Kind::Take, Cost::ONE, 1);
-        take.limit(&quota, |out| out.extend_from_slice(key.as_bytes()));
-        question
+        question.ask(Kind::Take, Cost::ONE, [check]);
+        Rc::new(question).split(topology).remove(0)
     }
 
     fn batcher() -> Batcher<u32> {
-        Batcher::new(TIMEOUT)
+        Batcher::new(Topology::Single, TIMEOUT, 0)
+    }
+
+    fn ask_one(batcher: &mut Batcher<u32>, now: Micros, ticket: u32) -> Next {
+        batcher.ask(
+            now,
+            Some(ticket),
+            &part(&format!("key{ticket}"), Topology::Single),
+        )
     }
 
     /// Requests `range` ask at `now`; the first one that finds the way free asks for the turn.
     fn ask(batcher: &mut Batcher<u32>, now: Micros, range: std::ops::Range<u32>) {
         for ticket in range {
-            batcher.ask(now, ticket, question(&format!("key{ticket}")));
+            assert_ne!(ask_one(batcher, now, ticket), Next::Failed);
         }
     }
 
     fn send(batcher: &mut Batcher<u32>, now: Micros, id: u32) -> String {
-        let outgoing = batcher.turn(now).expect("there is something to send");
+        let Effects { outgoing, settled } = batcher.turn(now);
+        assert!(settled.is_empty());
+        hand_over(batcher, outgoing, id)
+    }
+
+    /// Sends the one call that there is.
+    fn hand_over(batcher: &mut Batcher<u32>, mut outgoing: Vec<Outgoing<u32>>, id: u32) -> String {
+        assert_eq!(outgoing.len(), 1, "one call is to be sent");
+        let outgoing = outgoing.remove(0);
         let body = String::from_utf8(outgoing.body.clone()).unwrap();
         batcher.sent(outgoing, CallId(id));
         body
+    }
+
+    fn answered(batcher: &mut Batcher<u32>, now: u64, id: u32, body: &[u8]) -> Effects<u32> {
+        batcher.answered(Micros(now), CallId(id), Some(body))
     }
 
     /// The reply to `count` questions of one limit, each of which passed.
@@ -362,13 +552,13 @@ mod tests {
     #[test]
     fn requests_of_one_turn_share_a_call_and_each_has_its_own_outcome() {
         let mut batcher = batcher();
-        assert_eq!(batcher.ask(Micros(0), 0, question("key0")), Next::AskTurn);
-        assert_eq!(batcher.ask(Micros(0), 1, question("key1")), Next::Wait);
+        assert_eq!(ask_one(&mut batcher, Micros(0), 0), Next::AskTurn);
+        assert_eq!(ask_one(&mut batcher, Micros(0), 1), Next::Wait);
         let body = send(&mut batcher, Micros(1), 7);
         assert!(body.contains("EVALSHA") && body.contains("key0") && body.contains("key1"));
 
-        let (settled, next) = batcher.answered(Micros(2), CallId(7), Some(&reply(2)));
-        assert!(next.is_none() && batcher.is_idle());
+        let Effects { outgoing, settled } = answered(&mut batcher, 2, 7, &reply(2));
+        assert!(outgoing.is_empty() && batcher.is_idle());
         assert_eq!(tickets(&settled), [0, 1]);
         for (ticket, outcome) in settled {
             let Outcome::Told { now, told } = outcome else {
@@ -385,11 +575,11 @@ mod tests {
         let mut batcher = batcher();
         ask(&mut batcher, Micros(0), 0..1);
         send(&mut batcher, Micros(0), 1);
-        assert_eq!(batcher.ask(Micros(1), 1, question("key1")), Next::Wait);
-        assert!(batcher.turn(Micros(2)).is_none());
-        let (settled, next) = batcher.answered(Micros(3), CallId(1), Some(&reply(1)));
+        assert_eq!(ask_one(&mut batcher, Micros(1), 1), Next::Wait);
+        assert!(batcher.turn(Micros(2)).outgoing.is_empty());
+        let Effects { outgoing, settled } = answered(&mut batcher, 3, 1, &reply(1));
         assert_eq!(tickets(&settled), [0]);
-        assert!(next.is_some(), "the next call leaves at once");
+        assert_eq!(outgoing.len(), 1, "the next call leaves at once");
     }
 
     #[test]
@@ -397,11 +587,11 @@ mod tests {
         let mut batcher = batcher();
         ask(&mut batcher, Micros(0), 0..100);
         send(&mut batcher, Micros(0), 1);
-        let (settled, next) = batcher.answered(Micros(1), CallId(1), Some(&reply(MOST_QUESTIONS)));
+        let Effects { outgoing, settled } = answered(&mut batcher, 1, 1, &reply(MOST_QUESTIONS));
         assert_eq!(settled.len(), MOST_QUESTIONS);
-        batcher.sent(next.unwrap(), CallId(2));
-        let (settled, next) = batcher.answered(Micros(2), CallId(2), Some(&reply(36)));
-        assert_eq!((settled.len(), next.is_none()), (36, true));
+        hand_over(&mut batcher, outgoing, 2);
+        let Effects { outgoing, settled } = answered(&mut batcher, 2, 2, &reply(36));
+        assert_eq!((settled.len(), outgoing.len()), (36, 0));
     }
 
     #[test]
@@ -414,10 +604,10 @@ mod tests {
             let mut batcher = batcher();
             ask(&mut batcher, Micros(0), 0..1);
             send(&mut batcher, Micros(0), 1);
-            batcher.answered(Micros(round_trip), CallId(1), Some(&reply(1)));
+            answered(&mut batcher, round_trip, 1, &reply(1));
             ask(&mut batcher, Micros(round_trip), 1..2);
             send(&mut batcher, Micros(round_trip), 2);
-            let next = batcher.ask(Micros(round_trip + later), 2, question("key2"));
+            let next = ask_one(&mut batcher, Micros(round_trip + later), 2);
             assert_eq!(
                 next, expected,
                 "{later} µs into a round trip of {round_trip} µs"
@@ -430,14 +620,13 @@ mod tests {
         let mut batcher = batcher();
         ask(&mut batcher, Micros(0), 0..2);
         send(&mut batcher, Micros(0), 1);
-        let unknown: &[u8] = b"-NOSCRIPT No matching script.\r\n";
-        let (settled, again) = batcher.answered(Micros(1), CallId(1), Some(unknown));
+        let unknown = b"-NOSCRIPT No matching script.\r\n";
+        let Effects { outgoing, settled } = answered(&mut batcher, 1, 1, unknown);
         assert!(settled.is_empty());
-        let again = again.unwrap();
-        assert!(again.body.windows(4).any(|part| part == b"EVAL"));
-        batcher.sent(again, CallId(2));
-        let (settled, again) = batcher.answered(Micros(2), CallId(2), Some(unknown));
-        assert!(failed(&settled) && settled.len() == 2 && again.is_none());
+        let again = hand_over(&mut batcher, outgoing, 2);
+        assert!(again.contains("\r\nEVAL\r\n") && again.contains("key0"));
+        let Effects { outgoing, settled } = answered(&mut batcher, 2, 2, unknown);
+        assert!(failed(&settled) && settled.len() == 2 && outgoing.is_empty());
     }
 
     #[test]
@@ -452,7 +641,7 @@ mod tests {
             let mut batcher = batcher();
             ask(&mut batcher, Micros(0), 0..3);
             send(&mut batcher, Micros(0), 1);
-            let (settled, _) = batcher.answered(Micros(1), CallId(1), Some(body));
+            let settled = answered(&mut batcher, 1, 1, body).settled;
             assert!(
                 failed(&settled) && settled.len() == 3,
                 "{}",
@@ -467,14 +656,18 @@ mod tests {
         ask(&mut batcher, Micros(0), 0..1);
         send(&mut batcher, Micros(0), 1);
         ask(&mut batcher, Micros(10_000), 1..2);
-        assert!(batcher.tick(Micros(49_999)).0.is_empty());
-        let (settled, _) = batcher.tick(Micros(50_000));
+        assert!(batcher.tick(Micros(49_999)).settled.is_empty());
+        let settled = batcher.tick(Micros(50_000)).settled;
         assert!(failed(&settled) && tickets(&settled) == [0]);
-        let (settled, _) = batcher.tick(Micros(60_000));
+        let settled = batcher.tick(Micros(60_000)).settled;
         assert!(failed(&settled) && tickets(&settled) == [1]);
         // The late reply finds nobody, and settles nobody twice.
-        let (settled, _) = batcher.answered(Micros(70_000), CallId(1), Some(&reply(1)));
-        assert!(settled.is_empty() && batcher.is_idle());
+        assert!(
+            answered(&mut batcher, 70_000, 1, &reply(1))
+                .settled
+                .is_empty()
+        );
+        assert!(batcher.is_idle());
     }
 
     #[test]
@@ -483,18 +676,128 @@ mod tests {
         ask(&mut batcher, Micros(0), 0..1);
         send(&mut batcher, Micros(0), 1);
         ask(&mut batcher, Micros(99_000), 1..2);
-        let (_, next) = batcher.tick(Micros(100_000));
-        assert!(next.is_some(), "the way is free again");
-        let (settled, _) = batcher.answered(Micros(101_000), CallId(1), Some(&reply(1)));
-        assert!(settled.is_empty());
+        assert_eq!(
+            batcher.tick(Micros(100_000)).outgoing.len(),
+            1,
+            "the way is free again"
+        );
+        assert!(
+            answered(&mut batcher, 101_000, 1, &reply(1))
+                .settled
+                .is_empty()
+        );
     }
 
     #[test]
     fn a_call_that_cannot_be_sent_fails_at_once() {
         let mut batcher = batcher();
         ask(&mut batcher, Micros(0), 0..2);
-        let outgoing = batcher.turn(Micros(0)).unwrap();
-        let settled = batcher.not_sent(outgoing);
+        let outgoing = batcher.turn(Micros(0)).outgoing.remove(0);
+        let settled = batcher.not_sent(Micros(0), outgoing);
         assert!(failed(&settled) && settled.len() == 2 && batcher.is_idle());
+    }
+
+    /// A batcher whose calls have failed three times in a row by now.
+    fn broken() -> Batcher<u32> {
+        let mut batcher = batcher();
+        for id in 0..3 {
+            ask(&mut batcher, Micros(0), id..id + 1);
+            send(&mut batcher, Micros(0), id);
+            batcher.answered(Micros(0), CallId(id), None);
+        }
+        batcher
+    }
+
+    #[test]
+    fn a_store_that_keeps_failing_is_not_asked_and_nobody_waits_for_it() {
+        let mut batcher = broken();
+        assert_eq!(ask_one(&mut batcher, Micros(1), 9), Next::Failed);
+        assert_eq!(
+            batcher.health(Micros(1)),
+            Health {
+                lanes: 1,
+                open: 1,
+                opened: 1
+            }
+        );
+        assert!(!batcher.is_idle(), "it is still looked after");
+    }
+
+    #[test]
+    fn whoever_waits_when_the_breaker_opens_is_settled_at_once() {
+        let mut batcher = batcher();
+        for id in 0..3 {
+            ask(&mut batcher, Micros(0), id..id + 1);
+            send(&mut batcher, Micros(0), id);
+            ask(&mut batcher, Micros(0), 10 + id..11 + id);
+            let effects = batcher.answered(Micros(0), CallId(id), None);
+            if id < 2 {
+                hand_over(&mut batcher, effects.outgoing, 20 + id);
+                answered(&mut batcher, 0, 20 + id, b"-ERR\r\n");
+                break;
+            }
+        }
+        ask(&mut batcher, Micros(0), 30..31);
+        send(&mut batcher, Micros(0), 30);
+        ask(&mut batcher, Micros(0), 31..33);
+        let Effects { outgoing, settled } = batcher.answered(Micros(0), CallId(30), None);
+        assert!(failed(&settled) && outgoing.is_empty());
+        assert_eq!(tickets(&settled), [30, 31, 32]);
+    }
+
+    #[test]
+    fn a_look_is_a_peek_and_brings_the_store_back() {
+        let mut batcher = broken();
+        assert_eq!(ask_one(&mut batcher, Micros(1), 9), Next::Failed);
+        assert!(batcher.tick(Micros(50_000)).outgoing.is_empty());
+        let outgoing = batcher.tick(Micros(100_000)).outgoing;
+        let look = hand_over(&mut batcher, outgoing, 50);
+        assert!(look.contains("peek 1 1") && look.contains("key9"), "{look}");
+        assert!(
+            batcher.tick(Micros(100_001)).outgoing.is_empty(),
+            "one look at a time"
+        );
+        answered(&mut batcher, 101_000, 50, &reply(1));
+        ask(&mut batcher, Micros(101_001), 60..61);
+        send(&mut batcher, Micros(101_002), 61);
+        answered(&mut batcher, 101_003, 61, &reply(1));
+        assert_eq!(batcher.health(Micros(101_004)).open, 0);
+        assert!(batcher.is_idle());
+    }
+
+    #[test]
+    fn a_cluster_is_asked_a_command_for_each_slot_and_one_may_fail_alone() {
+        let mut batcher: Batcher<u32> = Batcher::new(Topology::Cluster, TIMEOUT, 0);
+        let place = |key: &str| Topology::Cluster.place(key.as_bytes());
+        let (slot, lane) = place("foo");
+        let neighbour = (0..)
+            .map(|i| format!("key{i}"))
+            .find(|key| place(key).1 == lane && place(key).0 > slot)
+            .unwrap();
+        assert_ne!(place("{bar}").1, lane);
+        for (ticket, key) in [(0, "foo"), (1, &neighbour), (2, "{foo}2"), (3, "{bar}")] {
+            batcher.ask(Micros(0), Some(ticket), &part(key, Topology::Cluster));
+        }
+        let mut outgoing = batcher.turn(Micros(0)).outgoing;
+        outgoing.sort_by_key(|outgoing| outgoing.commands);
+        let commands: Vec<usize> = outgoing.iter().map(|outgoing| outgoing.commands).collect();
+        assert_eq!(commands, [1, 2]);
+        for (id, outgoing) in (0..).zip(outgoing) {
+            batcher.sent(outgoing, CallId(id));
+        }
+        let mut replies = reply(2);
+        replies.extend(b"-CLUSTERDOWN The cluster is down\r\n");
+        let settled = answered(&mut batcher, 1, 1, &replies).settled;
+        assert_eq!(tickets(&settled), [0, 2, 1]);
+        assert!(matches!(settled[0].1, Outcome::Told { .. }));
+        assert_eq!(settled[2].1, Outcome::Failed);
+        let mut replies = b"-NOSCRIPT\r\n".to_vec();
+        let again = answered(&mut batcher, 1, 0, &replies).outgoing;
+        hand_over(&mut batcher, again, 7);
+        replies = reply(1);
+        assert_eq!(
+            tickets(&answered(&mut batcher, 2, 7, &replies).settled),
+            [3]
+        );
     }
 }

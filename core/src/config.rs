@@ -3,7 +3,9 @@
 
 use crate::identity::Sources;
 use crate::json::{At, ConfigError, Json};
+use crate::limit::Share;
 use crate::policy::Policy;
+use crate::slot::Topology;
 use crate::units::Millis;
 
 /// What one instance of the filter does.
@@ -23,18 +25,23 @@ pub struct LimiterConfig {
 }
 
 /// How the store is reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct StoreConfig {
     /// The Envoy cluster that checks are posted to: the bridge's or the sidecar's.
     pub cluster: String,
     /// The longest that a request waits for the store.
     pub timeout: Millis,
+    pub topology: Topology,
+    /// What one worker may let through of a limit on its own while the store is away.
+    pub local_share: Share,
 }
 
 const DEFAULT_CLUSTER: &str = "weir_store";
 const DEFAULT_TIMEOUT_MS: u64 = 50;
 /// Longer than a second, and a limiter is what makes the API slow.
 const LONGEST_TIMEOUT_MS: u64 = 1000;
+/// Far beyond any fleet: a share too small to let anybody through is a mistake.
+const MOST_HOLDERS: u64 = 100_000;
 
 #[derive(Clone, Copy)]
 enum Role {
@@ -79,17 +86,34 @@ impl StoreConfig {
             store.cluster = at.text()?.to_string();
         }
         if let Some(at) = fields.optional("timeout_ms") {
-            store.timeout = Millis(at.whole()?);
-            if !(1..=LONGEST_TIMEOUT_MS).contains(&store.timeout.0) {
-                return Err(at.error(format!(
-                    "is {}; every request waits up to this long when Redis is away, so 1 to \
-                     {LONGEST_TIMEOUT_MS}",
-                    store.timeout.0
-                )));
-            }
+            let most = LONGEST_TIMEOUT_MS;
+            let why = "every request waits up to this long when Redis is away";
+            store.timeout = Millis(bounded(&at, most, why)?);
         }
+        if let Some(at) = fields.optional("topology") {
+            store.topology =
+                at.choice(&[("single", Topology::Single), ("cluster", Topology::Cluster)])?;
+        }
+        let mut holders = |name, default| match fields.optional(name) {
+            None => Ok(default),
+            Some(at) => bounded(&at, MOST_HOLDERS, "together they hold each limit"),
+        };
+        let gateways = holders("gateways", 1)?;
+        let workers = holders("workers", 1)?;
+        store.local_share = match fields.optional("local_share") {
+            None => Share::one_of(gateways * workers),
+            Some(at) => Share::try_new(at.number()?)
+                .ok_or_else(|| at.error("is no share; expected a number above 0, at most 1"))?,
+        };
         fields.finish()?;
         Ok(store)
+    }
+}
+
+fn bounded(at: &At<'_>, most: u64, why: &str) -> Result<u64, ConfigError> {
+    match at.whole()? {
+        number if (1..=most).contains(&number) => Ok(number),
+        number => Err(at.error(format!("is {number}; {why}, so 1 to {most}"))),
     }
 }
 
@@ -98,6 +122,8 @@ impl Default for StoreConfig {
         StoreConfig {
             cluster: DEFAULT_CLUSTER.to_string(),
             timeout: Millis(DEFAULT_TIMEOUT_MS),
+            topology: Topology::Single,
+            local_share: Share::one_of(1),
         }
     }
 }

@@ -271,11 +271,11 @@ fn trust(at: &At<'_>) -> Result<Trust, ConfigError> {
 
 fn source(at: &At<'_>) -> Result<Source, ConfigError> {
     if let Ok(name) = at.text() {
-        return header_name(at, name);
+        return header_name(at, name).map(Source::Header);
     }
     let mut fields = at.fields()?;
     let found = if let Some(at) = fields.optional("header") {
-        header_name(&at, at.text()?)?
+        Source::Header(header_name(&at, at.text()?)?)
     } else {
         let path = fields.required("claim")?;
         let segments = path.list()?;
@@ -301,14 +301,15 @@ fn source(at: &At<'_>) -> Result<Source, ConfigError> {
     Ok(found)
 }
 
-fn header_name(at: &At<'_>, name: &str) -> Result<Source, ConfigError> {
+/// A header's name in lower case, as Envoy has it.
+pub fn header_name(at: &At<'_>, name: &str) -> Result<String, ConfigError> {
     let token = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     if name.is_empty() || !name.bytes().all(token) {
         return Err(at.error(format!(
             "{name:?} is no header; write a name such as \"X-User-ID\""
         )));
     }
-    Ok(Source::Header(name.to_ascii_lowercase()))
+    Ok(name.to_ascii_lowercase())
 }
 
 #[cfg(test)]

@@ -115,6 +115,14 @@ impl<'a> At<'a> {
         }
     }
 
+    pub fn number(&self) -> Result<f64, ConfigError> {
+        match self.value {
+            Json::Whole(number) => Ok(*number as f64),
+            Json::OtherNumber(number) => Ok(*number),
+            _ => Err(self.expected("a number")),
+        }
+    }
+
     pub fn list(&self) -> Result<Vec<At<'a>>, ConfigError> {
         match self.value {
             Json::List(items) => Ok(items

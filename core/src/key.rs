@@ -22,31 +22,33 @@ const LONGEST_ID: usize = 128;
 /// is empty.
 const STATUS_RULE: &str = "";
 
-/// Appends the key of a limit's counter for a subject at an address.
-pub fn write(out: &mut Vec<u8>, limit: &Limit, subject: &Subject, client: Option<IpAddr>) {
-    out.extend_from_slice(PREFIX);
+/// Room for a key of ordinary names without growing.
+const TYPICAL: usize = 80;
+
+/// The key of a limit's counter for a subject at an address.
+pub fn of(limit: &Limit, subject: &Subject, client: Option<IpAddr>) -> Vec<u8> {
+    let mut key = Vec::with_capacity(TYPICAL);
+    key.extend_from_slice(PREFIX);
     match limit.scope {
         Scope::Global => {
-            out.extend_from_slice(b"g:");
-            out.extend_from_slice(limit.rule.as_bytes());
+            key.extend_from_slice(b"g:");
+            key.extend_from_slice(limit.rule.as_bytes());
         }
-        Scope::User => write_subject(out, subject),
-        Scope::Ip => write_address(out, client),
+        Scope::User => write_subject(&mut key, subject),
+        Scope::Ip => write_address(&mut key, client),
     }
-    write_rest(
-        out,
-        &limit.rule,
-        limit.scope,
-        limit.quota.algorithm(),
-        limit.place,
-    );
+    let algorithm = limit.terms.quota.algorithm();
+    write_rest(&mut key, &limit.rule, limit.scope, algorithm, limit.place);
+    key
 }
 
-/// Appends the key of the status call's own limit.
-pub fn write_status(out: &mut Vec<u8>, subject: &Subject, algorithm: Algorithm) {
-    out.extend_from_slice(PREFIX);
-    write_subject(out, subject);
-    write_rest(out, STATUS_RULE, Scope::User, algorithm, 0);
+/// The key of the status call's own limit.
+pub fn of_status(subject: &Subject, algorithm: Algorithm) -> Vec<u8> {
+    let mut key = Vec::with_capacity(TYPICAL);
+    key.extend_from_slice(PREFIX);
+    write_subject(&mut key, subject);
+    write_rest(&mut key, STATUS_RULE, Scope::User, algorithm, 0);
+    key
 }
 
 fn write_rest(out: &mut Vec<u8>, rule: &str, scope: Scope, algorithm: Algorithm, place: usize) {
@@ -108,6 +110,7 @@ mod tests {
     use super::*;
     use crate::limit::Quota;
     use crate::policy::OnStoreFailure;
+    use crate::question::Terms;
 
     fn limit(scope: Scope, algorithm: Algorithm, place: usize) -> Limit {
         Limit {
@@ -115,15 +118,13 @@ mod tests {
             whom: String::new(),
             scope,
             place,
-            quota: Quota::try_new(algorithm, 10, 60, None).unwrap(),
+            terms: Terms::new(Quota::try_new(algorithm, 10, 60, None).unwrap()),
             on_store_failure: OnStoreFailure::Allow,
         }
     }
 
     fn key(limit: &Limit, subject: &Subject, client: Option<IpAddr>) -> String {
-        let mut out = Vec::new();
-        write(&mut out, limit, subject, client);
-        String::from_utf8(out).unwrap()
+        String::from_utf8(of(limit, subject, client)).unwrap()
     }
 
     #[test]
@@ -198,9 +199,10 @@ mod tests {
     #[test]
     fn the_status_call_shares_no_key_with_a_rule() {
         let subject = Subject::User(b"ann".to_vec());
-        let mut out = Vec::new();
-        write_status(&mut out, &subject, Algorithm::FixedWindow);
-        assert_eq!(out, b"weir:1:{u:ann}::user:fw:0");
+        assert_eq!(
+            of_status(&subject, Algorithm::FixedWindow),
+            b"weir:1:{u:ann}::user:fw:0"
+        );
     }
 
     fn subjects() -> impl Strategy<Value = Subject> {

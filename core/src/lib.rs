@@ -3,23 +3,30 @@
 //! The life of a request, module by module: [`identity`] says who is calling, [`path`] what the
 //! router will see, [`policy`] which limits apply, [`key`] where each is counted. [`limiter`] puts
 //! these together into a [`question`]; [`batch`] sends the questions of concurrent requests in one
-//! call and reads the reply by the contract of [`script`]; [`verdict`] weighs it, and [`answer`]
-//! words it. [`status`] is the same for the call that only looks. [`wire`] is the language spoken
+//! call and reads the reply by the contract of [`script`]; where a question spans several [`slot`]s
+//! of a cluster its answers meet again in a [`gathering`]. [`verdict`] weighs them, and [`answer`]
+//! words the result. When the store fails, the [`breaker`] spares it and [`local`] keeps the limits
+//! in [`memory`]. [`status`] is the same for the call that only looks. [`wire`] is the language spoken
 //! with the store, on both sides.
 
 pub mod address;
 pub mod answer;
 pub mod batch;
+pub mod breaker;
 pub mod config;
+pub mod gathering;
 pub mod identity;
 pub mod json;
 pub mod key;
 pub mod limit;
 pub mod limiter;
+pub mod local;
+pub mod memory;
 pub mod path;
 pub mod policy;
 pub mod question;
 pub mod script;
+pub mod slot;
 pub mod status;
 pub mod units;
 pub mod verdict;

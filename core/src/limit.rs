@@ -56,6 +56,21 @@ pub struct Quota {
     capacity: u64,
 }
 
+/// A part of a whole, above 0 and at most 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Share(f64);
+
+impl Share {
+    pub fn try_new(share: f64) -> Option<Share> {
+        (share > 0.0 && share <= 1.0).then_some(Share(share))
+    }
+
+    /// One of so many equal parts.
+    pub fn one_of(parts: u64) -> Share {
+        Share(1.0 / parts.max(1) as f64)
+    }
+}
+
 /// Why numbers do not make a quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QuotaError {
@@ -133,6 +148,17 @@ impl Quota {
     /// The most that can be held at once: a token bucket's burst, else the limit.
     pub fn capacity(&self) -> u64 {
         self.capacity
+    }
+
+    /// The part of this limit that one of several holders may use on its own: at least 1, since a
+    /// limit of 0 would refuse everybody.
+    pub fn shared(&self, share: Share) -> Quota {
+        let part = |whole: u64| ((whole as f64 * share.0) as u64).clamp(1, whole);
+        Quota {
+            limit: part(self.limit),
+            capacity: part(self.capacity),
+            ..*self
+        }
     }
 
     /// Whether this cost exceeds what the limit could ever hold.

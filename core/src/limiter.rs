@@ -2,18 +2,22 @@
 //! modules together; what it needs of the world it asks of [`Facts`], and only where it matters.
 
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use crate::address;
 use crate::answer::{self, Answer, Headers};
+use crate::config::LimiterConfig;
+use crate::gathering::{Gathering, Outcome};
 use crate::identity::{Belief, Caller, Credentials, Field, Repeated, Source, Sources};
 use crate::key;
+use crate::local::Local;
 use crate::path;
 use crate::policy::{LimitId, Policy, Target};
-use crate::question::Question;
-use crate::script::{Kind, Told};
+use crate::question::{Check, Part, Question};
+use crate::script::Kind;
 use crate::status::{self, Inquiry};
 use crate::units::{Cost, Micros};
-use crate::verdict::{self, Verdict};
+use crate::verdict::{self, Degraded, Verdict};
 
 /// What the proxy knows of a request besides its headers.
 pub trait Facts {
@@ -23,17 +27,6 @@ pub trait Facts {
     fn direct_peer(&self, filter_state: &str) -> Option<Vec<u8>>;
     /// A verified claim, by its property path.
     fn claim(&self, path: &[String]) -> Option<Vec<u8>>;
-}
-
-/// What the store had to say to a question.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    Told {
-        now: Micros,
-        told: Vec<Told>,
-    },
-    /// It could not be asked, or did not answer in time.
-    Failed,
 }
 
 /// The first word on a request.
@@ -48,8 +41,8 @@ pub struct Admission {
 pub enum Step {
     /// No rule is for this request.
     Pass,
-    /// The store decides; [`Pending::conclude`] says what its outcome means.
-    Ask(Question, Pending),
+    /// The store decides: each part is to be asked, and its outcome given to [`Pending::receive`].
+    Ask(Vec<Part>, Pending),
     Respond(Answer, Protocol),
 }
 
@@ -58,6 +51,7 @@ pub enum Step {
 pub struct Pending {
     protocol: Protocol,
     wants: Wants,
+    gathering: Gathering,
 }
 
 #[derive(Debug)]
@@ -66,7 +60,16 @@ enum Wants {
     Status(Inquiry),
 }
 
-/// The last word on a request.
+/// The last word on a request, and what follows from it.
+#[derive(Debug)]
+pub struct Ending {
+    pub conclusion: Conclusion,
+    /// To be asked without waiting: a request that does not pass consumes nothing.
+    pub refunds: Vec<Part>,
+    /// How it was decided where the store did not answer.
+    pub degraded: Option<Degraded>,
+}
+
 #[derive(Debug, PartialEq, Eq)]
 pub enum Conclusion {
     /// It goes on; its response will carry these headers.
@@ -95,12 +98,12 @@ struct Head<'a> {
 
 /// Decides on the head of a request.
 pub fn admit<'a>(
-    sources: &Sources,
-    policy: &Policy,
+    config: &LimiterConfig,
     headers: impl Iterator<Item = (&'a [u8], &'a [u8])>,
     facts: &impl Facts,
 ) -> Admission {
-    let mut head = read_head(sources, policy, headers);
+    let sources = &config.sources;
+    let mut head = read_head(sources, &config.policy, headers);
     let mut remove = Vec::new();
     if head.credentials.any() {
         let peer =
@@ -116,44 +119,38 @@ pub fn admit<'a>(
                 }
             }
             Belief::Ignored => {
-                remove = head
+                let sent = head
                     .credentials
                     .present()
-                    .filter_map(|f| sources.header(f))
-                    .map(str::to_string)
-                    .collect();
+                    .filter_map(|field| sources.header(field));
+                remove = sent.map(str::to_string).collect();
                 head.credentials = Credentials::default();
             }
         }
     }
     let caller = caller(sources, head.credentials, facts);
     let step = if head.is_status() {
-        status_step(policy, caller, &head)
+        status_step(config, caller, &head)
     } else {
-        passage_step(policy, &caller, &head)
+        passage_step(config, &caller, &head)
     };
     Admission { remove, step }
 }
 
-fn status_step(policy: &Policy, caller: Caller, head: &Head<'_>) -> Step {
+fn status_step(config: &LimiterConfig, caller: Caller, head: &Head<'_>) -> Step {
     let query = head
         .target
         .splitn(2, |byte| *byte == b'?')
         .nth(1)
         .unwrap_or_default();
-    match Inquiry::try_new(policy, caller, query, head.operator_secret) {
-        Ok((inquiry, question)) => Step::Ask(
-            question,
-            Pending {
-                protocol: head.protocol,
-                wants: Wants::Status(inquiry),
-            },
-        ),
+    match Inquiry::try_new(&config.policy, caller, query, head.operator_secret) {
+        Ok((inquiry, question)) => ask(config, question, head.protocol, Wants::Status(inquiry)),
         Err(answer) => Step::Respond(answer, head.protocol),
     }
 }
 
-fn passage_step(policy: &Policy, caller: &Caller, head: &Head<'_>) -> Step {
+fn passage_step(config: &LimiterConfig, caller: &Caller, head: &Head<'_>) -> Step {
+    let policy = &config.policy;
     let path = path::normalise(head.target);
     let target = Target {
         path: &path,
@@ -167,55 +164,101 @@ fn passage_step(policy: &Policy, caller: &Caller, head: &Head<'_>) -> Step {
     if limits.is_empty() {
         return Step::Pass;
     }
-    let mut question = Question::default();
-    let mut operation = question.operation(Kind::Take, Cost::ONE, limits.len());
-    for limit in limits.iter().filter_map(|id| policy.limit(*id)) {
-        operation.limit(&limit.quota, |out| {
-            key::write(out, limit, &caller.subject, caller.client)
+    let checks = limits
+        .iter()
+        .filter_map(|id| policy.limit(*id))
+        .map(|limit| Check {
+            key: key::of(limit, &caller.subject, caller.client),
+            terms: limit.terms.clone(),
         });
-    }
+    let mut question = Question::default();
+    question.ask(Kind::Take, Cost::ONE, checks);
+    ask(config, question, head.protocol, Wants::Passage(limits))
+}
+
+fn ask(config: &LimiterConfig, question: Question, protocol: Protocol, wants: Wants) -> Step {
+    let question = Rc::new(question);
+    let parts = question.split(config.store.topology);
+    let gathering = Gathering::new(question, parts.clone());
     Step::Ask(
-        question,
+        parts,
         Pending {
-            protocol: head.protocol,
-            wants: Wants::Passage(limits),
+            protocol,
+            wants,
+            gathering,
         },
     )
 }
 
 impl Pending {
-    /// What the store's outcome means for the request.
-    pub fn conclude(&self, policy: &Policy, outcome: &Outcome) -> Conclusion {
+    /// Takes the outcome of a part; whether all are in, and the request can be concluded.
+    pub fn receive(&mut self, part: usize, outcome: &Outcome) -> bool {
+        self.gathering.receive(part, outcome)
+    }
+
+    /// What the outcomes mean for the request. `now` is read where the worker's own memory decides.
+    pub fn conclude(
+        &self,
+        policy: &Policy,
+        local: &mut Local,
+        now: impl FnOnce() -> Micros,
+    ) -> Ending {
         match &self.wants {
-            Wants::Status(inquiry) => {
-                let answer = match outcome {
-                    Outcome::Told { now, told } => inquiry.answer(policy, *now, told),
-                    Outcome::Failed => answer::unavailable(),
-                };
-                Conclusion::Respond(answer, self.protocol)
-            }
+            Wants::Status(inquiry) => Ending {
+                conclusion: self.respond(inquiry.answer(policy, &self.gathering)),
+                refunds: Vec::new(),
+                degraded: None,
+            },
             Wants::Passage(limits) => {
-                let verdict = match outcome {
-                    Outcome::Told { told, .. } => match told.as_slice() {
-                        [told] => verdict::decide(policy, limits, told),
-                        _ => verdict::unasked(policy, limits),
-                    },
-                    Outcome::Failed => verdict::unasked(policy, limits),
+                let (refused, heard) = self.gathering.operations().next().unwrap_or((false, &[]));
+                let take_local = |places: &[usize]| {
+                    let checks = self.gathering.question().checks();
+                    let checks: Vec<&Check> = places
+                        .iter()
+                        .filter_map(|place| checks.get(*place))
+                        .collect();
+                    local.take(Cost::ONE, &checks, now())
                 };
-                self.word(policy, verdict)
+                let (verdict, degraded) =
+                    verdict::decide(policy, limits, refused, heard, take_local);
+                let refunds = match verdict {
+                    Verdict::Passed { .. } => Vec::new(),
+                    Verdict::Refused { .. } | Verdict::Unavailable => self.gathering.refunds(),
+                };
+                let conclusion = self.word(policy, verdict, degraded);
+                Ending {
+                    conclusion,
+                    refunds,
+                    degraded,
+                }
             }
         }
     }
 
-    fn word(&self, policy: &Policy, verdict: Verdict) -> Conclusion {
+    fn word(&self, policy: &Policy, verdict: Verdict, degraded: Option<Degraded>) -> Conclusion {
+        let mark = degraded.and_then(|how| answer::degraded_header(policy, how));
         match verdict {
-            Verdict::Passed { shown } => Conclusion::Pass(answer::standing_headers(policy, shown)),
-            Verdict::PassedUnasked => Conclusion::Pass(Headers::new()),
-            Verdict::Refused { shown, retry } => {
-                Conclusion::Respond(answer::refused(policy, shown, retry), self.protocol)
+            Verdict::Passed { shown } => {
+                let headers = shown.map(|shown| answer::standing_headers(policy, shown));
+                let mut headers = headers.unwrap_or_default();
+                headers.extend(mark);
+                Conclusion::Pass(headers)
             }
-            Verdict::Unavailable => Conclusion::Respond(answer::unavailable(), self.protocol),
+            Verdict::Refused { shown, retry } => {
+                let mut answer = answer::refused(policy, shown, retry);
+                answer.headers.extend(mark);
+                self.respond(answer)
+            }
+            Verdict::Unavailable => {
+                let mut answer = answer::unavailable();
+                answer.headers.extend(mark);
+                self.respond(answer)
+            }
         }
+    }
+
+    fn respond(&self, answer: Answer) -> Conclusion {
+        Conclusion::Respond(answer, self.protocol)
     }
 }
 
@@ -320,7 +363,7 @@ impl<'a> Credentials<'a> {
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::script::{Reading, Retry};
+    use crate::script::{Reading, Retry, Told};
     use crate::units::Millis;
 
     const POLICY: &str = r#"{
@@ -364,17 +407,16 @@ mod tests {
         let headers = headers
             .iter()
             .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-        admit(&config.sources, &config.policy, headers, &Peer(peer))
+        admit(&config, headers, &Peer(peer))
     }
 
     fn keys(step: &Step) -> Vec<String> {
-        let Step::Ask(question, _) = step else {
+        let Step::Ask(parts, _) = step else {
             panic!("{step:?}")
         };
-        let text = String::from_utf8_lossy(question.keys().bytes()).into_owned();
-        text.split("\r\n")
-            .filter(|line| line.starts_with("weir:"))
-            .map(String::from)
+        let checks = parts.iter().flat_map(|part| part.question.checks());
+        checks
+            .map(|check| String::from_utf8(check.key.clone()).unwrap())
             .collect()
     }
 
@@ -483,10 +525,13 @@ mod tests {
     }
 
     fn conclude(headers: &[(&str, &str)], outcome: &Outcome) -> Conclusion {
-        let Step::Ask(_, pending) = admit_from("127.0.0.1", headers).step else {
+        let Step::Ask(_, mut pending) = admit_from("127.0.0.1", headers).step else {
             panic!()
         };
-        pending.conclude(&config().policy, outcome)
+        assert!(pending.receive(0, outcome));
+        let mut local = Local::new(crate::limit::Share::one_of(1));
+        let ending = pending.conclude(&config().policy, &mut local, || Micros(1));
+        ending.conclusion
     }
 
     fn told(verdict: crate::script::Verdict, readings: &[(i64, Retry)]) -> Outcome {
@@ -523,7 +568,7 @@ mod tests {
         ];
         assert_eq!(
             headers,
-            expected.map(|(name, value)| (name, value.to_string()))
+            expected.map(|(name, value)| (name.into(), value.to_string()))
         );
     }
 
@@ -540,7 +585,11 @@ mod tests {
             panic!("{conclusion:?}")
         };
         assert_eq!(answer.status, 429);
-        assert!(answer.headers.contains(&("retry-after", "8".to_string())));
+        assert!(
+            answer
+                .headers
+                .contains(&("retry-after".into(), "8".to_string()))
+        );
         let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
         assert_eq!(body["retry_after"], 8);
         assert_eq!(body["details"]["scope"], "user");
@@ -571,10 +620,11 @@ mod tests {
     #[test]
     fn without_a_store_each_limit_has_its_say() {
         let free = [GET[0], GET[1], ("x-user-id", "ann")];
-        assert_eq!(
-            conclude(&free, &Outcome::Failed),
-            Conclusion::Pass(Headers::new())
-        );
+        let Conclusion::Pass(headers) = conclude(&free, &Outcome::Failed) else {
+            panic!()
+        };
+        assert!(headers.contains(&("x-ratelimit-remaining".into(), "1".to_string())));
+        assert!(headers.contains(&("x-weir-degraded".into(), "local".to_string())));
         let careful = [
             GET[0],
             GET[1],
@@ -585,6 +635,15 @@ mod tests {
             panic!()
         };
         assert_eq!(answer.status, 503);
-        assert!(answer.headers.contains(&("retry-after", "1".to_string())));
+        assert!(
+            answer
+                .headers
+                .contains(&("x-weir-degraded".into(), "deny".to_string()))
+        );
+        assert!(
+            answer
+                .headers
+                .contains(&("retry-after".into(), "1".to_string()))
+        );
     }
 }

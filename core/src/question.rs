@@ -1,19 +1,60 @@
-//! What one request asks of the store: script operations, encoded when the request arrives, so that
-//! a batch only concatenates them. `lua/README.md` has the contract.
+//! What one request asks of the store: script operations over limits. `lua/README.md` has the
+//! contract. Where the keys live in more than one slot, a question comes apart into one for each.
+
+use std::rc::Rc;
 
 use crate::limit::Quota;
 use crate::script::{self, Kind};
-use crate::units::Cost;
+use crate::slot::{Lane, Slot, Topology};
+use crate::units::{Cost, Micros};
 use crate::wire::resp;
 
-/// Some operations, in order, ready to be sent together with others.
+/// Some operations, in order, each over the checks that follow those of the one before.
 #[derive(Clone, Debug, Default)]
 pub struct Question {
-    /// How many limits each operation has: what its part of a reply is read by.
-    shape: Vec<usize>,
-    keys: Bulks,
-    /// Heads and quotas.
-    arguments: Bulks,
+    operations: Vec<Operation>,
+    checks: Vec<Check>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Operation {
+    pub kind: Kind,
+    pub cost: Cost,
+    /// How many checks are its.
+    pub checks: usize,
+}
+
+/// One limit with the key that it is counted in.
+#[derive(Clone, Debug)]
+pub struct Check {
+    pub key: Vec<u8>,
+    pub terms: Terms,
+}
+
+/// A quota together with the argument that tells it to the script, written once for all requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terms {
+    pub quota: Quota,
+    argument: Rc<str>,
+}
+
+/// The part of a question that one script call can answer.
+#[derive(Clone, Debug)]
+pub struct Part {
+    pub slot: Slot,
+    pub lane: Lane,
+    pub question: Rc<Question>,
+    places: Places,
+}
+
+/// Which of the whole's operations and checks a part's are, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Places {
+    All,
+    Some {
+        operations: Vec<usize>,
+        checks: Vec<usize>,
+    },
 }
 
 /// RESP bulk strings, one after the other.
@@ -23,46 +64,169 @@ pub struct Bulks {
     bytes: Vec<u8>,
 }
 
-/// One operation, waiting for its limits.
-#[derive(Debug)]
-pub struct Operation<'a> {
-    question: &'a mut Question,
-    key: Vec<u8>,
+impl Terms {
+    pub fn new(quota: Quota) -> Terms {
+        Terms {
+            quota,
+            argument: script::quota_argument(&quota).into(),
+        }
+    }
 }
 
 impl Question {
-    /// Adds an operation over `limits` limits, which the caller then gives one by one.
-    pub fn operation(&mut self, kind: Kind, cost: Cost, limits: usize) -> Operation<'_> {
-        self.shape.push(limits);
-        self.arguments
-            .push(script::head_argument(kind, cost, limits).as_bytes());
-        Operation {
-            question: self,
-            key: Vec::with_capacity(64),
+    /// Adds an operation over some checks.
+    pub fn ask(&mut self, kind: Kind, cost: Cost, checks: impl IntoIterator<Item = Check>) {
+        let before = self.checks.len();
+        self.checks.extend(checks);
+        self.operations.push(Operation {
+            kind,
+            cost,
+            checks: self.checks.len() - before,
+        });
+    }
+
+    pub fn checks(&self) -> &[Check] {
+        &self.checks
+    }
+
+    /// Each operation with its checks.
+    pub fn operations(&self) -> impl Iterator<Item = (Operation, &[Check])> {
+        let mut rest = self.checks.as_slice();
+        self.operations.iter().map(move |operation| {
+            let (own, others) = rest
+                .split_at_checked(operation.checks)
+                .unwrap_or((rest, &[]));
+            rest = others;
+            (*operation, own)
+        })
+    }
+
+    /// How many checks each operation has: what its part of a reply is read by.
+    pub fn shape(&self) -> impl Iterator<Item = usize> {
+        self.operations.iter().map(|operation| operation.checks)
+    }
+
+    /// Appends the script's keys and arguments.
+    pub fn encode(&self, keys: &mut Bulks, arguments: &mut Bulks) {
+        for (
+            Operation {
+                kind,
+                cost,
+                checks: count,
+            },
+            checks,
+        ) in self.operations()
+        {
+            arguments.push(script::head_argument(kind, cost, count).as_bytes());
+            for check in checks {
+                keys.push(&check.key);
+                arguments.push(check.terms.argument.as_bytes());
+            }
         }
     }
 
-    pub fn shape(&self) -> &[usize] {
-        &self.shape
+    /// The same, only looking: a question that tells whether the store answers.
+    pub fn peeking(&self) -> Question {
+        let mut peek = self.clone();
+        for operation in &mut peek.operations {
+            operation.kind = Kind::Peek;
+        }
+        peek
     }
 
-    pub fn keys(&self) -> &Bulks {
-        &self.keys
+    /// Undoes what these operations took at the time of the receipt.
+    pub fn giving_back(&self, receipt: Micros) -> Question {
+        let mut back = Question::default();
+        for (operation, checks) in self.operations() {
+            if operation.kind == Kind::Take {
+                let kind = Kind::GiveBack { receipt };
+                back.ask(kind, operation.cost, checks.iter().cloned());
+            }
+        }
+        back
     }
 
-    pub fn arguments(&self) -> &Bulks {
-        &self.arguments
+    /// The parts that can be asked on their own; a single primary answers the whole.
+    pub fn split(self: &Rc<Question>, topology: Topology) -> Vec<Part> {
+        let (slot, lane) = match self.checks.first() {
+            None => return Vec::new(),
+            Some(first) => topology.place(&first.key),
+        };
+        let here = |check: &Check| topology.place(&check.key) == (slot, lane);
+        if topology == Topology::Single || self.checks.iter().all(here) {
+            return vec![Part {
+                slot,
+                lane,
+                question: self.clone(),
+                places: Places::All,
+            }];
+        }
+        let places: Vec<(Slot, Lane)> = self
+            .checks
+            .iter()
+            .map(|check| topology.place(&check.key))
+            .collect();
+        let mut distinct = places.clone();
+        distinct.sort_unstable();
+        distinct.dedup();
+        distinct
+            .into_iter()
+            .map(|place| self.part(place, &places))
+            .collect()
+    }
+
+    /// The checks at one place, in the operations that have some there.
+    fn part(&self, place: (Slot, Lane), places: &[(Slot, Lane)]) -> Part {
+        let mut question = Question::default();
+        let (mut operations, mut checks) = (Vec::new(), Vec::new());
+        let mut all = self.checks.iter().zip(places).enumerate();
+        for (at, operation) in self.operations.iter().enumerate() {
+            let own = all
+                .by_ref()
+                .take(operation.checks)
+                .filter(|(_, (_, at))| **at == place);
+            let (numbers, own): (Vec<usize>, Vec<Check>) = own
+                .map(|(number, (check, _))| (number, check.clone()))
+                .unzip();
+            if !own.is_empty() {
+                question.ask(operation.kind, operation.cost, own);
+                operations.push(at);
+                checks.extend(numbers);
+            }
+        }
+        let (slot, lane) = place;
+        Part {
+            slot,
+            lane,
+            question: Rc::new(question),
+            places: Places::Some { operations, checks },
+        }
     }
 }
 
-impl Operation<'_> {
-    pub fn limit(&mut self, quota: &Quota, write_key: impl FnOnce(&mut Vec<u8>)) {
-        self.key.clear();
-        write_key(&mut self.key);
-        self.question.keys.push(&self.key);
-        self.question
-            .arguments
-            .push(script::quota_argument(quota).as_bytes());
+impl Part {
+    /// The place of its nth operation in the whole.
+    pub fn operation(&self, nth: usize) -> Option<usize> {
+        match &self.places {
+            Places::All => Some(nth),
+            Places::Some { operations, .. } => operations.get(nth).copied(),
+        }
+    }
+
+    /// The place of its nth check in the whole.
+    pub fn check(&self, nth: usize) -> Option<usize> {
+        match &self.places {
+            Places::All => Some(nth),
+            Places::Some { checks, .. } => checks.get(nth).copied(),
+        }
+    }
+
+    /// Another question about the same keys.
+    pub fn asking(&self, question: Question) -> Part {
+        Part {
+            question: Rc::new(question),
+            ..self.clone()
+        }
     }
 }
 
@@ -72,16 +236,82 @@ impl Bulks {
         resp::push_bulk(&mut self.bytes, bytes);
     }
 
-    pub fn append(&mut self, other: &Bulks) {
-        self.count += other.count;
-        self.bytes.extend_from_slice(&other.bytes);
-    }
-
     pub fn count(&self) -> usize {
         self.count
     }
 
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limit::Algorithm;
+
+    fn check(key: &str) -> Check {
+        let quota = Quota::try_new(Algorithm::FixedWindow, 5, 60, None).unwrap();
+        Check {
+            key: key.as_bytes().to_vec(),
+            terms: Terms::new(quota),
+        }
+    }
+
+    fn question() -> Rc<Question> {
+        let mut question = Question::default();
+        question.ask(Kind::Take, Cost::ONE, ["{a}1", "{b}1"].map(check));
+        question.ask(Kind::Peek, Cost::ONE, ["{b}2", "{c}1", "{b}3"].map(check));
+        Rc::new(question)
+    }
+
+    #[test]
+    fn a_single_primary_answers_the_whole() {
+        let parts = question().split(Topology::Single);
+        assert_eq!(parts.len(), 1);
+        assert_eq!(parts[0].places, Places::All);
+    }
+
+    #[test]
+    fn each_slot_of_a_cluster_is_asked_its_own_checks_in_order() {
+        let parts = question().split(Topology::Cluster);
+        let told: Vec<(String, Vec<usize>, Places)> = parts
+            .iter()
+            .map(|part| {
+                let tag = String::from_utf8_lossy(&part.question.checks[0].key[..3]).into_owned();
+                (tag, part.question.shape().collect(), part.places.clone())
+            })
+            .collect();
+        let places = |operations: &[usize], checks: &[usize]| Places::Some {
+            operations: operations.to_vec(),
+            checks: checks.to_vec(),
+        };
+        assert_eq!(
+            told,
+            [
+                ("{b}".to_string(), vec![1, 2], places(&[0, 1], &[1, 2, 4])),
+                ("{c}".to_string(), vec![1], places(&[1], &[3])),
+                ("{a}".to_string(), vec![1], places(&[0], &[0])),
+            ]
+        );
+    }
+
+    #[test]
+    fn keys_of_one_slot_stay_together() {
+        let mut question = Question::default();
+        question.ask(Kind::Take, Cost::ONE, ["{a}1", "{a}2"].map(check));
+        assert_eq!(Rc::new(question).split(Topology::Cluster).len(), 1);
+    }
+
+    #[test]
+    fn only_what_was_taken_is_given_back() {
+        let back = question().giving_back(Micros(7));
+        let kinds: Vec<Kind> = back
+            .operations
+            .iter()
+            .map(|operation| operation.kind)
+            .collect();
+        assert_eq!(kinds, [Kind::GiveBack { receipt: Micros(7) }]);
+        assert_eq!(back.checks.len(), 2);
     }
 }

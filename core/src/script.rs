@@ -65,23 +65,21 @@ impl Script {
         &self.sha
     }
 
-    /// The RESP command that runs these operations: keys, then heads and quotas.
-    pub fn call(&self, by: By, keys: &Bulks, arguments: &Bulks) -> Vec<u8> {
+    /// Appends the RESP command that runs these operations: keys, then heads and quotas.
+    pub fn write_call(&self, out: &mut Vec<u8>, by: By, keys: &Bulks, arguments: &Bulks) {
         let (command, script) = match by {
             By::Sha => ("EVALSHA", &self.sha),
             By::Source => ("EVAL", &self.source),
         };
         let (key_bytes, argument_bytes) = (keys.bytes(), arguments.bytes());
         // Beside keys and arguments: command, script and number of keys, each with its length.
-        let mut out =
-            Vec::with_capacity(key_bytes.len() + argument_bytes.len() + script.len() + 64);
-        Command::new(&mut out, 3 + keys.count() + arguments.count())
+        out.reserve(key_bytes.len() + argument_bytes.len() + script.len() + 64);
+        Command::new(out, 3 + keys.count() + arguments.count())
             .arg(command.as_bytes())
             .arg(script.as_bytes())
             .number(keys.count() as u64);
         out.extend_from_slice(key_bytes);
         out.extend_from_slice(argument_bytes);
-        out
     }
 }
 
@@ -266,7 +264,7 @@ fn out_of_range(field: &'static str, value: i64) -> AnswerError {
 mod tests {
     use super::*;
     use crate::limit::Algorithm;
-    use crate::question::Question;
+    use crate::question::{Check, Question, Terms};
 
     fn cost(n: u64) -> Cost {
         Cost(n.try_into().unwrap())
@@ -275,21 +273,23 @@ mod tests {
     #[test]
     fn a_call_is_one_resp_command() {
         let script = Script::new("return 1".into());
-        let quota = |algorithm, burst| Quota::try_new(algorithm, 5, 1, burst).unwrap();
+        let check = |key: &[u8], algorithm, burst| Check {
+            key: key.to_vec(),
+            terms: Terms::new(Quota::try_new(algorithm, 5, 1, burst).unwrap()),
+        };
+        let bucket = check(b"b", Algorithm::TokenBucket, Some(9));
+        let window = check(b"a\r\n\xff", Algorithm::FixedWindow, None);
         let mut question = Question::default();
-        let mut take = question.operation(Kind::Take, cost(3), 2);
-        take.limit(&quota(Algorithm::FixedWindow, None), |key| {
-            key.extend(b"a\r\n\xff")
-        });
-        take.limit(&quota(Algorithm::TokenBucket, Some(9)), |key| {
-            key.extend(b"b")
-        });
-        let mut back = question.operation(Kind::GiveBack { receipt: Micros(7) }, cost(1), 1);
-        back.limit(&quota(Algorithm::TokenBucket, Some(9)), |key| {
-            key.extend(b"b")
-        });
+        question.ask(Kind::Take, cost(3), [window, bucket.clone()]);
+        question.ask(Kind::GiveBack { receipt: Micros(7) }, cost(1), [bucket]);
 
-        let call = |by| script.call(by, question.keys(), question.arguments());
+        let call = |by| {
+            let (mut keys, mut arguments) = (Bulks::default(), Bulks::default());
+            question.encode(&mut keys, &mut arguments);
+            let mut out = Vec::new();
+            script.write_call(&mut out, by, &keys, &arguments);
+            out
+        };
         assert_eq!(
             call(By::Source).escape_ascii().to_string(),
             b"*11\r\n$4\r\nEVAL\r\n$8\r\nreturn 1\r\n$1\r\n3\r\n\

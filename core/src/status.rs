@@ -7,12 +7,13 @@ use percent_encoding::percent_decode;
 use serde::Serialize;
 
 use crate::answer::{self, Answer};
+use crate::gathering::{Gathering, Heard};
 use crate::identity::{Caller, Subject};
 use crate::key;
 use crate::policy::{Limit, LimitId, Policy, Scope, Status};
-use crate::question::Question;
-use crate::script::{Kind, Reading, Retry, Told};
-use crate::units::{Cost, Micros};
+use crate::question::{Check, Question};
+use crate::script::{Kind, Reading, Retry};
+use crate::units::Cost;
 
 /// Where the filter answers status calls.
 pub const PATH: &[u8] = b"/api/v1/rate-limits/status";
@@ -112,43 +113,50 @@ impl Inquiry {
     }
 
     fn ask(policy: &Policy, asker: &Subject, about: Caller) -> (Inquiry, Question) {
-        let mut question = Question::default();
-        let mut operation = question.operation(Kind::Take, Status::COST, 1);
-        let quota = &policy.status.quota;
-        operation.limit(quota, |out| {
-            key::write_status(out, asker, quota.algorithm())
-        });
-
+        let terms = &policy.status.terms;
+        let own = Check {
+            key: key::of_status(asker, terms.quota.algorithm()),
+            terms: terms.clone(),
+        };
         let limits: Vec<LimitId> = policy
             .rules()
             .iter()
             .flat_map(|rule| rule.limits_for(&about.tier, about.address))
             .collect();
-        let mut operation = question.operation(Kind::Peek, Cost::ONE, limits.len());
-        for limit in limits.iter().filter_map(|id| policy.limit(*id)) {
-            operation.limit(&limit.quota, |out| {
-                key::write(out, limit, &about.subject, about.client);
+        let checks = limits
+            .iter()
+            .filter_map(|id| policy.limit(*id))
+            .map(|limit| Check {
+                key: key::of(limit, &about.subject, about.client),
+                terms: limit.terms.clone(),
             });
-        }
+        let mut question = Question::default();
+        question.ask(Kind::Take, Status::COST, [own]);
+        question.ask(Kind::Peek, Cost::ONE, checks);
         (Inquiry { about, limits }, question)
     }
 
     /// The answer, once the store has told of both operations.
-    pub fn answer(&self, policy: &Policy, now: Micros, told: &[Told]) -> Answer {
-        let [own, peeked] = told else {
+    pub fn answer(&self, policy: &Policy, gathering: &Gathering) -> Answer {
+        let mut operations = gathering.operations();
+        let (Some((refused, [Heard::Told(own)])), Some((_, peeked))) =
+            (operations.next(), operations.next())
+        else {
             return answer::unavailable();
         };
-        if let (crate::script::Verdict::Refused, [reading]) = (own.verdict, own.limits.as_slice()) {
-            return answer::status_refused(&policy.status.quota, *reading);
+        if refused {
+            return answer::status_refused(&policy.status.terms.quota, *own);
         }
         let mut rules: BTreeMap<&str, Vec<(&Limit, Reading)>> = BTreeMap::new();
-        for (id, reading) in self.limits.iter().zip(&peeked.limits) {
-            if let Some(limit) = policy.limit(*id) {
-                rules
-                    .entry(&limit.rule)
-                    .or_default()
-                    .push((limit, *reading));
-            }
+        for (id, heard) in self.limits.iter().zip(peeked) {
+            let (Some(limit), Heard::Told(reading)) = (policy.limit(*id), heard) else {
+                // A part of the usage would pass for the whole.
+                return answer::unavailable();
+            };
+            rules
+                .entry(&limit.rule)
+                .or_default()
+                .push((limit, *reading));
         }
         let rate_limits = rules
             .into_iter()
@@ -157,7 +165,7 @@ impl Inquiry {
             user_id: id_text(&self.about.subject),
             user_tier: &self.about.tier,
             rate_limits: rate_limits.collect(),
-            timestamp: now.0 / 1_000_000,
+            timestamp: gathering.now().0 / 1_000_000,
         })
     }
 }
@@ -182,7 +190,7 @@ fn usage<'a>(limits: &[(&'a Limit, Reading)]) -> Option<Usage<'a>> {
 }
 
 fn line(limit: &Limit, reading: Reading) -> Line {
-    let quota = limit.quota;
+    let quota = limit.terms.quota;
     let used = i128::from(quota.capacity()) - i128::from(reading.remaining);
     Line {
         limit: quota.limit(),

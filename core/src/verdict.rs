@@ -1,20 +1,28 @@
-//! From what the store told of each limit to one verdict on the request. It knows limits by id and
-//! their readings; how a verdict is worded is `answer`'s business.
+//! From what was heard of each limit to one verdict on the request. It knows limits by id and their
+//! readings; how a verdict is worded is `answer`'s business.
 
+use crate::gathering::Heard;
 use crate::policy::{LimitId, OnStoreFailure, Policy};
-use crate::script::{Reading, Retry, Told};
+use crate::script::{self, Reading, Retry, Told};
 
 /// What becomes of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Every limit passed; the one with the fewest requests left is shown.
-    Passed { shown: Standing },
-    /// `shown` is the first limit that failed, in reporting order.
+    /// Every limit passed. The one with the fewest requests left is shown; none where no limit
+    /// could be read.
+    Passed { shown: Option<Standing> },
+    /// `shown` is the first limit that failed, in reporting order; `retry` the longest wait.
     Refused { shown: Standing, retry: Retry },
-    /// The store could not be asked, and every limit lets such requests through.
-    PassedUnasked,
     /// The store could not be asked, and a limit refuses such requests.
     Unavailable,
+}
+
+/// How a limit that the store could not be asked about was decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Degraded {
+    Allow,
+    Local,
+    Deny,
 }
 
 /// Where a caller stands with one limit.
@@ -24,44 +32,91 @@ pub struct Standing {
     pub reading: Reading,
 }
 
-/// The verdict on a request that met `limits`, in reporting order, once the store has told.
-pub fn decide(policy: &Policy, limits: &[LimitId], told: &Told) -> Verdict {
-    let standings = limits.iter().zip(&told.limits);
-    let standings = standings.map(|(&limit, &reading)| Standing { limit, reading });
-    match told.verdict {
-        crate::script::Verdict::Passed => {
-            // `min_by_key` keeps the first of equals: ties go to reporting order.
-            match standings.min_by_key(|standing| standing.reading.remaining) {
-                Some(shown) => Verdict::Passed { shown },
-                None => Verdict::PassedUnasked,
-            }
-        }
-        crate::script::Verdict::Refused => {
-            let mut failing = standings.filter(|standing| standing.reading.retry != Retry::Now);
-            match failing.next() {
-                Some(shown) => {
-                    let retry = failing.fold(shown.reading.retry, |most, next| {
-                        most.max(next.reading.retry)
-                    });
-                    Verdict::Refused { shown, retry }
+/// The verdict on a request that met `limits`, in reporting order. `refused` says that the store
+/// refused some of them; `take_local` takes from those at the given places, all or none.
+pub fn decide(
+    policy: &Policy,
+    limits: &[LimitId],
+    refused: bool,
+    heard: &[Heard],
+    take_local: impl FnOnce(&[usize]) -> Told,
+) -> (Verdict, Option<Degraded>) {
+    let mut standings: Vec<Option<Standing>> = Vec::with_capacity(limits.len());
+    let mut local: Vec<usize> = Vec::new();
+    let mut degraded = None;
+    for (place, (&limit, heard)) in limits.iter().zip(heard).enumerate() {
+        match heard {
+            Heard::Told(reading) => standings.push(Some(Standing {
+                limit,
+                reading: *reading,
+            })),
+            Heard::Nothing => {
+                standings.push(None);
+                let how = on_failure(policy, limit);
+                degraded = degraded.max(Some(how));
+                if how == Degraded::Local {
+                    local.push(place);
                 }
-                None => unasked(policy, limits),
             }
         }
-        crate::script::Verdict::Unreadable => unasked(policy, limits),
+    }
+    if refused {
+        return (refusal(&standings), degraded);
+    }
+    if degraded == Some(Degraded::Deny) {
+        return (Verdict::Unavailable, degraded);
+    }
+    if !local.is_empty() {
+        let told = take_local(&local);
+        for (place, reading) in local.iter().zip(told.limits) {
+            if let (Some(standing), Some(&limit)) = (standings.get_mut(*place), limits.get(*place))
+            {
+                *standing = Some(Standing { limit, reading });
+            }
+        }
+        if told.verdict == script::Verdict::Refused {
+            return (refusal(&standings), degraded);
+        }
+    }
+    // `min_by_key` keeps the first of equals: ties go to reporting order.
+    let shown = standings
+        .into_iter()
+        .flatten()
+        .min_by_key(|standing| standing.reading.remaining);
+    (Verdict::Passed { shown }, degraded)
+}
+
+fn refusal(standings: &[Option<Standing>]) -> Verdict {
+    let mut failing = standings
+        .iter()
+        .flatten()
+        .filter(|standing| standing.reading.retry != Retry::Now);
+    match failing.next() {
+        Some(shown) => Verdict::Refused {
+            shown: *shown,
+            retry: failing.fold(shown.reading.retry, |most, next| {
+                most.max(next.reading.retry)
+            }),
+        },
+        // A refusal that names no limit is no answer of the script's.
+        None => Verdict::Unavailable,
     }
 }
 
-/// The verdict on a request whose limits could not be asked about.
-pub fn unasked(policy: &Policy, limits: &[LimitId]) -> Verdict {
-    let denies = |id: &LimitId| {
-        policy
-            .limit(*id)
-            .is_some_and(|limit| limit.on_store_failure == OnStoreFailure::Deny)
-    };
-    if limits.iter().any(denies) {
-        Verdict::Unavailable
-    } else {
-        Verdict::PassedUnasked
+fn on_failure(policy: &Policy, limit: LimitId) -> Degraded {
+    match policy.limit(limit).map(|limit| limit.on_store_failure) {
+        Some(OnStoreFailure::Allow) | None => Degraded::Allow,
+        Some(OnStoreFailure::Local) => Degraded::Local,
+        Some(OnStoreFailure::Deny) => Degraded::Deny,
+    }
+}
+
+impl Degraded {
+    pub fn name(self) -> &'static str {
+        match self {
+            Degraded::Allow => "allow",
+            Degraded::Local => "local",
+            Degraded::Deny => "deny",
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! Every defect of a policy is a file in `tests/config`, and beside it the message that names it.
 //! `WEIR_BLESS=1` writes the messages anew; read what it changed.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

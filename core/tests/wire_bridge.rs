@@ -166,6 +166,10 @@ fn what_the_limiter_never_sends_closes_the_connection() {
         ("a line folded", with("host: weir", "host: weir\r\n folded")),
         ("a line without a colon", with("host: weir", "host")),
         (
+            "a head in a head",
+            with("x-envoy-internal: true\r\n", "x-envoy-internal: true\n\n"),
+        ),
+        (
             "lines ended by LF",
             with("host: weir\r\n", "host: weir\n\n"),
         ),

@@ -143,10 +143,14 @@ impl Package {
             program,
             own,
         } = self;
-        let cause = if stderr.contains("No matching distribution") && !stderr.contains("Retrying") {
+        // pip says "none" of a package it cannot see at all, for whatever reason.
+        let is_version_missing =
+            stderr.contains("No matching distribution") && !stderr.contains("from versions: none");
+        let cause = if is_version_missing {
             format!("PyPI has no {name} {version} for this machine and its Python")
         } else {
-            "PyPI was not reached, or did not answer. Is there a network, or does pip need a proxy?"
+            "PyPI was not reached, or has nothing for this machine. Is there a network, or does pip \
+             need a proxy?"
                 .to_owned()
         };
         anyhow!(

@@ -30,7 +30,7 @@ pub struct Flags {
         long,
         value_name = "PLACE",
         default_value = "127.0.0.1:6380",
-        env = "WEIR_LISTEN"
+        env = "WEIR_SIDECAR_LISTEN"
     )]
     pub listen: Place,
 
@@ -49,7 +49,7 @@ pub struct Flags {
         value_name = "URL",
         default_value = "redis://127.0.0.1:6379",
         value_delimiter = ',',
-        env = "WEIR_REDIS",
+        env = "WEIR_REDIS_URL",
         hide_env_values = true
     )]
     pub redis: Vec<RedisUrl>,
@@ -75,9 +75,9 @@ pub struct Flags {
     #[arg(long, value_name = "FILE", requires = "redis_cert")]
     pub redis_key: Option<PathBuf>,
 
-    /// How long Redis may take for one request, in milliseconds. Keep it below the filter's
+    /// How long Redis may take for one request, in milliseconds, at most 500. Keep it below the filter's
     /// timeout_ms, so that the filter hears what happened.
-    #[arg(long, value_name = "MS", default_value_t = 40, value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    #[arg(long, value_name = "MS", default_value_t = 40, value_parser = clap::value_parser!(u64).range(1..=500))]
     pub timeout_ms: u64,
 
     /// How many connections are served at once; more wait.

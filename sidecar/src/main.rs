@@ -1,7 +1,6 @@
 //! The binary: flags in, signals out.
 
 use anyhow::Result;
-use bytes::Bytes;
 use clap::Parser;
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
@@ -38,9 +37,11 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
+/// The script that the filter of the same version calls.
 fn script() -> Script {
+    let script = weir_core::script::Script::production();
     Script {
-        source: Bytes::from_static(b"return 1"),
-        sha: "e0e1f9fabfc9d4800c877a703b823ac0578ff8db".to_owned(),
+        source: script.source().to_owned().into(),
+        sha: script.sha().to_owned(),
     }
 }

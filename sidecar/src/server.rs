@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -114,12 +114,12 @@ impl Service {
     }
 
     async fn answer_commands(&self, body: Incoming) -> Response<Full<Bytes>> {
+        if body.size_hint().lower() > MAX_BODY as u64 {
+            return too_large();
+        }
         let body = match timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await {
             Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => {
-                let told = format!("a body may have {MAX_BODY} bytes\n");
-                return text(StatusCode::PAYLOAD_TOO_LARGE, told);
-            }
+            Ok(Err(error)) if error.is::<LengthLimitError>() => return too_large(),
             Ok(Err(error)) => return text(StatusCode::BAD_REQUEST, format!("{error}\n")),
             Err(_) => {
                 let told = format!("the body took longer than {BODY_TIMEOUT:?}\n");
@@ -168,6 +168,11 @@ impl Service {
             }
         }
     }
+}
+
+fn too_large() -> Response<Full<Bytes>> {
+    let told = format!("a body may have {MAX_BODY} bytes\n");
+    text(StatusCode::PAYLOAD_TOO_LARGE, told)
 }
 
 fn text(status: StatusCode, text: String) -> Response<Full<Bytes>> {

@@ -25,7 +25,8 @@ cases![
     clients_that_hang_up_while_redis_hangs_harm_nobody,
 ];
 
-const TIMEOUT: Duration = Duration::from_millis(50);
+/// Longer than by default: no pause of a busy machine is taken for a Redis that hangs.
+pub const TIMEOUT: Duration = Duration::from_millis(200);
 /// How exactly a deadline is kept, and what a loopback request takes.
 const TOLERANCE: Duration = Duration::from_millis(50);
 
@@ -209,7 +210,7 @@ fn clients_that_hang_up_while_redis_hangs_harm_nobody(world: &World) {
     rush(16, |client| {
         if client % 2 == 0 {
             let visitor = visitor.apart(&fragile.gateway);
-            (0..5).for_each(|_| assert_eq!(visitor.get("/open/x").status, 200));
+            (0..3).for_each(|_| assert_eq!(visitor.get("/open/x").status, 200));
         } else {
             let address = fragile.gateway.address();
             (0..20).for_each(|_| ask_and_hang_up(address, "/closed/x", "leaver"));

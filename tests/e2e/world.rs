@@ -14,6 +14,8 @@ use weir_lab::{
     redis::Redis,
 };
 
+use crate::failure;
+
 /// Longer than anything here takes; only a hang is cut short.
 pub const SOON: Duration = Duration::from_secs(20);
 
@@ -106,6 +108,8 @@ impl World {
         let redis = Redis::start().unwrap();
         let policy = include_str!("fragile.json").to_owned();
         let gateway = Gateway::builder().store(self.way).redis(&redis);
+        let timeout_ms = u64::try_from(failure::TIMEOUT.as_millis()).unwrap();
+        let gateway = gateway.timeout_ms(timeout_ms);
         let gateway = gateway.policy(Policy::Text(policy)).start().unwrap();
         Fragile { gateway, redis }
     }

@@ -11,7 +11,8 @@ use globset::GlobSet;
 
 use crate::address::Cidr;
 use crate::json::{At, ConfigError};
-use crate::limit::{Algorithm, Quota};
+use crate::limit::Algorithm;
+use crate::question::Terms;
 use crate::units::Cost;
 
 /// A whole policy, ready to match.
@@ -77,6 +78,8 @@ pub enum Scope {
 /// What happens to a request whose limit cannot be asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnStoreFailure {
+    /// The limit is kept in the worker's memory, at its share.
+    Local,
     Allow,
     Deny,
 }
@@ -90,16 +93,18 @@ pub struct Limit {
     pub scope: Scope,
     /// Its place in its list of limits.
     pub place: usize,
-    pub quota: Quota,
+    pub terms: Terms,
     pub on_store_failure: OnStoreFailure,
 }
 
 /// Which header families an answer carries, and in which shape a refusal's body comes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answers {
     pub x_ratelimit: bool,
     pub ietf: bool,
     pub body: Body,
+    /// The header that marks an answer given without the store.
+    pub degraded: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +117,7 @@ pub enum Body {
 /// The status call: its own limit, and who may ask about others.
 #[derive(Debug)]
 pub struct Status {
-    pub quota: Quota,
+    pub terms: Terms,
     pub operator_tier: Option<String>,
     /// A header and the value that only operators know.
     pub operator_header: Option<(String, String)>,
@@ -286,7 +291,7 @@ impl fmt::Display for Described<'_> {
             if !limit.whom.is_empty() {
                 write!(f, " {}", limit.whom)?;
             }
-            let quota = limit.quota;
+            let quota = limit.terms.quota;
             write!(
                 f,
                 " {} {}/{}s",
@@ -416,7 +421,7 @@ mod tests {
             let address = address.map(|text| text.parse().unwrap());
             let limits: Vec<u64> = rule
                 .limits_for(tier, address)
-                .map(|id| policy.limit(id).unwrap().quota.limit())
+                .map(|id| policy.limit(id).unwrap().terms.quota.limit())
                 .collect();
             assert_eq!(limits, expected, "{tier} {address:?}");
         }

@@ -7,8 +7,10 @@ use super::{
     Status, TierLimits,
 };
 use crate::address::{Cidr, CidrError};
+use crate::identity::header_name;
 use crate::json::{At, ConfigError};
 use crate::limit::{Algorithm, Quota, QuotaError};
+use crate::question::Terms;
 
 /// Names end up in keys, metrics and structured fields; 64 keeps all of them short.
 const LONGEST_NAME: usize = 64;
@@ -19,6 +21,9 @@ const LARGE_LOG: u64 = 10_000;
 /// Polling once a second is in bounds; a caller that wants more should read the headers instead.
 const DEFAULT_STATUS_LIMIT: u64 = 60;
 const DEFAULT_STATUS_WINDOW_SECONDS: u64 = 60;
+
+/// What an operator looks for at night; a client may ignore it.
+const DEFAULT_DEGRADED_HEADER: &str = "x-weir-degraded";
 
 const ALGORITHMS: [(&str, Algorithm); 4] = [
     ("fixed_window", Algorithm::FixedWindow),
@@ -70,7 +75,7 @@ pub(super) fn policy(source: &At<'_>) -> Result<Policy, ConfigError> {
 }
 
 fn warning(limit: &Limit) -> Option<String> {
-    let quota = limit.quota;
+    let quota = limit.terms.quota;
     let large = quota.algorithm() == Algorithm::SlidingWindow && quota.limit() > LARGE_LOG;
     large.then(|| {
         format!(
@@ -110,7 +115,7 @@ impl Limits {
                 whom: whom.to_string(),
                 scope,
                 place,
-                quota,
+                terms: Terms::new(quota),
                 on_store_failure,
             });
         }
@@ -190,7 +195,7 @@ fn limit(at: &At<'_>) -> Result<(Quota, OnStoreFailure), ConfigError> {
     let window = fields.required("window")?;
     let burst = fields.optional("burst_limit");
     let on_store_failure = match fields.optional("on_store_failure") {
-        None => OnStoreFailure::Allow,
+        None => OnStoreFailure::Local,
         Some(at) => at.choice(&[
             ("allow", OnStoreFailure::Allow),
             ("deny", OnStoreFailure::Deny),
@@ -314,6 +319,7 @@ fn answers(fields: &mut crate::json::Fields<'_>) -> Result<Answers, ConfigError>
         x_ratelimit: true,
         ietf: false,
         body: Body::Json,
+        degraded: Some(DEFAULT_DEGRADED_HEADER.to_string()),
     };
     if let Some(at) = fields.optional("headers") {
         answers.x_ratelimit = false;
@@ -326,6 +332,12 @@ fn answers(fields: &mut crate::json::Fields<'_>) -> Result<Answers, ConfigError>
     }
     if let Some(at) = fields.optional("body") {
         answers.body = at.choice(&[("json", Body::Json), ("problem", Body::Problem)])?;
+    }
+    if let Some(at) = fields.optional("degraded_header") {
+        answers.degraded = match at.text()? {
+            "" => None,
+            name => Some(header_name(&at, name)?),
+        };
     }
     Ok(answers)
 }
@@ -340,7 +352,7 @@ fn status(at: Option<&At<'_>>) -> Result<Status, ConfigError> {
     let Some(at) = at else {
         let quota = default_quota(None, DEFAULT_STATUS_LIMIT, DEFAULT_STATUS_WINDOW_SECONDS)?;
         return Ok(Status {
-            quota,
+            terms: Terms::new(quota),
             operator_tier: None,
             operator_header: None,
         });
@@ -363,7 +375,7 @@ fn status(at: Option<&At<'_>>) -> Result<Status, ConfigError> {
     fields.finish()?;
     let quota = default_quota(Some(at), limit, window)?;
     Ok(Status {
-        quota,
+        terms: Terms::new(quota),
         operator_tier,
         operator_header,
     })
@@ -371,7 +383,8 @@ fn status(at: Option<&At<'_>>) -> Result<Status, ConfigError> {
 
 fn header(at: &At<'_>) -> Result<(String, String), ConfigError> {
     let mut fields = at.fields()?;
-    let name = fields.required("name")?.text()?.to_ascii_lowercase();
+    let name_at = fields.required("name")?;
+    let name = header_name(&name_at, name_at.text()?)?;
     let value_at = fields.required("value")?;
     let value = value_at.text()?.to_string();
     fields.finish()?;

@@ -30,7 +30,7 @@ const PING_EVERY: Duration = Duration::from_millis(500);
 const PONG_FRESH: Duration = Duration::from_millis(1500);
 
 /// A connection whose oldest command has waited for this long is given up: longer than Redis is
-/// blocked by a fork or a slow command, and many times the timeout of a request.
+/// blocked by a fork or a slow command, and twice the longest timeout of a request.
 const HUNG: Duration = Duration::from_secs(1);
 
 /// Between attempts to connect.
@@ -191,6 +191,7 @@ async fn run(
         ended = connection.read(from_redis) => ended,
         ended = connection.watch() => ended,
     };
+    *lock(pulse) = None;
     match ended {
         Ok(()) => End::Unwanted,
         Err(error) => End::Broken(error),

@@ -1,0 +1,123 @@
+//! The answers to a question that was asked in parts, until all are in. It knows which checks were
+//! told of, which operations were refused, and what must be given back if the whole fails.
+
+use std::rc::Rc;
+
+use crate::question::{Part, Question};
+use crate::script::{Kind, Reading, Told, Verdict};
+use crate::units::Micros;
+
+/// What the store had to say to one part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Told {
+        now: Micros,
+        told: Vec<Told>,
+    },
+    /// It could not be asked, or did not answer in time.
+    Failed,
+}
+
+/// One check's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    Told(Reading),
+    /// The store could not be asked about it, or the key holds something that is not Weir's.
+    Nothing,
+}
+
+/// A question on its way to the store.
+#[derive(Debug)]
+pub struct Gathering {
+    question: Rc<Question>,
+    parts: Vec<Part>,
+    waiting: usize,
+    heard: Vec<Heard>,
+    refused: Vec<bool>,
+    /// The parts in which something was taken, with their receipts.
+    taken: Vec<(usize, Micros)>,
+    now: Micros,
+}
+
+impl Gathering {
+    pub fn new(question: Rc<Question>, parts: Vec<Part>) -> Gathering {
+        Gathering {
+            waiting: parts.len(),
+            heard: vec![Heard::Nothing; question.checks().len()],
+            refused: question.shape().map(|_| false).collect(),
+            taken: Vec::new(),
+            now: Micros(0),
+            question,
+            parts,
+        }
+    }
+
+    /// Takes the outcome of a part; whether all are in.
+    pub fn receive(&mut self, at: usize, outcome: &Outcome) -> bool {
+        if let Outcome::Told { now, told } = outcome {
+            self.now = self.now.max(*now);
+            self.read(at, *now, told);
+        }
+        self.waiting = self.waiting.saturating_sub(1);
+        self.waiting == 0
+    }
+
+    fn read(&mut self, at: usize, now: Micros, told: &[Told]) {
+        let Some(part) = self.parts.get(at) else {
+            return;
+        };
+        let mut check = 0;
+        for (nth, ((operation, checks), told)) in part.question.operations().zip(told).enumerate() {
+            let refused = part
+                .operation(nth)
+                .and_then(|whole| self.refused.get_mut(whole));
+            match (told.verdict, refused) {
+                (Verdict::Refused, Some(refused)) => *refused = true,
+                (Verdict::Passed, _) if operation.kind == Kind::Take => self.taken.push((at, now)),
+                _ => {}
+            }
+            if told.verdict != Verdict::Unreadable {
+                for (nth, reading) in told.limits.iter().enumerate() {
+                    let heard = part
+                        .check(check + nth)
+                        .and_then(|whole| self.heard.get_mut(whole));
+                    if let Some(heard) = heard {
+                        *heard = Heard::Told(*reading);
+                    }
+                }
+            }
+            check += checks.len();
+        }
+    }
+
+    pub fn question(&self) -> &Question {
+        &self.question
+    }
+
+    /// The store's time, the latest that a part was told at.
+    pub fn now(&self) -> Micros {
+        self.now
+    }
+
+    /// Each operation's answers, and whether any part of it was refused.
+    pub fn operations(&self) -> impl Iterator<Item = (bool, &[Heard])> {
+        let mut rest = self.heard.as_slice();
+        self.question
+            .shape()
+            .zip(&self.refused)
+            .map(move |(checks, refused)| {
+                let (own, others) = rest.split_at_checked(checks).unwrap_or((rest, &[]));
+                rest = others;
+                (*refused, own)
+            })
+    }
+
+    /// What gives back all that was taken: a request that does not pass consumes nothing.
+    pub fn refunds(&self) -> Vec<Part> {
+        let back = |(at, receipt): &(usize, Micros)| {
+            let part = self.parts.get(*at)?;
+            Some(part.asking(part.question.giving_back(*receipt)))
+        };
+        self.taken.iter().filter_map(back).collect()
+    }
+}

@@ -1,0 +1,104 @@
+//! Limits kept in one worker's memory while the store is away: the same algorithms, at the worker's
+//! share of each limit. Bounded whatever the number of callers: when it is full, those who have not
+//! called for longest are forgotten first.
+
+use crate::limit::Share;
+use crate::memory::Counters;
+use crate::question::Check;
+use crate::script::{Kind, Told};
+use crate::units::{Cost, Micros};
+
+/// States and log entries of one generation; with keys of about 80 bytes, two generations stay
+/// below 16 MB.
+const MOST: usize = 50_000;
+
+#[derive(Debug)]
+pub struct Local {
+    share: Share,
+    /// Whoever called since the generations last changed.
+    young: Counters<Vec<u8>>,
+    /// Whoever called before that; a call moves them over.
+    old: Counters<Vec<u8>>,
+}
+
+impl Local {
+    pub fn new(share: Share) -> Local {
+        Local {
+            share,
+            young: Counters::default(),
+            old: Counters::default(),
+        }
+    }
+
+    /// Takes from all of these limits' shares, or from none.
+    pub fn take(&mut self, cost: Cost, checks: &[&Check], now: Micros) -> Told {
+        let limits: Vec<_> = checks
+            .iter()
+            .map(|check| (check.key.clone(), check.terms.quota.shared(self.share)))
+            .collect();
+        for (key, _) in &limits {
+            self.young.adopt(key, &mut self.old);
+        }
+        let told = self.young.run(Kind::Take, cost, &limits, now);
+        if self.young.weight() > MOST {
+            self.old = std::mem::take(&mut self.young);
+        }
+        told
+    }
+
+    /// How much is kept, in states and log entries.
+    pub fn weight(&self) -> usize {
+        self.young.weight() + self.old.weight()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limit::{Algorithm, Quota};
+    use crate::question::Terms;
+    use crate::script::Verdict;
+
+    fn check(key: &str, limit: u64) -> Check {
+        let quota = Quota::try_new(Algorithm::FixedWindow, limit, 60, None).unwrap();
+        Check {
+            key: key.as_bytes().to_vec(),
+            terms: Terms::new(quota),
+        }
+    }
+
+    fn passes(local: &mut Local, check: &Check) -> bool {
+        local.take(Cost::ONE, &[check], Micros(1)).verdict == Verdict::Passed
+    }
+
+    #[test]
+    fn a_worker_lets_its_share_through_and_no_more() {
+        let mut local = Local::new(Share::one_of(4));
+        let check = check("ann", 20);
+        let passed = (0..20).filter(|_| passes(&mut local, &check)).count();
+        assert_eq!(passed, 5);
+    }
+
+    #[test]
+    fn a_share_is_at_least_one() {
+        let mut local = Local::new(Share::one_of(1000));
+        let check = check("ann", 3);
+        assert!(passes(&mut local, &check));
+        assert!(!passes(&mut local, &check));
+    }
+
+    #[test]
+    fn callers_without_number_are_bounded_and_those_who_keep_calling_are_kept() {
+        let mut local = Local::new(Share::one_of(1));
+        let ann = check("ann", 10);
+        let mut passed = 0;
+        for i in 0..150_000 {
+            assert!(passes(&mut local, &check(&format!("stranger{i}"), 10)));
+            if i % 10_000 == 0 && passes(&mut local, &ann) {
+                passed += 1;
+            }
+        }
+        assert_eq!(passed, 10, "ann called often enough never to be forgotten");
+        assert!(local.weight() <= 2 * MOST + 1, "{}", local.weight());
+    }
+}

@@ -1,0 +1,8 @@
+//! The sidecar in front of a real Redis, as raw bytes over real sockets.
+
+mod cluster;
+mod places;
+mod support;
+mod tls;
+mod trouble;
+mod wire;

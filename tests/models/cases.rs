@@ -1,0 +1,527 @@
+//! What the scripts promise beyond what the models can compare: foreign keys, expiry, bounded work,
+//! numbers past a double, a Redis that refuses to write.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use redis::Value;
+use weir_core::limit::{Algorithm, Quota};
+use weir_core::memory::Counters;
+use weir_core::script::{self, By, Kind, Reading, Retry, Script, Told, Verdict};
+use weir_core::units::{Micros, Millis};
+
+use crate::scenario::EPOCH;
+use crate::server::Server;
+use crate::weir::{Operation, Weir, cost, operation, quota};
+
+const HOUR: u64 = 3600;
+
+fn at(micros: u64) -> Micros {
+    Micros(EPOCH + micros)
+}
+
+fn remaining(told: &Told) -> Vec<i64> {
+    told.limits
+        .iter()
+        .map(|reading| reading.remaining)
+        .collect()
+}
+
+/// A key of its own for each algorithm.
+fn one_of_each(limit: u64, window_seconds: u64) -> Vec<(&'static str, Quota)> {
+    Algorithm::ALL
+        .map(|algorithm| (algorithm.code(), quota(algorithm, limit, window_seconds)))
+        .to_vec()
+}
+
+// === keys that are not Weir's ===
+
+#[test]
+fn a_foreign_key_spoils_the_operations_that_name_it_and_no_others() {
+    let server = Server::start();
+    let mut weir = Weir::new(&server);
+    let foreign: &[&[&str]] = &[
+        &["RPUSH", "foreign", "1 2 3"],
+        &["SET", "foreign", "hello"],
+        &["SET", "foreign", ""],
+        &["SET", "foreign", "1 2"],
+        &["SET", "foreign", "1 2 0"],
+        &["SET", "foreign", "-1 2 3"],
+        &["SET", "foreign", "1e3 2 3"],
+        &[
+            "SET",
+            "foreign",
+            "1 2 99999999999999999999999999999999999999999999999999",
+        ],
+        &["HSET", "foreign", "1", "2"],
+        &["ZADD", "foreign", "1", "hello"],
+    ];
+    for command in foreign {
+        for (algorithm, limit) in one_of_each(5, HOUR) {
+            weir.flush();
+            weir.redis(command);
+            let healthy = [("healthy", limit)];
+            let spoiled = [("healthy", limit), ("foreign", limit)];
+            let answer = weir
+                .call(&[
+                    operation(Kind::Take, 1, &healthy),
+                    operation(Kind::Take, 1, &spoiled),
+                    operation(Kind::Reset, 1, &spoiled),
+                    operation(Kind::Take, 1, &healthy),
+                ])
+                .unwrap_or_else(|error| panic!("{command:?}, {algorithm}: {error}"));
+            let verdicts: Vec<_> = answer.told.iter().map(|told| told.verdict).collect();
+            let (passed, unreadable) = (Verdict::Passed, Verdict::Unreadable);
+            assert_eq!(
+                verdicts,
+                [passed, unreadable, unreadable, passed],
+                "{command:?}, {algorithm}"
+            );
+            let zero = |remaining| Reading {
+                remaining,
+                retry: Retry::Now,
+                reset: Millis(0),
+            };
+            assert_eq!(answer.told[1].limits, [zero(0), zero(-1)]);
+            assert_eq!(remaining(&answer.told[3]), [3]);
+            let kept: Value = weir.redis(&["TYPE", "foreign"]);
+            assert_ne!(kept, Value::SimpleString("none".into()));
+        }
+    }
+}
+
+// === all or nothing ===
+
+#[test]
+fn a_denied_request_consumes_nothing_anywhere() {
+    let server = Server::start();
+    let mut weir = Weir::new(&server);
+    for (full, _) in one_of_each(3, HOUR) {
+        weir.flush();
+        let limits = one_of_each(3, HOUR);
+        let that: Vec<_> = limits
+            .iter()
+            .copied()
+            .filter(|(key, _)| *key == full)
+            .collect();
+        assert_eq!(weir.one(Kind::Charge, 3, &that).verdict, Verdict::Passed);
+        let before = weir.contents();
+        for _ in 0..3 {
+            assert_eq!(weir.one(Kind::Take, 1, &limits).verdict, Verdict::Refused);
+        }
+        assert_eq!(weir.contents(), before, "{full} was full");
+        assert_eq!(weir.integer(&["DBSIZE"]), 1);
+    }
+}
+
+#[test]
+fn a_peek_writes_nothing_even_if_the_clock_went_back() {
+    let server = Server::start();
+    let mut weir = Weir::with_test_clock(&server);
+    let limits = one_of_each(3, 10);
+    weir.set_clock(at(0));
+    weir.one(Kind::Peek, 1, &limits);
+    assert_eq!(weir.integer(&["DBSIZE"]), 1, "the clock alone");
+    weir.one(Kind::Take, 1, &limits);
+    weir.set_clock(Micros(EPOCH - 60_000_000));
+    let before = weir.contents();
+    assert_eq!(remaining(&weir.one(Kind::Peek, 1, &limits)), [2, 2, 2, 2]);
+    assert_eq!(weir.contents(), before);
+}
+
+#[test]
+fn a_clock_that_stepped_back_neither_refills_nor_freezes() {
+    let server = Server::start();
+    let mut weir = Weir::with_test_clock(&server);
+    let limits = one_of_each(3, 10);
+    weir.set_clock(at(0));
+    weir.one(Kind::Take, 3, &limits);
+    // By a year; a refused take must settle the states here, or they would stay full for that year.
+    let back = EPOCH - 365 * 24 * 3600 * 1_000_000;
+    weir.set_clock(Micros(back));
+    let told = weir.one(Kind::Take, 1, &limits);
+    assert_eq!(
+        (told.verdict, remaining(&told)),
+        (Verdict::Refused, vec![0; 4])
+    );
+    weir.set_clock(Micros(back + 10_000_000));
+    let told = weir.one(Kind::Take, 3, &limits);
+    assert_eq!(
+        (told.verdict, remaining(&told)),
+        (Verdict::Passed, vec![0; 4])
+    );
+}
+
+// === give back ===
+
+#[test]
+fn a_give_back_after_rollover_frees_nothing() {
+    let server = Server::start();
+    let mut weir = Weir::with_test_clock(&server);
+    let limits = [
+        ("fw", quota(Algorithm::FixedWindow, 2, 10)),
+        ("sw", quota(Algorithm::SlidingWindow, 2, 10)),
+    ];
+    weir.set_clock(at(0));
+    weir.one(Kind::Take, 2, &limits);
+    weir.set_clock(at(10_000_000));
+    assert_eq!(remaining(&weir.one(Kind::Take, 2, &limits)), [0, 0]);
+    let told = weir.one(Kind::GiveBack { receipt: at(0) }, 2, &limits);
+    assert_eq!(remaining(&told), [0, 0]);
+    let told = weir.one(
+        Kind::GiveBack {
+            receipt: at(10_000_000),
+        },
+        2,
+        &limits,
+    );
+    assert_eq!(remaining(&told), [2, 2]);
+    assert_eq!(weir.integer(&["DBSIZE"]), 1, "an empty state is no key");
+}
+
+#[test]
+fn a_give_back_to_no_state_makes_none() {
+    let server = Server::start();
+    let mut weir = Weir::with_test_clock(&server);
+    weir.set_clock(at(0));
+    let told = weir.one(Kind::GiveBack { receipt: at(0) }, 2, &one_of_each(3, 10));
+    assert_eq!(remaining(&told), [3; 4]);
+    assert_eq!(weir.integer(&["DBSIZE"]), 1, "the clock alone");
+}
+
+#[test]
+fn a_give_back_rewrites_a_thousand_later_entries_and_no_more() {
+    let server = Server::start();
+    let mut weir = Weir::with_test_clock(&server);
+    let limits = [("weir:1:log", quota(Algorithm::SlidingWindow, 5000, HOUR))];
+    for stamp in 0..=1001 {
+        weir.set_clock(at(stamp));
+        weir.one(Kind::Take, 1, &limits);
+    }
+    let give_back = |stamp| Kind::GiveBack { receipt: at(stamp) };
+    assert_eq!(
+        remaining(&weir.one(give_back(0), 1, &limits)),
+        [5000 - 1002]
+    );
+    assert_eq!(
+        remaining(&weir.one(give_back(1), 1, &limits)),
+        [5000 - 1001]
+    );
+    assert_eq!(weir.integer(&["ZCARD", "weir:1:log"]), 1001);
+    // The gap is known only by its total, so the sum of what is left is checked from the newest.
+    let newest = weir.strings(&["ZRANGE", "weir:1:log", "-1", "-1"]);
+    assert_eq!(newest, ["1001:1"]);
+    weir.check_keys().unwrap();
+}
+
+/// The log in Redis still holds what the batch has given back; it must not be read for what lies
+/// behind it.
+#[test]
+fn what_a_batch_gives_back_is_gone_for_a_shorter_window_too() {
+    let server = Server::start();
+    let mut weir = Weir::with_test_clock(&server);
+    let long = [("weir:1:log", quota(Algorithm::SlidingWindow, 100, 60))];
+    let short = [("weir:1:log", quota(Algorithm::SlidingWindow, 100, 10))];
+    for second in [0, 10, 20] {
+        weir.set_clock(at(second * 1_000_000));
+        weir.one(Kind::Take, 5, &long);
+    }
+    weir.set_clock(at(22_000_000));
+    let receipt = at(10_000_000);
+    let answer = weir
+        .call(&[
+            operation(Kind::GiveBack { receipt }, 5, &long),
+            operation(Kind::Take, 1, &short),
+        ])
+        .unwrap();
+    assert_eq!(remaining(&answer.told[0]), [90]);
+    assert_eq!(remaining(&answer.told[1]), [94]);
+    weir.check_keys().unwrap();
+}
+
+// === expiry ===
+
+#[test]
+fn a_key_lives_as_long_as_its_state_means_something_and_no_longer() {
+    let server = Server::start();
+    let mut weir = Weir::new(&server);
+    for (key, limit) in one_of_each(10, 60) {
+        for permits in [1, 4] {
+            for kind in [Kind::Take, Kind::Charge] {
+                let asked = Instant::now();
+                let told = weir.one(kind, permits, &[(key, limit)]);
+                let life = weir.integer(&["PTTL", key]);
+                // Plus 2: the deadline is rounded up to a ms, and so is what is told.
+                let spent = asked.elapsed().as_millis() as i64 + 2;
+                let reset = told.limits[0].reset.0 as i64;
+                assert!(
+                    (reset - spent..=reset + 1).contains(&life),
+                    "{key}: told {reset} ms, lives {life} ms, asked {spent} ms ago"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn what_has_ended_is_gone_from_redis() {
+    let server = Server::start();
+    let mut weir = Weir::new(&server);
+    weir.one(Kind::Take, 1, &one_of_each(10, 1));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while weir.integer(&["DBSIZE"]) > 0 {
+        assert!(
+            Instant::now() < deadline,
+            "{:?}",
+            weir.strings(&["KEYS", "*"])
+        );
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+// === long logs, large numbers ===
+
+#[test]
+fn a_thousand_expired_entries_are_trimmed_at_a_time_and_none_counts() {
+    let server = Server::start();
+    let mut weir = Weir::with_test_clock(&server);
+    let limits = [("weir:1:log", quota(Algorithm::SlidingWindow, 10_000, 10))];
+    for stamp in 0..2500 {
+        weir.set_clock(at(stamp));
+        weir.one(Kind::Take, 1 + stamp % 3, &limits);
+    }
+    weir.set_clock(at(5_000_000));
+    weir.one(Kind::Take, 7, &limits);
+    let mut used = 7;
+    for (tick, left) in [(0, 1501 + 1), (1, 501 + 2), (2, 1 + 3), (3, 1 + 4)] {
+        weir.set_clock(at(10_002_499 + tick));
+        used += 1;
+        let told = weir.one(Kind::Take, 1, &limits);
+        assert_eq!(remaining(&told), [10_000 - used]);
+        assert_eq!(weir.integer(&["ZCARD", "weir:1:log"]), left);
+    }
+}
+
+#[test]
+fn the_wait_for_any_cost_is_exact_among_weighted_entries() {
+    let server = Server::start();
+    let mut weir = Weir::with_test_clock(&server);
+    let mut counters = Counters::default();
+    let limit = quota(Algorithm::SlidingWindow, 1000, 100);
+    let limits = [("weir:1:log", limit)];
+    let mut now = at(0);
+    for entry in 0..500 {
+        now = at(entry * 300_017);
+        weir.set_clock(now);
+        // A scatter of weights: long runs of 1, some heavy.
+        let permits = if entry % 7 < 4 { 1 } else { 1 + entry * 31 % 9 };
+        let told = weir.one(Kind::Charge, permits, &limits);
+        assert_eq!(
+            told,
+            counters.run(Kind::Charge, cost(permits), &[(limits[0].0, limit)], now)
+        );
+    }
+    for permits in 1..=1000 {
+        let told = weir.one(Kind::Peek, permits, &limits);
+        let expected = counters.run(Kind::Peek, cost(permits), &[(limits[0].0, limit)], now);
+        assert_eq!(told, expected, "cost {permits}");
+    }
+}
+
+#[test]
+fn integers_past_1e14_are_kept_to_the_last_digit() {
+    let server = Server::start();
+    let mut weir = Weir::with_test_clock(&server);
+    weir.set_clock(at(0));
+    let bucket = quota(Algorithm::LeakyBucket, 1_000_000, 30 * 24 * HOUR);
+    weir.one(Kind::Take, 999_999, &[("weir:1:b", bucket)]);
+    let stored: String = redis::from_redis_value(weir.redis(&["GET", "weir:1:b"])).unwrap();
+    assert_eq!(stored, "2591997408000000 4102444800000 2592000000");
+    // 2.592e15 - 1: a ms later a million units less, and a whole window of units more.
+    weir.set_clock(at(1_000));
+    weir.one(Kind::Charge, 1, &[("weir:1:b", bucket)]);
+    let stored: String = redis::from_redis_value(weir.redis(&["GET", "weir:1:b"])).unwrap();
+    assert_eq!(stored, "2591999999000000 4102444800001 2592000000");
+
+    let log = quota(Algorithm::SlidingWindow, 1_000_000, 30 * 24 * HOUR);
+    weir.set_clock(at(1));
+    weir.one(Kind::Charge, 123_456_789_012_345, &[("weir:1:l", log)]);
+    weir.set_clock(at(2));
+    weir.one(Kind::Charge, 1, &[("weir:1:l", log)]);
+    let stored = weir.strings(&["ZRANGE", "weir:1:l", "0", "-1", "WITHSCORES"]);
+    assert_eq!(stored[0], "123456789012345:123456789012345");
+    assert_eq!(stored[2], "123456789012346:1");
+    assert_eq!(stored[1].parse::<f64>().unwrap(), 4_102_444_800_000_001.0);
+}
+
+#[test]
+fn a_debt_stops_growing_where_doubles_lose_integers() {
+    const MOST: i64 = (1 << 53) - 1;
+    let server = Server::start();
+    let mut weir = Weir::with_test_clock(&server);
+    let mut counters = Counters::default();
+    let limits = one_of_each(10, 60);
+    for permits in [3, u64::MAX, 1, 1 << 53] {
+        weir.set_clock(at(permits % 10));
+        let told = weir.one(Kind::Charge, permits, &limits);
+        let now = at(permits % 10);
+        assert_eq!(
+            told,
+            counters.run(Kind::Charge, cost(permits), &limits, now),
+            "{permits}"
+        );
+    }
+    let told = weir.one(Kind::Peek, 1, &limits);
+    let bucket = (600_000 - MOST).div_euclid(60_000);
+    assert_eq!(remaining(&told), [10 - MOST, 10 - MOST, bucket, bucket]);
+}
+
+// === the script and its Redis ===
+
+#[test]
+fn redis_knows_the_script_by_the_sha_computed_here() {
+    let server = Server::start();
+    let script = Script::production();
+    let sha: String = redis::cmd("SCRIPT")
+        .arg("LOAD")
+        .arg(script.source())
+        .query(&mut server.connect())
+        .unwrap();
+    assert_eq!(sha, script.sha());
+}
+
+#[test]
+fn the_test_clock_is_another_script() {
+    assert_ne!(
+        Script::new(script::assemble(include_str!("clock.lua"))).sha(),
+        Script::production().sha()
+    );
+    assert!(!Script::production().source().contains("weir:test"));
+}
+
+#[test]
+fn after_noscript_the_same_call_by_source_is_all_it_takes() {
+    let server = Server::start();
+    let mut weir = Weir::new(&server);
+    weir.redis(&["SCRIPT", "FLUSH"]);
+    let take = [operation(Kind::Take, 1, &one_of_each(5, HOUR))];
+    let error = weir.call(&take).unwrap_err();
+    assert_eq!(error.code(), Some("NOSCRIPT"));
+    assert_eq!(
+        remaining(&weir.call_by(By::Source, &take).unwrap().told[0]),
+        [4; 4]
+    );
+    assert_eq!(remaining(&weir.call(&take).unwrap().told[0]), [3; 4]);
+}
+
+/// A batch that would write in every way there is.
+fn all_writes() -> Vec<Operation> {
+    let (used, fresh) = (
+        one_of_each(5, HOUR),
+        [("fresh", quota(Algorithm::FixedWindow, 5, HOUR))],
+    );
+    let kinds = [Kind::Take, Kind::Charge, Kind::Reset, Kind::Take];
+    let mut batch: Vec<_> = kinds.map(|kind| operation(kind, 2, &used)).to_vec();
+    batch.insert(0, operation(Kind::Take, 1, &fresh));
+    batch
+}
+
+#[test]
+fn a_redis_that_refuses_to_write_has_written_nothing() {
+    let server = Server::start();
+    let mut weir = Weir::new(&server);
+    let refusals: [(&str, &[&str], &[&str]); 2] = [
+        (
+            "READONLY",
+            &["REPLICAOF", "127.0.0.1", "1"],
+            &["REPLICAOF", "NO", "ONE"],
+        ),
+        (
+            "OOM",
+            &["CONFIG", "SET", "maxmemory", "1"],
+            &["CONFIG", "SET", "maxmemory", "0"],
+        ),
+    ];
+    for (reason, begin, end) in refusals {
+        weir.flush();
+        weir.one(Kind::Take, 1, &one_of_each(5, HOUR));
+        let before = weir.contents();
+        weir.redis(begin);
+        let error = weir.call(&all_writes()).unwrap_err();
+        // Before Redis 7 the reason stands inside an ERR.
+        let told = error.code() == Some(reason) || error.to_string().contains(reason);
+        assert!(told, "{error}");
+        let peek = weir.one(Kind::Peek, 1, &one_of_each(5, HOUR));
+        assert_eq!(
+            (peek.verdict, remaining(&peek)),
+            (Verdict::Passed, vec![4; 4])
+        );
+        weir.redis(end);
+        assert_eq!(weir.contents(), before, "{reason}");
+        assert!(weir.call(&all_writes()).is_ok());
+    }
+}
+
+#[test]
+fn an_error_that_is_no_keys_fault_is_the_whole_calls() {
+    let server = Server::start();
+    let mut weir = Weir::new(&server);
+    weir.redis(&["ACL", "SETUSER", "default", "-get"]);
+    let batch = [Algorithm::SlidingWindow, Algorithm::FixedWindow].map(|algorithm| {
+        operation(
+            Kind::Take,
+            1,
+            &[(algorithm.code(), quota(algorithm, 5, 10))],
+        )
+    });
+    assert!(weir.call(&batch).is_err());
+    assert_eq!(weir.integer(&["DBSIZE"]), 0);
+}
+
+#[test]
+fn a_hot_key_is_read_once_and_written_once_a_batch() {
+    let server = Server::start();
+    let mut weir = Weir::new(&server);
+    let hot = [("hot", quota(Algorithm::TokenBucket, 100, HOUR))];
+    weir.redis(&["CONFIG", "RESETSTAT"]);
+    let answer = weir
+        .call(&vec![operation(Kind::Take, 1, &hot); 16])
+        .unwrap();
+    assert_eq!(remaining(&answer.told[15]), [84]);
+    let stats = weir.redis(&["INFO", "commandstats"]);
+    let stats: String = redis::from_redis_value(stats).unwrap();
+    for command in ["get", "set"] {
+        let calls = format!("cmdstat_{command}:calls=1,");
+        assert!(stats.contains(&calls), "{stats}");
+    }
+}
+
+#[test]
+fn what_is_no_operation_is_an_error_and_writes_nothing() {
+    let server = Server::start();
+    let mut weir = Weir::new(&server);
+    let script = Script::production();
+    for arguments in [
+        &["take 1 1"][..],
+        &["take 0 1", "fw 5 1000 5"],
+        &["take 1 0", "fw 5 1000 5"],
+        &["take 1", "fw 5 1000 5"],
+        &["take 1 1 5", "fw 5 1000 5"],
+        &["give_back 1 1", "fw 5 1000 5"],
+        &["steal 1 1", "fw 5 1000 5"],
+        &["take 1 1", "xx 5 1000 5"],
+        &["take 1 1", "fw 5 1000"],
+        &["take 1 2", "fw 5 1000 5", "fw 5 1000 5"],
+        &["take 1 1", "fw 5 1000 5", "fw 5 1000 5"],
+        &[""],
+    ] {
+        let reply: redis::RedisResult<Value> = redis::cmd("EVALSHA")
+            .arg(script.sha())
+            .arg(1)
+            .arg("key")
+            .arg(arguments)
+            .query(&mut weir.connection);
+        assert!(reply.is_err(), "{arguments:?}: {reply:?}");
+        assert_eq!(weir.integer(&["DBSIZE"]), 0, "{arguments:?}");
+    }
+}

@@ -1,0 +1,59 @@
+//! The scripts, on a real Redis, against the same algorithms in memory: the same random operations,
+//! to the same effect. `cases` holds what is worth a name of its own.
+
+mod cases;
+mod scenario;
+mod server;
+mod weir;
+
+use std::cell::RefCell;
+
+use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use weir_core::memory::Counters;
+
+use crate::scenario::{Clock, Scenario, scenarios};
+use crate::server::Server;
+use crate::weir::Weir;
+
+/// `PROPTEST_CASES` raises the number of cases.
+#[test]
+fn the_scripts_decide_what_the_algorithms_in_memory_decide() {
+    let server = Server::start();
+    let weir = RefCell::new(Weir::with_test_clock(&server));
+    TestRunner::new(Config {
+        failure_persistence: None,
+        max_shrink_iters: 4096,
+        ..Config::default()
+    })
+    .run(&scenarios(), |scenario| {
+        play(&scenario, &mut weir.borrow_mut())
+    })
+    .unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+fn play(scenario: &Scenario, weir: &mut Weir) -> Result<(), TestCaseError> {
+    weir.flush();
+    let mut counters = Counters::default();
+    let mut clock = Clock::default();
+    for (index, step) in scenario.steps.iter().enumerate() {
+        clock.advance(&step.shift, scenario);
+        weir.set_clock(clock.now);
+        let operations = step.operations(scenario, &clock);
+        let answer = weir.call(&operations).map_err(|error| {
+            TestCaseError::fail(format!("step {index}: {operations:#?}\n{error}"))
+        })?;
+        assert_eq!(answer.now, clock.now);
+        for (operation, told) in operations.iter().zip(&answer.told) {
+            let expected =
+                counters.run(operation.kind, operation.cost, &operation.limits, clock.now);
+            if *told != expected {
+                return Err(TestCaseError::fail(format!(
+                    "step {index} at {:?}: {operation:#?}\ntold     {told:?}\nexpected {expected:?}",
+                    clock.now
+                )));
+            }
+        }
+        clock.note(&answer);
+    }
+    weir.check_keys().map_err(TestCaseError::fail)
+}

@@ -1,0 +1,247 @@
+//! Random scenarios: a policy with a few versions of each limit, and steps that move the clock and
+//! then run a batch. Built to meet edges: the very ends of windows, the very waits that were told,
+//! clocks that step back, costs about the capacity.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use weir_core::limit::{Algorithm, Quota};
+use weir_core::script::{Answer, Kind, Retry};
+use weir_core::units::Micros;
+
+use crate::weir::{Operation, cost};
+
+/// 2100-01-01, so that no absolute expiry fires while a scenario plays in its own time.
+pub const EPOCH: u64 = 4_102_444_800_000_000;
+
+/// The furthest that one step goes: a debt may be told to last for millennia, where the clock's µs
+/// are no longer integers to Lua.
+const STRIDE: i64 = 100 * 24 * 3600 * 1_000_000;
+
+/// Two keys for each algorithm.
+const KEYS: usize = 8;
+
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// For each key, the versions of its limit that policies set in turn.
+    policy: Vec<Vec<Quota>>,
+    pub steps: Vec<Step>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Step {
+    pub shift: Shift,
+    batch: Vec<Draft>,
+}
+
+/// How the clock moves before a batch.
+#[derive(Clone, Debug)]
+pub enum Shift {
+    /// By so many µs.
+    By(i64),
+    /// By so many tenths of a limit's window, and a few µs.
+    Window { limit: Pick, tenths: i64, and: i64 },
+    /// To the end of a limit's aligned window, and a few µs.
+    Edge { limit: Pick, and: i64 },
+    /// By a wait that the last answer told, and a few µs.
+    Told { which: usize, and: i64 },
+}
+
+/// A key and a version of its limit.
+#[derive(Clone, Copy, Debug)]
+pub struct Pick {
+    key: usize,
+    version: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Draft {
+    kind: DraftKind,
+    cost: DraftCost,
+    limits: Vec<Pick>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum DraftKind {
+    Take,
+    Peek,
+    Charge,
+    /// By the receipt of the call so many calls ago; 0 is this very one.
+    GiveBack(usize),
+    Reset,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum DraftCost {
+    Exactly(u64),
+    /// The first limit's capacity, and a few.
+    Capacity(i64),
+    /// So many tenths of it.
+    Tenths(u64),
+}
+
+pub fn scenarios() -> impl Strategy<Value = Scenario> {
+    (policies(), vec(steps(), 1..40)).prop_map(|(policy, steps)| Scenario { policy, steps })
+}
+
+fn policies() -> impl Strategy<Value = Vec<Vec<Quota>>> {
+    let limit = prop_oneof![4 => 1..=6u64, 2 => 7..=100u64, 1 => Just(1_000_000)];
+    let window = prop_oneof![
+        3 => 1..=3u64,
+        2 => prop::sample::select(vec![7, 60, 3600]),
+        1 => Just(30 * 24 * 3600),
+    ];
+    let burst = prop::option::of(1..=8u64);
+    vec(vec((limit, window, burst), 1..=3), KEYS).prop_map(|keys| {
+        let quota = |key, (limit, window, burst)| {
+            let algorithm = Algorithm::ALL[key % 4];
+            let burst = (algorithm == Algorithm::TokenBucket)
+                .then_some(burst)
+                .flatten();
+            Quota::try_new(algorithm, limit, window, burst).expect("a quota")
+        };
+        keys.into_iter()
+            .enumerate()
+            .map(|(key, versions)| versions.into_iter().map(|v| quota(key, v)).collect())
+            .collect()
+    })
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    (shifts(), vec(drafts(), 1..=8)).prop_map(|(shift, batch)| Step { shift, batch })
+}
+
+fn shifts() -> impl Strategy<Value = Shift> {
+    let few = || prop::sample::select(vec![0, 0, 0, 1, -1, 999, -999, 1000, -1000]);
+    prop_oneof![
+        3 => Just(Shift::By(0)),
+        6 => (1..2_000i64).prop_map(Shift::By),
+        4 => (1..1_500_000i64).prop_map(Shift::By),
+        2 => (-1_500_000..0i64).prop_map(Shift::By),
+        1 => Just(Shift::By(-40 * 24 * 3600 * 1_000_000)),
+        3 => (picks(), -12..=12i64, few())
+            .prop_map(|(limit, tenths, and)| Shift::Window { limit, tenths, and }),
+        2 => (picks(), few()).prop_map(|(limit, and)| Shift::Edge { limit, and }),
+        5 => (any::<prop::sample::Index>(), few())
+            .prop_map(|(which, and)| Shift::Told { which: which.index(64), and }),
+    ]
+}
+
+/// Mostly the first version of a key's limit, so that usage gathers there.
+fn picks() -> impl Strategy<Value = Pick> {
+    let version = prop_oneof![6 => Just(0), 1 => 0..3usize];
+    (0..KEYS, version).prop_map(|(key, version)| Pick { key, version })
+}
+
+fn drafts() -> impl Strategy<Value = Draft> {
+    let kind = prop_oneof![
+        8 => Just(DraftKind::Take),
+        2 => Just(DraftKind::Peek),
+        2 => Just(DraftKind::Charge),
+        3 => (0..4usize).prop_map(DraftKind::GiveBack),
+        1 => Just(DraftKind::Reset),
+    ];
+    let cost = prop_oneof![
+        8 => Just(DraftCost::Exactly(1)),
+        4 => (2..=5u64).prop_map(DraftCost::Exactly),
+        2 => (-1..=1i64).prop_map(DraftCost::Capacity),
+        2 => (1..=9u64).prop_map(DraftCost::Tenths),
+    ];
+    (kind, cost, vec(picks(), 1..=4)).prop_map(|(kind, cost, limits)| Draft { kind, cost, limits })
+}
+
+// === playing a scenario ===
+
+/// The scenario's own time, and what its next steps refer to.
+pub struct Clock {
+    pub now: Micros,
+    receipts: Vec<Micros>,
+    waits: Vec<i64>,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Clock {
+            now: Micros(EPOCH),
+            receipts: Vec::new(),
+            waits: Vec::new(),
+        }
+    }
+}
+
+impl Clock {
+    pub fn advance(&mut self, shift: &Shift, scenario: &Scenario) {
+        let window = |limit: &Pick| scenario.quota(*limit).window().0 as i64 * 1000;
+        let by = match shift {
+            Shift::By(micros) => *micros,
+            Shift::Window { limit, tenths, and } => window(limit) / 10 * tenths + and,
+            Shift::Edge { limit, and } => {
+                let window = window(limit);
+                window - self.now.0 as i64 % window + and
+            }
+            Shift::Told { which, and } => match self.waits.len() {
+                0 => 0,
+                waits => self.waits[which % waits] * 1000 + and,
+            },
+        };
+        self.now = Micros(self.now.0.saturating_add_signed(by.min(STRIDE)));
+    }
+
+    pub fn note(&mut self, answer: &Answer) {
+        self.receipts.push(answer.now);
+        let readings = answer.told.iter().flat_map(|told| &told.limits);
+        self.waits = readings
+            .flat_map(|reading| {
+                let retry = match reading.retry {
+                    Retry::After(wait) => Some(wait.0 as i64),
+                    Retry::Now | Retry::Never => None,
+                };
+                retry.into_iter().chain([reading.reset.0 as i64])
+            })
+            .collect();
+    }
+
+    fn receipt(&self, calls_ago: usize) -> Micros {
+        match calls_ago {
+            0 => self.now,
+            ago => *self.receipts.iter().nth_back(ago - 1).unwrap_or(&self.now),
+        }
+    }
+}
+
+impl Scenario {
+    fn quota(&self, pick: Pick) -> Quota {
+        let versions = &self.policy[pick.key];
+        versions[pick.version % versions.len()]
+    }
+}
+
+impl Step {
+    pub fn operations(&self, scenario: &Scenario, clock: &Clock) -> Vec<Operation> {
+        let operation = |draft: &Draft| {
+            let limits: Vec<(String, Quota)> = draft
+                .limits
+                .iter()
+                .map(|pick| (format!("weir:1:{}", pick.key), scenario.quota(*pick)))
+                .collect();
+            let capacity = limits[0].1.capacity();
+            Operation {
+                kind: match draft.kind {
+                    DraftKind::Take => Kind::Take,
+                    DraftKind::Peek => Kind::Peek,
+                    DraftKind::Charge => Kind::Charge,
+                    DraftKind::GiveBack(ago) => Kind::GiveBack {
+                        receipt: clock.receipt(ago),
+                    },
+                    DraftKind::Reset => Kind::Reset,
+                },
+                cost: cost(match draft.cost {
+                    DraftCost::Exactly(permits) => permits,
+                    DraftCost::Capacity(and) => capacity.saturating_add_signed(and).max(1),
+                    DraftCost::Tenths(tenths) => (capacity * tenths / 10).max(1),
+                }),
+                limits,
+            }
+        };
+        self.batch.iter().map(operation).collect()
+    }
+}

@@ -1,0 +1,154 @@
+//! The script as a test speaks to it: operations in, answers out, over the encoding that the filter
+//! uses.
+
+use redis::{Connection, ConnectionLike, RedisError, Value};
+use weir_core::limit::{Algorithm, Quota};
+use weir_core::question::{Bulks, Check, Question, Terms};
+use weir_core::script::{self, Answer, By, Kind, Script};
+use weir_core::units::{Cost, Micros};
+
+use crate::server::Server;
+
+const TEST_CLOCK: &str = include_str!("clock.lua");
+
+/// One operation with the quotas that the memory needs and the script's are written from.
+#[derive(Clone, Debug)]
+pub struct Operation {
+    pub kind: Kind,
+    pub cost: Cost,
+    pub limits: Vec<(String, Quota)>,
+}
+
+pub struct Weir {
+    pub connection: Connection,
+    script: Script,
+}
+
+pub fn cost(permits: u64) -> Cost {
+    Cost(permits.try_into().expect("a cost is not zero"))
+}
+
+pub fn quota(algorithm: Algorithm, limit: u64, window_seconds: u64) -> Quota {
+    Quota::try_new(algorithm, limit, window_seconds, None).expect("a quota")
+}
+
+pub fn operation(kind: Kind, permits: u64, limits: &[(&str, Quota)]) -> Operation {
+    Operation {
+        kind,
+        cost: cost(permits),
+        limits: limits
+            .iter()
+            .map(|(key, quota)| (key.to_string(), *quota))
+            .collect(),
+    }
+}
+
+impl Weir {
+    /// The script that ships.
+    pub fn new(server: &Server) -> Weir {
+        Weir::with(server, Script::production())
+    }
+
+    /// The same with a clock that stands where `set_clock` puts it.
+    pub fn with_test_clock(server: &Server) -> Weir {
+        Weir::with(server, Script::new(script::assemble(TEST_CLOCK)))
+    }
+
+    fn with(server: &Server, script: Script) -> Weir {
+        let mut connection = server.connect();
+        let _: String = redis::cmd("SCRIPT")
+            .arg("LOAD")
+            .arg(script.source())
+            .query(&mut connection)
+            .expect("a script that compiles");
+        Weir { connection, script }
+    }
+
+    pub fn set_clock(&mut self, now: Micros) {
+        self.redis(&["SET", "weir:test:clock", &now.0.to_string()]);
+    }
+
+    pub fn flush(&mut self) {
+        self.redis(&["FLUSHALL"]);
+    }
+
+    pub fn call(&mut self, operations: &[Operation]) -> Result<Answer, RedisError> {
+        self.call_by(By::Sha, operations)
+    }
+
+    pub fn call_by(&mut self, by: By, operations: &[Operation]) -> Result<Answer, RedisError> {
+        let mut question = Question::default();
+        for Operation { kind, cost, limits } in operations {
+            let checks = limits.iter().map(|(key, quota)| Check {
+                key: key.as_bytes().to_vec(),
+                terms: Terms::new(*quota),
+            });
+            question.ask(*kind, *cost, checks);
+        }
+        let (mut keys, mut arguments) = (Bulks::default(), Bulks::default());
+        question.encode(&mut keys, &mut arguments);
+        let mut command = Vec::new();
+        self.script.write_call(&mut command, by, &keys, &arguments);
+        let reply = self
+            .connection
+            .req_packed_command(&command)?
+            .extract_error()?;
+        let integers: Vec<i64> = redis::from_redis_value(reply)?;
+        let shape = operations.iter().map(|operation| operation.limits.len());
+        Ok(script::decode(shape, integers).expect("an answer"))
+    }
+
+    /// The single operation's answer.
+    pub fn one(&mut self, kind: Kind, permits: u64, limits: &[(&str, Quota)]) -> script::Told {
+        let mut answer = self
+            .call(&[operation(kind, permits, limits)])
+            .expect("an answer");
+        answer.told.remove(0)
+    }
+
+    pub fn redis(&mut self, arguments: &[&str]) -> Value {
+        redis::cmd(arguments[0])
+            .arg(&arguments[1..])
+            .query(&mut self.connection)
+            .unwrap_or_else(|error| panic!("{arguments:?}: {error}"))
+    }
+
+    pub fn integer(&mut self, arguments: &[&str]) -> i64 {
+        redis::from_redis_value(self.redis(arguments)).expect("an integer")
+    }
+
+    pub fn strings(&mut self, arguments: &[&str]) -> Vec<String> {
+        redis::from_redis_value(self.redis(arguments)).expect("strings")
+    }
+
+    /// Every key with its value, to be compared.
+    pub fn contents(&mut self) -> Vec<(String, Value)> {
+        let mut keys = self.strings(&["KEYS", "*"]);
+        keys.sort();
+        keys.into_iter()
+            .map(|key| (key.clone(), self.redis(&["DUMP", &key])))
+            .collect()
+    }
+
+    /// What every state owes: an end, integers without an exponent, and totals that add up.
+    pub fn check_keys(&mut self) -> Result<(), String> {
+        for key in self.strings(&["KEYS", "weir:1:*"]) {
+            if self.integer(&["PTTL", &key]) <= 0 {
+                return Err(format!("{key} never expires"));
+            }
+            if self.redis(&["TYPE", &key]) == Value::SimpleString("zset".into()) {
+                let mut before = None;
+                for member in self.strings(&["ZRANGE", &key, "0", "-1"]) {
+                    let entry = member.split_once(':').ok_or(format!("{key}: {member}"))?;
+                    let total: u64 = entry.0.parse().map_err(|_| format!("{key}: {member}"))?;
+                    let cost: u64 = entry.1.parse().map_err(|_| format!("{key}: {member}"))?;
+                    if before.is_some_and(|before| before + cost != total) {
+                        return Err(format!("{key}: {member} after a total of {before:?}"));
+                    }
+                    before = Some(total);
+                }
+            }
+        }
+        Ok(())
+    }
+}
