@@ -11,11 +11,16 @@ mod stand_in;
 
 use std::{process::ExitCode, sync::Arc};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use libtest_mimic::{Arguments, Trial};
 use weir_lab::gateway::Store;
 
 use crate::{docker::Docker, stack::Stack, stand_in::StandIns};
+
+const NAMES: [(&str, Store); 2] = [
+    ("the_stack_limits_through_envoy", Store::Bridge),
+    ("the_stack_limits_through_the_sidecar", Store::Sidecar),
+];
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -35,33 +40,31 @@ fn main() -> ExitCode {
     conclusion.exit_code()
 }
 
-const NAMES: [(&str, Store); 2] = [
-    ("the_stack_limits_through_envoy", Store::Bridge),
-    ("the_stack_limits_through_the_sidecar", Store::Sidecar),
-];
-
 fn trials(docker: &Docker, stand_ins: &Arc<StandIns>) -> Vec<Trial> {
     let trial = |(name, store)| {
         let (docker, stand_ins) = (docker.clone(), Arc::clone(stand_ins));
-        Trial::test(name, move || Ok(prove(docker, &stand_ins, store)?))
+        Trial::test(name, move || {
+            // An error's whole story; by itself it would be told without its causes.
+            prove(docker, &stand_ins, store).map_err(|error| format!("{error:#}").into())
+        })
     };
     NAMES.into_iter().map(trial).collect()
 }
 
 fn prove(docker: Docker, stand_ins: &StandIns, store: Store) -> Result<()> {
-    let mut stack = Stack::try_new(docker.clone(), store)?;
+    let stack = Stack::try_new(docker.clone(), store)?;
     for image in stack.images()? {
         if let Err(reason) = stand_ins.bring(&docker, &image) {
             println!("skipped: there is no image {image}, and none can stand in: {reason:#}");
             return Ok(());
         }
     }
-    stack.up()?;
     let proven = stack
-        .wait_healthy()
+        .up()
+        .and_then(|()| stack.wait_healthy())
         .and_then(|()| confined(&stack))
         .and_then(|()| limits(&stack));
-    proven.map_err(|error| error.context(stack.logs()))
+    proven.map_err(|error| anyhow!("{error:#}\n{}", stack.logs()))
 }
 
 /// No container runs as root, and no port is reached from another machine.

@@ -55,31 +55,28 @@ impl Stack {
         Ok(images)
     }
 
-    pub fn up(&mut self) -> Result<()> {
-        run(self.compose().args(["up", "--detach", "--no-build"]))
-            .map(drop)
-            .map_err(|error| error.context(self.logs()))
+    pub fn up(&self) -> Result<()> {
+        run(self.compose().args(["up", "--detach", "--no-build"])).map(drop)
     }
 
     pub fn wait_healthy(&self) -> Result<()> {
-        let mut last = Vec::new();
         let health = || {
-            last = self.containers()?;
-            let all = last.iter().all(|container| {
-                let state = &container["State"];
-                state["Status"] == "running" && state["Health"]["Status"] == "healthy"
-            });
-            Ok((all && last.len() >= self.services()).then_some(()))
+            let containers = self.containers()?;
+            let has_ended = |container: &&Value| container["State"]["Status"] == "exited";
+            if let Some(container) = containers.iter().find(has_ended) {
+                bail!("{} ended: {}", container["Name"], container["State"]);
+            }
+            let is_healthy =
+                |container: &Value| container["State"]["Health"]["Status"] == "healthy";
+            let all = containers.len() == self.services() && containers.iter().all(is_healthy);
+            Ok(all.then_some(()))
         };
-        deadline::poll(HEALTHY, "healthy stack", health).map_err(|error| {
-            let state = |c: &Value| format!("{}: {}", c["Name"], c["State"]);
-            error.context(last.iter().map(state).collect::<Vec<_>>().join("\n"))
-        })
+        deadline::poll(HEALTHY, "healthy stack", health)
     }
 
     /// What Docker knows of each container.
     pub fn containers(&self) -> Result<Vec<Value>> {
-        let ids = run(self.compose().args(["ps", "--quiet"]))?;
+        let ids = run(self.compose().args(["ps", "--quiet", "--all"]))?;
         ids.split_whitespace()
             .map(|id| self.docker.inspect("container", id).context("a container"))
             .collect()
