@@ -105,10 +105,10 @@ fn clear(docker: &Docker) -> Result<()> {
     for project in projects.split_whitespace().collect::<BTreeSet<_>>() {
         docker.docker(&["network", "rm", &format!("{project}_default")])?;
     }
-    let images = ["image", "ls", "--filter", &filter, "--format"];
-    let images = docker.docker(&[&images[..], &["{{.Repository}}:{{.Tag}}"]].concat())?;
-    for image in images.split_whitespace() {
-        docker.docker(&["image", "rm", image])?;
+    let images = docker.docker(&["image", "ls", "--quiet", "--filter", &filter])?;
+    for image in images.split_whitespace().collect::<BTreeSet<_>>() {
+        // One image may have several names.
+        docker.docker(&["image", "rm", "--force", image])?;
     }
     Ok(())
 }
