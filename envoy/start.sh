@@ -17,12 +17,14 @@ set -eu
 : "${TIMEOUT_MS:=50}"                                             # the longest wait for the store
 [ "${TRUST-}" ] || TRUST='["127.0.0.0/8", "::1/128"]'             # peers whose identity headers count
 : "${WORKERS:=2}"                                                 # Envoy's worker threads
+: "${GATEWAYS:=1}"                                                # how many gateways share this Redis
+: "${TOPOLOGY:=single}"                                           # one primary, or a cluster
 here=$(dirname "$0")
 : "${POLICY:=$here/policy.json}"                                  # the rules
 : "${RENDERED:=$(mktemp -d)/gateway.yaml}"                         # where the filled-in template goes
 
 export WASM LISTEN PORT ADMIN_HOST ADMIN_PORT UPSTREAM_HOST UPSTREAM_PORT REDIS_HOST REDIS_PORT
-export SIDECAR_HOST SIDECAR_PORT TIMEOUT_MS TRUST POLICY
+export SIDECAR_HOST SIDECAR_PORT TIMEOUT_MS TRUST POLICY WORKERS GATEWAYS TOPOLOGY
 # Envoy writes durations in seconds.
 TIMEOUT_SECONDS=$(printf '%d.%03ds' $((TIMEOUT_MS / 1000)) $((TIMEOUT_MS % 1000)))
 export TIMEOUT_SECONDS

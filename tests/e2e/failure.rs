@@ -26,7 +26,7 @@ cases![
 ];
 
 /// Longer than by default: no pause of a busy machine is taken for a Redis that hangs.
-pub const TIMEOUT: Duration = Duration::from_millis(200);
+pub const TIMEOUT: Duration = Duration::from_millis(250);
 /// How exactly a deadline is kept, and what a loopback request takes.
 const TOLERANCE: Duration = Duration::from_millis(50);
 

@@ -1,6 +1,9 @@
 //! Who is counted.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    net::{Ipv6Addr, TcpListener},
+};
 
 use weir_lab::client::Answer;
 
@@ -20,6 +23,8 @@ cases![
     headers_of_an_untrusted_peer_are_ignored_and_removed,
     an_untrusted_peer_cannot_be_refused_for_what_is_ignored,
     a_forged_address_changes_nothing,
+    an_ipv6_client_is_its_network,
+    a_header_that_only_looks_like_an_identity_is_dropped,
     the_closest_network_counts_each_address,
     a_tier_that_is_not_listed_has_the_default_limit,
     a_new_tier_keeps_the_usage,
@@ -243,6 +248,36 @@ fn a_forged_address_changes_nothing(world: &World) {
     let distrusted = Visitor::distrusted(world.workshop()).named("ann");
     let answer = distrusted.with("X-Forwarded-For", "127.0.0.1").get(PATH);
     assert_eq!(number(&answer, "x-ratelimit-limit"), 50);
+}
+
+fn an_ipv6_client_is_its_network(world: &World) {
+    if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
+        eprintln!("skipped: this machine has no IPv6");
+        return;
+    }
+    let gateway = world.gateway().listen(Ipv6Addr::LOCALHOST);
+    let gateway = gateway.workers(1).start().unwrap();
+    let visitor = Visitor::anonymous(&gateway).moved_to("::1");
+    assert_eq!(remaining(&visitor.get("/api/v1/items")), 199);
+    // Identity headers are believed, and the address still counts.
+    let named = visitor.named(unique("visitor")).tier("premium");
+    assert_eq!(remaining(&named.get("/api/v1/items")), 198);
+    // All of ::/64 together.
+    let keys = keys::of(world.redis(), &["a:::"]);
+    let keys: Vec<_> = keys.keys().map(String::as_str).collect();
+    assert_eq!(keys, ["weir:1:{a:::}:general_api:ip:sw:0"]);
+}
+
+/// Many upstreams read `X_User_ID` as `X-User-ID`, and Weir has not checked it.
+fn a_header_that_only_looks_like_an_identity_is_dropped(world: &World) {
+    let visitor = Visitor::distrusted(world.workshop()).with("X_User_ID", "root");
+    let answer = visitor.with("X_API_Key", "key").get(PATH);
+    assert_eq!(number(&answer, "x-ratelimit-limit"), 50);
+    let headers = upstream_headers(&answer);
+    assert!(
+        !headers.iter().any(|(name, _)| name.contains('_')),
+        "{headers:?}"
+    );
 }
 
 fn the_closest_network_counts_each_address(world: &World) {

@@ -51,7 +51,7 @@ macro_rules! cases {
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let worlds = [Store::Bridge, Store::Sidecar].map(|way| Arc::new(World::new(way)));
-    let trials = worlds.iter().flat_map(|world| trials(world)).collect();
+    let trials = worlds.iter().flat_map(trials).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     if conclusion.has_failed() {
         for log in worlds.iter().flat_map(|world| world.logs()) {
