@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
 };
 
@@ -13,45 +14,37 @@ use weir_lab::{
 use crate::{cases, crowd::rush, visitor::Visitor, world::World};
 
 cases![
-    a_defect_is_refused_with_its_message,
+    every_defect_is_refused_with_its_message,
     the_rules_are_told_once_whatever_the_number_of_workers,
 ];
 
-/// One of every kind: the core's own tests hold each file in the folder to its message, and Envoy
-/// spends two seconds of a processor on compiling before it asks for any of them.
-const DEFECTS: [&str; 14] = [
-    "not_json",
-    "not_an_object",
-    "unknown_field",
-    "duplicate_name",
-    "empty_rule_name",
-    "bad_rule_name",
-    "bad_tier_name",
-    "bad_glob",
-    "bad_cidr",
-    "unknown_algorithm",
-    "zero_limit",
-    "zero_window",
-    "overflow_capacity_by_window",
-    "burst_outside_token_bucket",
-];
-
-fn a_defect_is_refused_with_its_message(world: &World) {
+fn every_defect_is_refused_with_its_message(world: &World) {
+    let defects = defects();
+    assert!(defects.len() > 30, "{} defects", defects.len());
     let next = AtomicUsize::new(0);
+    // Envoy spends two seconds of a processor on compiling before it asks for the configuration.
     let wrong = rush(2, |_| {
-        let own = std::iter::from_fn(|| DEFECTS.get(next.fetch_add(1, Ordering::Relaxed)));
+        let own = std::iter::from_fn(|| defects.get(next.fetch_add(1, Ordering::Relaxed)));
         own.filter_map(|defect| misjudged(world, defect))
             .collect::<Vec<_>>()
     });
     assert_eq!(wrong.concat(), Vec::<String>::new());
 }
 
+/// The policies that nobody should be able to start Envoy with.
+fn defects() -> Vec<PathBuf> {
+    let folder = fs::read_dir(place::project().join("tests/config")).unwrap();
+    let files = folder.map(|entry| entry.unwrap().path());
+    files
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "json")
+        })
+        .collect()
+}
+
 /// What is wrong with the refusal of this policy, if anything is.
-fn misjudged(world: &World, defect: &str) -> Option<String> {
-    let policy = place::project()
-        .join("tests/config")
-        .join(defect)
-        .with_extension("json");
+fn misjudged(world: &World, policy: &Path) -> Option<String> {
     let message = fs::read_to_string(policy.with_extension("txt")).unwrap();
     // Where in its configuration Envoy quotes what is no JSON depends on what stands around it.
     let expected = message
@@ -59,7 +52,10 @@ fn misjudged(world: &World, defect: &str) -> Option<String> {
         .split(" at line ")
         .next()
         .unwrap_or_default();
-    let gateway = world.gateway().workers(1).policy(Policy::File(policy));
+    let gateway = world
+        .gateway()
+        .workers(1)
+        .policy(Policy::File(policy.to_owned()));
     let told = match gateway.start_expecting_refusal() {
         Ok(log) => gateway::refusal(&log).unwrap_or(log),
         Err(error) => error.to_string(),
@@ -67,7 +63,12 @@ fn misjudged(world: &World, defect: &str) -> Option<String> {
     let is_told = told
         .strip_prefix("weir: ")
         .is_some_and(|told| told.starts_with(expected));
-    (!is_told).then(|| format!("{}\n  told     {told}\n  expected {expected}", defect))
+    (!is_told).then(|| {
+        format!(
+            "{}\n  told     {told}\n  expected {expected}",
+            policy.display()
+        )
+    })
 }
 
 fn the_rules_are_told_once_whatever_the_number_of_workers(world: &World) {

@@ -68,6 +68,11 @@ fn trials(world: &Arc<World>) -> Vec<Trial> {
         Store::Bridge => "bridge",
         Store::Sidecar => "sidecar",
     };
+    // A configuration is read before there is any way to Redis. First, since they take longest.
+    let once = match world.way() {
+        Store::Bridge => configuration::CASES,
+        Store::Sidecar => &[],
+    };
     let both_ways = [
         rules::CASES,
         matching::CASES,
@@ -80,12 +85,7 @@ fn trials(world: &Arc<World>) -> Vec<Trial> {
         keys::CASES,
         failure::CASES,
     ];
-    // A configuration is read before there is any way to Redis.
-    let once = match world.way() {
-        Store::Bridge => configuration::CASES,
-        Store::Sidecar => &[],
-    };
-    let cases = both_ways.into_iter().flatten().chain(once);
+    let cases = once.iter().chain(both_ways.into_iter().flatten());
     cases.map(|case| trial(way, case, world)).collect()
 }
 
