@@ -201,9 +201,10 @@ impl Builder {
         let upstream = Upstream::start()?;
         let sidecar = match self.store {
             Store::Bridge => None,
-            Store::Sidecar => Some(Sidecar::start(&format!(
-                "redis://{redis_host}:{redis_port}"
-            ))?),
+            Store::Sidecar => Some(Sidecar::start(
+                &format!("redis://{redis_host}:{redis_port}"),
+                self.timeout_ms,
+            )?),
         };
         let scratch = Scratch::try_new("envoy")?;
         let policy = match self.policy {

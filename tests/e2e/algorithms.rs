@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    cases,
+    Case, cases,
     model::{
         Algorithm::{self, FixedWindow, LeakyBucket, SlidingWindow, TokenBucket},
         Moment, Quota, Usage,
@@ -12,7 +12,7 @@ use crate::{
     world::{World, now, wait_until},
 };
 
-cases![
+pub const CASES: &[Case] = cases![
     traffic_in_real_time_is_let_through_as_the_model_says,
     a_request_passes_after_the_retry_after_and_all_of_them_after_the_reset,
 ];

@@ -7,12 +7,12 @@ use sfv::{BareItem, Item, List, ListEntry, Parser};
 use weir_lab::client::Answer;
 
 use crate::{
-    cases, grpc,
+    Case, cases, grpc,
     visitor::{Visitor, number, remaining, unique},
     world::{World, wait_for_room},
 };
 
-cases![
+pub const CASES: &[Case] = cases![
     a_refusal_by_a_fixed_window_reads_so,
     a_refusal_by_a_sliding_window_reads_so,
     a_refusal_by_a_token_bucket_reads_so,

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use weir_lab::{client::Answer, gateway::Gateway};
 
 use crate::{
-    cases,
+    Case, cases,
     crowd::rush,
     visitor::{Visitor, remaining, unique},
     world::World,
 };
 
-cases![
+pub const CASES: &[Case] = cases![
     each_algorithm_admits_exactly_the_limit_of_each_user,
     each_algorithm_admits_exactly_the_limit_for_everybody,
     a_crowd_that_meets_two_limits_leaves_both_exact,

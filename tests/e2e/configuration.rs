@@ -11,9 +11,9 @@ use weir_lab::{
     place,
 };
 
-use crate::{cases, crowd::rush, visitor::Visitor, world::World};
+use crate::{Case, cases, crowd::rush, visitor::Visitor, world::World};
 
-cases![
+pub const CASES: &[Case] = cases![
     every_defect_is_refused_with_its_message,
     the_rules_are_told_once_whatever_the_number_of_workers,
 ];

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    cases,
+    Case, cases,
     keys::{self, Held},
     visitor::{Visitor, number, remaining, unique},
     world::World,
 };
 
-cases![
+pub const CASES: &[Case] = cases![
     a_request_that_a_later_rule_refuses_consumes_nothing,
     a_request_that_an_earlier_rule_refuses_consumes_nothing,
     a_request_that_its_address_is_refused_consumes_nothing,

@@ -33,6 +33,7 @@ pub fn rush<T: Send>(clients: usize, each: impl Fn(usize) -> T + Sync) -> Vec<T>
 }
 
 /// An answer and how long it took.
+#[derive(Clone)]
 pub struct Timed {
     pub answer: Answer,
     pub took: Duration,

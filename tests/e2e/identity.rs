@@ -8,12 +8,12 @@ use std::{
 use weir_lab::client::Answer;
 
 use crate::{
-    cases, keys,
+    Case, cases, keys,
     visitor::{Visitor, number, remaining, unique},
     world::World,
 };
 
-cases![
+pub const CASES: &[Case] = cases![
     an_id_of_any_bytes_counts_for_itself,
     an_empty_id_is_no_id,
     a_repeated_identity_header_is_refused,

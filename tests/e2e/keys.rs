@@ -6,12 +6,12 @@ use redis::{Connection, cmd};
 use weir_lab::redis::Redis;
 
 use crate::{
-    cases,
+    Case, cases,
     visitor::{Visitor, unique},
     world::World,
 };
 
-cases![
+pub const CASES: &[Case] = cases![
     every_key_says_what_it_counts_and_ends_in_time,
     one_subject_shares_a_slot,
 ];

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use crate::{
-    cases, keys,
+    Case, cases, keys,
     visitor::{Visitor, number, remaining, tells_limits},
     world::{World, wait_for_room},
 };
 
-cases![
+pub const CASES: &[Case] = cases![
     every_spelling_of_a_path_meets_its_rule,
     the_upstream_is_asked_for_the_path_that_was_counted,
     an_escaped_slash_is_no_slash,

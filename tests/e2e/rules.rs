@@ -3,13 +3,13 @@
 use weir_lab::client::Answer;
 
 use crate::{
-    cases,
+    Case, cases,
     model::{Account, Moment, Standing},
     visitor::{Visitor, number, tells_limits},
     world::World,
 };
 
-cases![
+pub const CASES: &[Case] = cases![
     an_anonymous_caller_is_held_to_every_rule,
     a_free_user_is_held_to_every_rule,
     a_premium_user_is_held_to_every_rule,

@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 use weir_lab::client::Answer;
 
 use crate::{
-    cases, keys,
+    Case, cases, keys,
     visitor::{Visitor, number, remaining, tells_limits, unique},
     world::{World, now, wait_for_room},
 };
 
-cases![
+pub const CASES: &[Case] = cases![
     usage_is_what_was_used_and_asking_takes_nothing,
     the_answer_has_these_fields,
     every_spelling_of_the_path_is_the_status_call,
