@@ -94,10 +94,7 @@ fn is_unreserved(byte: u8) -> bool {
 
 /// What a URL's path holds only escaped, as the WHATWG's URL standard has it, and yet is sent bare.
 fn is_foreign(byte: u8) -> bool {
-    matches!(
-        byte,
-        b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}'
-    )
+    matches!(byte, b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}')
 }
 
 /// RFC 3986 §5.2.4 for an absolute path. An empty segment is a segment: `/a//../b` is `/a/b`.
@@ -207,10 +204,7 @@ mod tests {
 
     #[test]
     fn what_no_url_holds_is_escaped() {
-        assert_eq!(
-            normal("/a<b>{}|^`\"c"),
-            "/a%3Cb%3E%7B%7D%7C%5E%60%22c"
-        );
+        assert_eq!(normal("/a<b>{}|^`\"c"), "/a%3Cb%3E%7B%7D%7C%5E%60%22c");
     }
 
     #[test]
