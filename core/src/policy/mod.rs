@@ -168,6 +168,10 @@ impl Rule {
         &self.name
     }
 
+    pub fn pattern(&self) -> &str {
+        &self.pattern
+    }
+
     /// The limits that apply to this tier and address, in the order they are reported.
     pub fn limits_for(&self, tier: &str, address: Option<IpAddr>) -> impl Iterator<Item = LimitId> {
         let ip = address.map_or(&[][..], |address| self.ip.limits_for(address));
@@ -178,7 +182,8 @@ impl Rule {
             .copied()
     }
 
-    fn is_for(&self, target: Target<'_>) -> bool {
+    /// Whether methods and hosts let it be for this request; its pattern is not looked at.
+    pub fn is_for(&self, target: Target<'_>) -> bool {
         let method = |methods: &Vec<String>| {
             methods
                 .iter()
