@@ -284,9 +284,11 @@ impl<T> LaneState<T> {
 
     fn next_call(&mut self, now: Micros, settled: &mut Settled<T>) -> Option<Call<T>> {
         match self.breaker.permit(now) {
-            Permit::Calls if self.waiting.is_empty() || !self.may_send(now) => None,
             Permit::Calls => {
                 self.sample = None;
+                if self.waiting.is_empty() || !self.may_send(now) {
+                    return None;
+                }
                 let most = self.waiting.len().min(MOST_QUESTIONS);
                 Some(Call::new(now, self.waiting.drain(..most)))
             }
@@ -321,7 +323,7 @@ impl<T> LaneState<T> {
         };
         let mut whole = true;
         for command in call.commands {
-            match command.read(&mut reader) {
+            match command.read(call.since, &mut reader) {
                 Answered::Told(outcomes) => {
                     let outcomes = command.asked.into_iter().zip(outcomes);
                     settled
@@ -437,7 +439,7 @@ impl<T> Command<T> {
     }
 
     /// Reads this command's reply off the replies.
-    fn read(&self, reader: &mut Reader<'_>) -> Answered {
+    fn read(&self, asked: Micros, reader: &mut Reader<'_>) -> Answered {
         let count = match reader.token() {
             Ok(Some(Token::Array(Some(count)))) => count,
             Ok(Some(Token::Error(error))) if error.starts_with(b"NOSCRIPT") => {
@@ -459,9 +461,13 @@ impl<T> Command<T> {
             return Answered::Failed;
         };
         let mut told = answer.told.into_iter();
-        let outcomes = self.asked.iter().map(|asked| Outcome::Told {
+        let outcomes = self.asked.iter().map(|waiting| Outcome::Told {
             now: answer.now,
-            told: told.by_ref().take(asked.question.shape().count()).collect(),
+            asked,
+            told: told
+                .by_ref()
+                .take(waiting.question.shape().count())
+                .collect(),
         });
         Answered::Told(outcomes.collect())
     }
@@ -561,7 +567,7 @@ mod tests {
         assert!(outgoing.is_empty() && batcher.is_idle());
         assert_eq!(tickets(&settled), [0, 1]);
         for (ticket, outcome) in settled {
-            let Outcome::Told { now, told } = outcome else {
+            let Outcome::Told { now, told, .. } = outcome else {
                 panic!("{outcome:?}")
             };
             assert_eq!(now, Micros(1_000_000));

@@ -5,6 +5,7 @@
 
 use weir_core::config::{Config, LimiterConfig};
 use weir_core::limiter::{Facts, Step, admit};
+use weir_core::slot::Topology;
 
 use crate::Target;
 use crate::input::Input;
@@ -106,7 +107,8 @@ fn decide(config: &LimiterConfig, data: &[u8]) {
                 assert!(value.bytes().all(sendable), "{name}: {value:?}");
             }
         }
-        Step::Ask(parts, _) => {
+        Step::Ask(mut pending) => {
+            let parts = pending.parts(Topology::Single);
             let checks = parts.iter().flat_map(|part| part.question.checks());
             for check in checks {
                 assert!(check.key.starts_with(b"weir:1:{"));
