@@ -284,9 +284,11 @@ impl<T> LaneState<T> {
 
     fn next_call(&mut self, now: Micros, settled: &mut Settled<T>) -> Option<Call<T>> {
         match self.breaker.permit(now) {
-            Permit::Calls if self.waiting.is_empty() || !self.may_send(now) => None,
             Permit::Calls => {
                 self.sample = None;
+                if self.waiting.is_empty() || !self.may_send(now) {
+                    return None;
+                }
                 let most = self.waiting.len().min(MOST_QUESTIONS);
                 Some(Call::new(now, self.waiting.drain(..most)))
             }
