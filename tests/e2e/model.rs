@@ -5,6 +5,7 @@
 
 use std::{collections::HashMap, ops::RangeInclusive, time::Duration};
 
+use self::Algorithm::{FixedWindow, LeakyBucket, SlidingWindow, TokenBucket};
 use crate::world::now;
 
 /// Between two readings of the clock.
@@ -70,20 +71,20 @@ impl Moment {
 impl Quota {
     pub fn capacity(&self) -> u64 {
         match self.algorithm {
-            Algorithm::TokenBucket { burst } => burst,
+            TokenBucket { burst } => burst,
             _ => self.limit,
         }
     }
 
     pub fn unused(&self) -> Usage {
         match self.algorithm {
-            Algorithm::FixedWindow => Usage::Window {
+            FixedWindow => Usage::Window {
                 index: 0,
                 least: 0,
                 most: 0,
             },
-            Algorithm::SlidingWindow => Usage::Log(Vec::new()),
-            Algorithm::TokenBucket { .. } | Algorithm::LeakyBucket => Usage::Bucket {
+            SlidingWindow => Usage::Log(Vec::new()),
+            TokenBucket { .. } | LeakyBucket => Usage::Bucket {
                 earliest: 0.0,
                 latest: 0.0,
             },
@@ -163,8 +164,6 @@ const fn quota(algorithm: Algorithm, limit: u64, window_seconds: u64) -> Quota {
         window_seconds,
     }
 }
-
-use Algorithm::{FixedWindow, LeakyBucket, SlidingWindow, TokenBucket};
 
 /// A rule's name, the path it is for (and all below it, where it ends in a slash), its limits by
 /// tier, and for each address.
