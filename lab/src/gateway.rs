@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     path::PathBuf,
     process::Command,
     time::Duration,
@@ -42,7 +42,7 @@ pub struct Builder {
     store: Store,
     policy: Policy,
     redis: Option<(String, u16)>,
-    listen: Ipv4Addr,
+    listen: IpAddr,
     port: u16,
     admin_port: u16,
     workers: usize,
@@ -78,7 +78,7 @@ impl Default for Builder {
             store: Store::Bridge,
             policy: Policy::File(place::envoy().join("policy.json")),
             redis: None,
-            listen: Ipv4Addr::LOCALHOST,
+            listen: Ipv4Addr::LOCALHOST.into(),
             // Envoy takes free ports by itself.
             port: 0,
             admin_port: 0,
@@ -113,8 +113,8 @@ impl Builder {
         self
     }
 
-    pub fn listen(mut self, address: Ipv4Addr) -> Self {
-        self.listen = address;
+    pub fn listen(mut self, address: impl Into<IpAddr>) -> Self {
+        self.listen = address.into();
         self
     }
 
@@ -201,9 +201,10 @@ impl Builder {
         let upstream = Upstream::start()?;
         let sidecar = match self.store {
             Store::Bridge => None,
-            Store::Sidecar => Some(Sidecar::start(&format!(
-                "redis://{redis_host}:{redis_port}"
-            ))?),
+            Store::Sidecar => Some(Sidecar::start(
+                &format!("redis://{redis_host}:{redis_port}"),
+                self.timeout_ms,
+            )?),
         };
         let scratch = Scratch::try_new("envoy")?;
         let policy = match self.policy {
@@ -345,10 +346,10 @@ fn listener(admin: &Client) -> Result<Option<SocketAddr>> {
     else {
         return Ok(None);
     };
-    let host: Ipv4Addr = host.parse().context("the listener's address")?;
+    let host: IpAddr = host.parse().context("the listener's address")?;
     // Where it listens on every address, it is reached on this one.
     let host = if host.is_unspecified() {
-        Ipv4Addr::LOCALHOST
+        Ipv4Addr::LOCALHOST.into()
     } else {
         host
     };
