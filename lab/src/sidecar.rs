@@ -23,10 +23,16 @@ pub struct Sidecar {
 impl Sidecar {
     /// `redis` is a URL, as [`Redis::url`](crate::redis::Redis::url) gives.
     pub fn start(redis: &str) -> Result<Self> {
+        Self::start_with(redis, &[])
+    }
+
+    /// With these arguments too, such as `--secret-file FILE`.
+    pub fn start_with(redis: &str, arguments: &[&str]) -> Result<Self> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port::free()?));
         let scratch = Scratch::try_new("sidecar")?;
         let mut command = Command::new(artifact::sidecar()?);
         command.args(["--listen", &address.to_string(), "--redis", redis]);
+        command.args(arguments);
         let process = Process::spawn("the sidecar", command, &scratch.file("sidecar.log"))?;
         process.wait_ready(START, || TcpStream::connect(address).is_ok())?;
         Ok(Self {
