@@ -14,6 +14,7 @@ set -eu
 : "${STORE:=bridge}"                                              # the way to Redis: bridge, sidecar
 : "${REDIS_HOST:=127.0.0.1}" "${REDIS_PORT:=6379}"                # for STORE=bridge
 : "${SIDECAR_HOST:=127.0.0.1}" "${SIDECAR_PORT:=6380}"            # for STORE=sidecar
+: "${STORE_SECRET:=}"                                             # what the sidecar asks for, if it does
 : "${TIMEOUT_MS:=50}"                                             # the longest wait for the store
 [ "${TRUST-}" ] || TRUST='["127.0.0.0/8", "::1/128"]'             # peers whose identity headers count
 : "${WORKERS:=2}"                                                 # Envoy's worker threads
@@ -24,7 +25,7 @@ here=$(dirname "$0")
 : "${RENDERED:=$(mktemp -d)/gateway.yaml}"                         # where the filled-in template goes
 
 export WASM LISTEN PORT ADMIN_HOST ADMIN_PORT UPSTREAM_HOST UPSTREAM_PORT REDIS_HOST REDIS_PORT
-export SIDECAR_HOST SIDECAR_PORT TIMEOUT_MS TRUST POLICY WORKERS GATEWAYS TOPOLOGY
+export SIDECAR_HOST SIDECAR_PORT STORE_SECRET TIMEOUT_MS TRUST POLICY WORKERS GATEWAYS TOPOLOGY
 # Envoy writes durations in seconds.
 TIMEOUT_SECONDS=$(printf '%d.%03ds' $((TIMEOUT_MS / 1000)) $((TIMEOUT_MS % 1000)))
 export TIMEOUT_SECONDS

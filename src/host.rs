@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use proxy_wasm::hostcalls;
 use weir_core::answer::Answer;
 use weir_core::batch::CallId;
+use weir_core::config::StoreConfig;
 use weir_core::limiter::{Facts, Protocol};
 use weir_core::units::{Micros, Millis};
 
@@ -299,13 +300,22 @@ pub fn respond(answer: &Answer, protocol: Protocol) {
 /// The call's answer comes to the context that is active now, so this is for root contexts only:
 /// a stream may end before the answer comes. The SDK's wrapper, because it keeps the register of
 /// calls that its dispatcher reads; the proxy returns no status here that it does not expect.
-pub fn post(cluster: &str, replies: &str, body: &[u8], timeout: Millis) -> Result<CallId, NotDone> {
-    let headers = vec![
+pub fn post(store: &StoreConfig, replies: &str, body: &[u8]) -> Result<CallId, NotDone> {
+    let StoreConfig {
+        cluster,
+        secret,
+        timeout,
+        ..
+    } = store;
+    let mut headers = vec![
         (":method", "POST"),
         (":path", weir_core::wire::PATH),
-        (":authority", cluster),
+        (":authority", cluster.as_str()),
         (weir_core::wire::REPLIES_HEADER, replies),
     ];
+    if let Some(secret) = secret {
+        headers.push((weir_core::wire::SECRET_HEADER, secret.expose()));
+    }
     let timeout = Duration::from_millis(timeout.0);
     hostcalls::dispatch_http_call(cluster, headers, Some(body), Vec::new(), timeout)
         .map(CallId)

@@ -249,11 +249,8 @@ impl Limiter {
             mut settled,
         } = effects;
         for outgoing in outgoing {
-            let StoreConfig {
-                cluster, timeout, ..
-            } = &self.config.store;
             let replies = outgoing.commands.to_string();
-            let sent = host::post(cluster, &replies, &outgoing.body, *timeout);
+            let sent = host::post(&self.config.store, &replies, &outgoing.body);
             let mut batcher = self.batcher.borrow_mut();
             match sent {
                 Ok(id) => batcher.sent(outgoing, id),

@@ -5,6 +5,7 @@ use crate::identity::Sources;
 use crate::json::{At, ConfigError, Json};
 use crate::limit::Share;
 use crate::policy::Policy;
+use crate::secret::Secret;
 use crate::slot::Topology;
 use crate::units::Millis;
 
@@ -29,6 +30,8 @@ pub struct LimiterConfig {
 pub struct StoreConfig {
     /// The Envoy cluster that checks are posted to: the bridge's or the sidecar's.
     pub cluster: String,
+    /// What the sidecar asks for, where it asks for one.
+    pub secret: Option<Secret>,
     /// The longest that a request waits for the store.
     pub timeout: Millis,
     pub topology: Topology,
@@ -90,6 +93,12 @@ impl StoreConfig {
         if let Some(at) = fields.optional("cluster") {
             store.cluster = at.text()?.to_string();
         }
+        if let Some(at) = fields.optional("secret") {
+            store.secret = match at.text()? {
+                "" => None,
+                _ => Some(Secret::read(&at)?),
+            };
+        }
         if let Some(at) = fields.optional("timeout_ms") {
             let most = LONGEST_TIMEOUT_MS;
             let why = "every request waits up to this long when Redis is away";
@@ -129,6 +138,7 @@ impl Default for StoreConfig {
     fn default() -> Self {
         StoreConfig {
             cluster: DEFAULT_CLUSTER.to_string(),
+            secret: None,
             timeout: Millis(DEFAULT_TIMEOUT_MS),
             topology: Topology::Single,
             denial_cache: Millis(DEFAULT_DENIAL_CACHE_MS),
@@ -180,6 +190,11 @@ mod tests {
                 r#"{"role": "limiter", "store": {"timeout_ms": 0}, "identity": {"trust": "never"},
                     "policy": {"rules": []}}"#,
                 "configuration.store.timeout_ms: is 0",
+            ),
+            (
+                r#"{"role": "limiter", "store": {"secret": "short"}, "identity": {"trust": "never"},
+                    "policy": {"rules": []}}"#,
+                "configuration.store.secret: is shorter than 16 bytes",
             ),
         ] {
             assert!(error(text).contains(told), "{text}: {}", error(text));

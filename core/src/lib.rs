@@ -27,6 +27,7 @@ pub mod path;
 pub mod policy;
 pub mod question;
 pub mod script;
+pub mod secret;
 pub mod slot;
 pub mod status;
 pub mod units;

@@ -218,17 +218,7 @@ fn is_operator(status: &Status, caller: &Caller, secret: Option<&[u8]>) -> bool 
 /// Whether this value of the operator header is the one that only operators know.
 pub fn is_operators(status: &Status, secret: &[u8]) -> bool {
     let expected = status.operator_header.as_ref();
-    expected.is_some_and(|(_, expected)| same_secret(expected.as_bytes(), secret))
-}
-
-/// Takes the same time wherever the two differ, so that a secret cannot be found byte by byte.
-fn same_secret(expected: &[u8], given: &[u8]) -> bool {
-    expected.len() == given.len()
-        && expected
-            .iter()
-            .zip(given)
-            .fold(0, |differ, (a, b)| differ | (a ^ b))
-            == 0
+    expected.is_some_and(|(_, expected)| expected.is(secret))
 }
 
 /// A query parameter's value, decoded; the first where there are several. An empty one is absent.

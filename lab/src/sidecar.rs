@@ -28,12 +28,18 @@ impl Sidecar {
     /// `redis` is a URL, as [`Redis::url`](crate::redis::Redis::url) gives; `timeout_ms` is the
     /// filter's.
     pub fn start(redis: &str, timeout_ms: u64) -> Result<Self> {
+        Self::start_with(redis, timeout_ms, &[])
+    }
+
+    /// With these arguments too, such as `--secret-file FILE`.
+    pub fn start_with(redis: &str, timeout_ms: u64, arguments: &[&str]) -> Result<Self> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port::free()?));
         let scratch = Scratch::try_new("sidecar")?;
         let mut command = Command::new(artifact::sidecar()?);
         command.args(["--listen", &address.to_string(), "--redis", redis]);
         let timeout_ms = (timeout_ms * 4 / 5).clamp(1, MOST_TIMEOUT_MS);
         command.args(["--timeout-ms", &timeout_ms.to_string()]);
+        command.args(arguments);
         let process = Process::spawn("the sidecar", command, &scratch.file("sidecar.log"))?;
         process.wait_ready(START, || TcpStream::connect(address).is_ok())?;
         Ok(Self {

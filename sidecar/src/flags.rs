@@ -2,12 +2,13 @@
 
 use std::env;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Parser;
+use weir_core::secret::Secret;
 
 use crate::listen::{Place, Reach, SocketMode};
 use crate::redis::Topology;
@@ -34,13 +35,19 @@ pub struct Flags {
     )]
     pub listen: Place,
 
-    /// Listen on an address that other machines can reach. Nobody is asked for a password.
+    /// Listen on an address that other machines can reach. Without --secret-file, whoever reaches it
+    /// can spend permits.
     #[arg(long)]
     pub allow_remote: bool,
 
     /// Permissions of the unix socket.
     #[arg(long, value_name = "OCTAL", default_value = "0660")]
     pub socket_mode: SocketMode,
+
+    /// A file with what the limiter must show with every request: `store.secret` in its
+    /// configuration. Without it, whoever reaches the sidecar is served.
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
 
     /// redis://[user[:password]@]host[:port][/db], or rediss:// for TLS. With --cluster it may be
     /// given more than once, or with commas.
@@ -90,6 +97,7 @@ pub struct Config {
     pub place: Place,
     pub reach: Reach,
     pub socket_mode: SocketMode,
+    pub secret: Option<Secret>,
     pub topology: Topology,
     pub dial: Arc<Dial>,
     pub timeout: Duration,
@@ -143,6 +151,7 @@ impl Config {
             Transport::Plain => None,
         };
 
+        let secret = flags.secret_file.as_deref().map(secret).transpose()?;
         let db = first.db;
         let addresses = flags.redis.into_iter().map(|url| url.address);
         Ok(Config {
@@ -152,6 +161,7 @@ impl Config {
                 false => Reach::ThisMachine,
             },
             socket_mode: flags.socket_mode,
+            secret,
             topology: match flags.cluster {
                 true => Topology::Cluster(addresses.collect()),
                 false => Topology::Single(addresses.take(1).next().context("--redis needs a URL")?),
@@ -169,14 +179,20 @@ fn password(flags: &Flags) -> Result<Option<String>> {
             .ok()
             .filter(|password| !password.is_empty()));
     };
-    let text = fs::read_to_string(path)
-        .with_context(|| format!("--redis-password-file {}", path.display()))?;
+    line("--redis-password-file", path).map(Some)
+}
+
+fn secret(path: &Path) -> Result<Secret> {
+    const FLAG: &str = "--secret-file";
+    Secret::try_new(&line(FLAG, path)?)
+        .map_err(|error| anyhow!("{FLAG} {} {error}", path.display()))
+}
+
+/// What a flag's file holds.
+fn line(flag: &str, path: &Path) -> Result<String> {
+    let text = fs::read_to_string(path).with_context(|| format!("{flag} {}", path.display()))?;
     // Editors and `echo` end a file with a line end; no password does.
-    let password = text.trim_end_matches(['\r', '\n']);
-    ensure!(
-        !password.is_empty(),
-        "--redis-password-file {} is empty",
-        path.display()
-    );
-    Ok(Some(password.to_owned()))
+    let line = text.trim_end_matches(['\r', '\n']);
+    ensure!(!line.is_empty(), "{flag} {} is empty", path.display());
+    Ok(line.to_owned())
 }

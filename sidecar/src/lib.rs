@@ -13,7 +13,8 @@
 //! | `-UNREACHABLE weir-sidecar: …` | no connection, or it broke | it may have, if it broke |
 //! | `-ERR weir-sidecar: …` | a command that is not served | no |
 //!
-//! A body that is no pipeline is 400, one above the cap 413, and nothing of it runs.
+//! A body that is no pipeline is 400, one above the cap 413, a request without the secret that was
+//! asked for 401, and nothing of it runs.
 
 pub mod flags;
 pub mod listen;
@@ -46,6 +47,7 @@ impl Sidecar {
             listener,
             service: Arc::new(Service {
                 script,
+                secret: config.secret,
                 redis: Redis::spawn(config.topology, config.dial),
                 timeout: config.timeout,
             }),

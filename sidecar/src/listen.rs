@@ -1,5 +1,5 @@
-//! Where the sidecar listens: a loopback port or a unix socket. It asks nobody for a password,
-//! so another machine reaches it only if the user says that the network protects it.
+//! Where the sidecar listens: a loopback port or a unix socket. Who comes is asked for a secret at
+//! most, so another machine reaches it only if the user says so.
 
 use std::fmt;
 use std::fs;

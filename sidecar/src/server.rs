@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
@@ -15,7 +15,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
-use weir_core::wire::{MAX_BODY, PATH};
+use weir_core::secret::Secret;
+use weir_core::wire::{MAX_BODY, PATH, SECRET_HEADER};
 
 use crate::listen::Listener;
 use crate::redis::node::Silence;
@@ -41,6 +42,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What answers requests.
 pub struct Service {
     pub script: Script,
+    /// What whoever sends commands must show.
+    pub secret: Option<Secret>,
     pub redis: Redis,
     /// How long Redis may take for the commands of one request.
     pub timeout: Duration,
@@ -97,6 +100,10 @@ pub async fn serve(
 impl Service {
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         match (request.method(), request.uri().path()) {
+            (&Method::POST, PATH) if !self.may_command(request.headers()) => text(
+                StatusCode::UNAUTHORIZED,
+                format!("{SECRET_HEADER} is not the secret in --secret-file\n"),
+            ),
             (&Method::POST, PATH) => self.answer_commands(request.into_body()).await,
             (&Method::GET, "/healthz") => match self.redis.silent() {
                 None => text(StatusCode::OK, "ok\n".to_owned()),
@@ -110,6 +117,18 @@ impl Service {
                 "POST / or GET /healthz\n".to_owned(),
             ),
             _ => text(StatusCode::NOT_FOUND, "POST / or GET /healthz\n".to_owned()),
+        }
+    }
+
+    /// A header that stands twice proves nothing.
+    fn may_command(&self, headers: &HeaderMap) -> bool {
+        let Some(secret) = &self.secret else {
+            return true;
+        };
+        let mut given = headers.get_all(SECRET_HEADER).iter();
+        match (given.next(), given.next()) {
+            (Some(given), None) => secret.is(given.as_bytes()),
+            _ => false,
         }
     }
 

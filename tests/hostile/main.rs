@@ -1,10 +1,14 @@
 //! Requests that are written to be somebody else, somewhere else or nobody at all, through a real
 //! Envoy.
 
+use std::fs;
+
 use serde_json::{Value, json};
 use weir_lab::client::Answer;
 use weir_lab::gateway::{Gateway, Policy};
 use weir_lab::redis::Redis;
+use weir_lab::scratch::Scratch;
+use weir_lab::sidecar::Sidecar;
 
 const OPERATOR: &str = "an operator's own secret";
 
@@ -24,6 +28,36 @@ fn gateway(redis: &Redis) -> Gateway {
         .timeout_ms(1000)
         .start()
         .unwrap()
+}
+
+/// Whether a sidecar that asks for this secret served a gateway that sends that one.
+fn is_served(redis: &Redis, asked: &str, sent: &str) -> bool {
+    let scratch = Scratch::try_new("secret").unwrap();
+    let file = scratch.file("secret");
+    fs::write(&file, asked).unwrap();
+    let arguments = ["--secret-file", file.to_str().unwrap()];
+    let sidecar = Sidecar::start_with(&redis.url(), 50, &arguments).unwrap();
+    let gateway = Gateway::builder()
+        .redis(redis)
+        .variable("STORE", "sidecar")
+        .variable("SIDECAR_HOST", "127.0.0.1")
+        .variable("SIDECAR_PORT", &sidecar.address().port().to_string())
+        .variable("STORE_SECRET", sent)
+        .timeout_ms(1000)
+        .start()
+        .unwrap();
+    let answer = gateway.client().get("/api/v1/x").send().unwrap();
+    assert_eq!(answer.status, 200);
+    assert!(!gateway.log().contains(sent));
+    answer.header("x-weir-degraded").is_none()
+}
+
+#[test]
+fn a_sidecar_that_asks_for_a_secret_serves_who_knows_it() {
+    let redis = Redis::start().unwrap();
+    let secret = "between gateway and sidecar";
+    assert!(is_served(&redis, secret, secret));
+    assert!(!is_served(&redis, secret, "a guess at that secret"));
 }
 
 fn upstream_saw(answer: &Answer, header: &str) -> Vec<Value> {

@@ -13,6 +13,7 @@ use crate::address::Cidr;
 use crate::json::{At, ConfigError};
 use crate::limit::Algorithm;
 use crate::question::Terms;
+use crate::secret::Secret;
 use crate::units::Cost;
 
 /// A whole policy, ready to match.
@@ -120,7 +121,7 @@ pub struct Status {
     pub terms: Terms,
     pub operator_tier: Option<String>,
     /// A header and the value that only operators know.
-    pub operator_header: Option<(String, String)>,
+    pub operator_header: Option<(String, Secret)>,
 }
 
 /// A request as rules see it.

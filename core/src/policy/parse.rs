@@ -11,6 +11,7 @@ use crate::identity::header_name;
 use crate::json::{At, ConfigError};
 use crate::limit::{Algorithm, Quota, QuotaError};
 use crate::question::Terms;
+use crate::secret::Secret;
 
 /// Names end up in keys, metrics and structured fields; 64 keeps all of them short.
 const LONGEST_NAME: usize = 64;
@@ -380,15 +381,11 @@ fn status(at: Option<&At<'_>>) -> Result<Status, ConfigError> {
     })
 }
 
-fn header(at: &At<'_>) -> Result<(String, String), ConfigError> {
+fn header(at: &At<'_>) -> Result<(String, Secret), ConfigError> {
     let mut fields = at.fields()?;
     let name_at = fields.required("name")?;
     let name = header_name(&name_at, name_at.text()?)?;
-    let value_at = fields.required("value")?;
-    let value = value_at.text()?.to_string();
+    let value = Secret::read(&fields.required("value")?)?;
     fields.finish()?;
-    if value.len() < 16 {
-        return Err(value_at.error("is shorter than 16 bytes and could be guessed; lengthen it"));
-    }
     Ok((name, value))
 }

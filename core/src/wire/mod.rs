@@ -11,6 +11,9 @@ pub const PATH: &str = "/";
 /// The request header that says how many commands the body holds.
 pub const REPLIES_HEADER: &str = "x-weir-replies";
 
+/// The request header that proves the limiter to a sidecar which asks for it.
+pub const SECRET_HEADER: &str = "x-weir-secret";
+
 /// The most commands in one request. A batch ends at 64 requests, each of which can touch a few
 /// subjects: an order of magnitude above that, something is broken.
 pub const MAX_COMMANDS: usize = 1024;

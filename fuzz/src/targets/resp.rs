@@ -23,6 +23,9 @@ pub const TARGET: Target = Target {
     ],
 };
 
+/// Zeros in front count too: a number without end is not a number.
+const MOST_DIGITS: usize = 20;
+
 fn run(data: &[u8]) {
     let mut input = Input(data);
     let cuts = input.bytes(2);
@@ -105,6 +108,9 @@ fn value(bytes: &[u8], depth: usize) -> Result<&[u8], End> {
     let (line, rest) = (&bytes[..end], &bytes[end + 2..]);
     let number = || {
         let text = std::str::from_utf8(line).map_err(|_| End::Malformed)?;
+        if text.trim_start_matches(['+', '-']).len() > MOST_DIGITS {
+            return Err(End::Malformed);
+        }
         text.parse::<i64>().map_err(|_| End::Malformed)
     };
     let length = |most: u32| match number()? {

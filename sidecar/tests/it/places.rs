@@ -123,6 +123,62 @@ async fn what_cannot_work_is_refused_with_its_mend() {
 }
 
 #[tokio::test]
+async fn only_who_knows_the_secret_is_served() {
+    let redis = Redis::start(&[]);
+    let dir = Scratch::try_new("secret").unwrap();
+    let file = dir.file("secret");
+    fs::write(&file, "a secret of the gateway's\n").unwrap();
+    let sidecar = Running::before(&redis, &["--secret-file", file.to_str().unwrap()]).await;
+    let commands = add_by_source("weir:a", 1);
+    for (headers, status) in [
+        ("", 401),
+        ("x-weir-secret: another secret, of nobody\r\n", 401),
+        ("x-weir-secret: a secret of the gateway\r\n", 401),
+        (
+            "x-weir-secret: a secret of the gateway's\r\nx-weir-secret: x\r\n",
+            401,
+        ),
+        ("X-Weir-Secret: a secret of the gateway's\r\n", 200),
+    ] {
+        let head = format!("POST / HTTP/1.1\r\nhost: weir\r\n{headers}content-length: ");
+        let rest = format!("{}\r\n\r\n", commands.len());
+        let mut client = sidecar.client().await;
+        client
+            .send(&[head.as_bytes(), rest.as_bytes(), &commands].concat())
+            .await;
+        assert_eq!(client.response().await.0, status, "{headers}");
+    }
+    let counted = redis.ask_line("GET weir:a").await;
+    assert_eq!(counted, "$1\r\n1\r\n", "of five requests one ran");
+}
+
+#[tokio::test]
+async fn a_secret_that_is_none_is_refused() {
+    let dir = Scratch::try_new("secret").unwrap();
+    let file = dir.file("secret");
+    let flags = ["--secret-file", file.to_str().unwrap()];
+    for (text, mend) in [
+        (None, "No such file"),
+        (Some("\n"), "is empty"),
+        (Some("guess me\n"), "is shorter than 16 bytes"),
+        (
+            Some("two lines of secret\nand another\n"),
+            "has bytes that a header",
+        ),
+    ] {
+        if let Some(text) = text {
+            fs::write(&file, text).unwrap();
+        }
+        let told = refusal(&flags).await;
+        assert!(told.contains(mend), "{text:?}: {told}");
+        assert!(
+            !told.contains("guess me") && !told.contains("two lines"),
+            "{told}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn an_address_that_others_reach_is_allowed_on_request() {
     let flags = [
         "--allow-remote",
