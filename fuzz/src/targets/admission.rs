@@ -110,7 +110,11 @@ fn decide(config: &LimiterConfig, data: &[u8]) {
         Step::Ask(mut pending) => {
             let parts = pending.parts(Topology::Single);
             let checks = parts.iter().flat_map(|part| part.question.checks());
+            let operator = headers.iter().any(|(name, _)| *name == b"x-operator");
             for check in checks {
+                let is_claimed = |tag: &[u8]| check.key[b"weir:1:{".len()..].starts_with(tag);
+                let claimed = [b"u:", b"U:", b"k:"].iter().any(|tag| is_claimed(*tag));
+                assert!(believed || operator || !claimed);
                 assert!(check.key.starts_with(b"weir:1:{"));
                 assert!(!tells_a_secret(&check.key, &headers));
             }
