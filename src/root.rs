@@ -20,6 +20,7 @@ use weir_core::units::Millis;
 use crate::bridge::BridgeStream;
 use crate::host::{self, ContextId, QueueId};
 use crate::http::{HttpStream, Ticket};
+use crate::metrics::Metrics;
 
 /// How exactly deadlines are kept. Finer costs wake-ups of every worker, coarser adds to the wait
 /// when Redis is away.
@@ -52,6 +53,7 @@ pub struct Limiter {
     local: RefCell<Local>,
     queue: Option<QueueId>,
     ticking: Cell<Ticking>,
+    metrics: Metrics,
     origin: Instant,
 }
 
@@ -100,6 +102,13 @@ impl Context for Root {
             };
             limiter.answered(CallId(token), body.as_deref());
         }
+    }
+
+    fn on_done(&mut self) -> bool {
+        if let Some(limiter) = self.limiter() {
+            limiter.metrics.leave();
+        }
+        true
     }
 }
 
@@ -180,6 +189,7 @@ impl Limiter {
             root,
             queue,
             ticking: Cell::new(Ticking::Off),
+            metrics: Metrics::define(),
             origin: Instant::now(),
         }
     }
@@ -208,6 +218,9 @@ impl Limiter {
         let mut local = self.local.borrow_mut();
         let ending = pending.conclude(&self.config.policy, &mut local, host::wall_clock);
         drop(local);
+        if let Some(how) = ending.degraded {
+            self.metrics.degraded(how);
+        }
         for part in &ending.refunds {
             self.ask(None, part);
         }
@@ -226,8 +239,10 @@ impl Limiter {
     }
 
     fn tick(&self) {
-        let effects = self.batcher.borrow_mut().tick(host::now(self.origin));
+        let now = host::now(self.origin);
+        let effects = self.batcher.borrow_mut().tick(now);
         self.perform(effects);
+        self.metrics.tell(self.batcher.borrow().health(now));
         let idle = match self.ticking.get() {
             Ticking::On { idle } if self.batcher.borrow().is_idle() => idle.saturating_add(1),
             _ => 0,
