@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 
-use crate::{parts, port, process::Process, scratch::Scratch};
+use crate::{deadline, parts, port, process::Process, scratch::Scratch};
 
 /// Redis starts in a few milliseconds; a loaded machine may take long to run it at all.
 const START: Duration = Duration::from_secs(20);
@@ -108,6 +108,26 @@ impl Redis {
     pub fn restart(&mut self) -> Result<()> {
         self.stop();
         self.start_again()
+    }
+
+    /// Makes it a replica of another, and waits until it has what that one has.
+    pub fn follow(&self, primary: &Redis) -> Result<()> {
+        self.command(&["REPLICAOF", "127.0.0.1", &primary.port().to_string()])?;
+        self.in_sync()
+    }
+
+    /// Waits until this replica has what its primary has.
+    pub fn in_sync(&self) -> Result<()> {
+        deadline::poll(START, "replica in step", || {
+            let info = self.command(&["INFO", "replication"])?;
+            let info: String = redis::from_redis_value(info)?;
+            Ok(info.contains("master_link_status:up").then_some(()))
+        })
+    }
+
+    /// Makes a replica a primary.
+    pub fn promote(&self) -> Result<()> {
+        self.command(&["REPLICAOF", "NO", "ONE"]).map(drop)
     }
 
     pub fn server(&self) -> Result<&Process> {

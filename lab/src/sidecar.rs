@@ -17,22 +17,30 @@ const START: Duration = Duration::from_secs(20);
 pub struct Sidecar {
     process: Process,
     address: SocketAddr,
-    _scratch: Scratch,
+    arguments: Vec<String>,
+    password: Option<String>,
+    scratch: Scratch,
 }
 
 impl Sidecar {
     /// `redis` is a URL, as [`Redis::url`](crate::redis::Redis::url) gives.
     pub fn start(redis: &str) -> Result<Self> {
+        Self::start_with(&["--redis", redis], None)
+    }
+
+    /// With these arguments besides the place to listen, and the password of its Redis.
+    pub fn start_with(arguments: &[&str], password: Option<&str>) -> Result<Self> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port::free()?));
         let scratch = Scratch::try_new("sidecar")?;
-        let mut command = Command::new(artifact::sidecar()?);
-        command.args(["--listen", &address.to_string(), "--redis", redis]);
-        let process = Process::spawn("the sidecar", command, &scratch.file("sidecar.log"))?;
-        process.wait_ready(START, || TcpStream::connect(address).is_ok())?;
+        let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
+        let password = password.map(str::to_owned);
+        let process = run(address, &arguments, password.as_deref(), &scratch)?;
         Ok(Self {
             process,
             address,
-            _scratch: scratch,
+            arguments,
+            password,
+            scratch,
         })
     }
 
@@ -43,4 +51,28 @@ impl Sidecar {
     pub fn process(&self) -> &Process {
         &self.process
     }
+
+    /// The same again, in the same place.
+    pub fn restart(&mut self) -> Result<()> {
+        self.process.kill();
+        let password = self.password.as_deref();
+        self.process = run(self.address, &self.arguments, password, &self.scratch)?;
+        Ok(())
+    }
+}
+
+fn run(
+    address: SocketAddr,
+    arguments: &[String],
+    password: Option<&str>,
+    scratch: &Scratch,
+) -> Result<Process> {
+    let mut command = Command::new(artifact::sidecar()?);
+    command
+        .args(["--listen", &address.to_string()])
+        .args(arguments)
+        .envs(password.map(|password| ("WEIR_REDIS_PASSWORD", password)));
+    let process = Process::spawn("the sidecar", command, &scratch.file("sidecar.log"))?;
+    process.wait_ready(START, || TcpStream::connect(address).is_ok())?;
+    Ok(process)
 }
