@@ -8,7 +8,6 @@ use proxy_wasm::types::Action;
 use weir_core::answer::Headers;
 use weir_core::gathering::Outcome;
 use weir_core::limiter::{self, Conclusion, Pending, Step};
-use weir_core::question::Part;
 
 use crate::host::{self, ContextId, RequestFacts};
 use crate::root::{Asked, Limiter};
@@ -46,9 +45,14 @@ impl HttpStream {
         }
     }
 
-    /// Asks every part. Where the store is not worth asking, the request is concluded at once.
-    fn ask(&self, parts: &[Part], mut pending: Pending) -> Action {
-        let mut complete = false;
+    /// Asks every part. Where the store need not or cannot be asked, the request is concluded at
+    /// once.
+    fn ask(&self, mut pending: Pending) -> Action {
+        if let Some(refusal) = self.limiter.recall(&pending) {
+            return self.conclude(refusal);
+        }
+        let parts = pending.parts(self.limiter.config.store.topology);
+        let mut complete = parts.is_empty();
         for (number, part) in parts.iter().enumerate() {
             let ticket = Ticket {
                 id: self.id,
@@ -60,19 +64,23 @@ impl HttpStream {
             }
         }
         if complete {
-            return match self.limiter.conclude(&pending) {
-                Conclusion::Pass(headers) => {
-                    self.state.borrow_mut().response_headers = headers;
-                    Action::Continue
-                }
-                Conclusion::Respond(answer, protocol) => {
-                    host::respond(&answer, protocol);
-                    Action::Pause
-                }
-            };
+            return self.conclude(self.limiter.conclude(&pending));
         }
         self.state.borrow_mut().pending = Some(pending);
         Action::Pause
+    }
+
+    fn conclude(&self, conclusion: Conclusion) -> Action {
+        match conclusion {
+            Conclusion::Pass(headers) => {
+                self.state.borrow_mut().response_headers = headers;
+                Action::Continue
+            }
+            Conclusion::Respond(answer, protocol) => {
+                host::respond(&answer, protocol);
+                Action::Pause
+            }
+        }
     }
 }
 
@@ -87,11 +95,8 @@ impl HttpContext for HttpStream {
         }
         match admission.step {
             Step::Pass => Action::Continue,
-            Step::Respond(answer, protocol) => {
-                host::respond(&answer, protocol);
-                Action::Pause
-            }
-            Step::Ask(parts, pending) => self.ask(&parts, pending),
+            Step::Respond(answer, protocol) => self.conclude(Conclusion::Respond(answer, protocol)),
+            Step::Ask(pending) => self.ask(pending),
         }
     }
 

@@ -12,8 +12,7 @@ use proxy_wasm::types::ContextType;
 use weir_core::batch::{Batcher, CallId, Effects, Next};
 use weir_core::config::{Config, LimiterConfig, StoreConfig};
 use weir_core::identity;
-use weir_core::limiter::{Conclusion, Pending};
-use weir_core::local::Local;
+use weir_core::limiter::{Conclusion, Pending, Worker};
 use weir_core::question::Part;
 use weir_core::units::Millis;
 
@@ -50,7 +49,7 @@ pub struct Limiter {
     pub config: LimiterConfig,
     root: ContextId,
     batcher: RefCell<Batcher<Ticket>>,
-    local: RefCell<Local>,
+    worker: RefCell<Worker>,
     queue: Option<QueueId>,
     ticking: Cell<Ticking>,
     metrics: Metrics,
@@ -175,16 +174,13 @@ impl Limiter {
             }
         }
         let StoreConfig {
-            topology,
-            timeout,
-            local_share,
-            ..
+            topology, timeout, ..
         } = config.store;
         // Neighbours differ most, whatever their number.
         let jitter = ordinal.wrapping_mul(JITTER_STEP).to_le_bytes()[0];
         Limiter {
             batcher: RefCell::new(Batcher::new(topology, timeout, jitter)),
-            local: RefCell::new(Local::new(local_share)),
+            worker: RefCell::new(Worker::new(&config.store)),
             config,
             root,
             queue,
@@ -192,6 +188,12 @@ impl Limiter {
             metrics: Metrics::define(),
             origin: Instant::now(),
         }
+    }
+
+    /// The refusal of a request that is known to be out of quota.
+    pub fn recall(&self, pending: &Pending) -> Option<Conclusion> {
+        let mut worker = self.worker.borrow_mut();
+        pending.recall(&self.config.policy, &mut worker, host::now(self.origin))
     }
 
     /// A request waits for the store to answer a part; without a ticket, nobody does.
@@ -215,9 +217,9 @@ impl Limiter {
 
     /// The last word on a request, once all of its parts have an outcome.
     pub fn conclude(&self, pending: &Pending) -> Conclusion {
-        let mut local = self.local.borrow_mut();
-        let ending = pending.conclude(&self.config.policy, &mut local, host::wall_clock);
-        drop(local);
+        let mut worker = self.worker.borrow_mut();
+        let ending = pending.conclude(&self.config.policy, &mut worker, host::wall_clock);
+        drop(worker);
         if let Some(how) = ending.degraded {
             self.metrics.degraded(how);
         }

@@ -337,7 +337,7 @@ impl<T> LaneState<T> {
         };
         let mut failed = None;
         for command in call.commands {
-            match command.read(&mut reader) {
+            match command.read(call.since, &mut reader) {
                 Answered::Told(outcomes) => {
                     let outcomes = command.asked.into_iter().zip(outcomes);
                     settled
@@ -477,7 +477,7 @@ impl<T> Command<T> {
     }
 
     /// Reads this command's reply off the replies.
-    fn read(&self, reader: &mut Reader<'_>) -> Answered {
+    fn read(&self, asked: Micros, reader: &mut Reader<'_>) -> Answered {
         let count = match reader.token() {
             Ok(Some(Token::Array(Some(count)))) => count,
             Ok(Some(Token::Error(error))) if error.starts_with(b"NOSCRIPT") => {
@@ -499,9 +499,13 @@ impl<T> Command<T> {
             return Answered::Failed;
         };
         let mut told = answer.told.into_iter();
-        let outcomes = self.asked.iter().map(|asked| Outcome::Told {
+        let outcomes = self.asked.iter().map(|waiting| Outcome::Told {
             now: answer.now,
-            told: told.by_ref().take(asked.question.shape().count()).collect(),
+            asked,
+            told: told
+                .by_ref()
+                .take(waiting.question.shape().count())
+                .collect(),
         });
         Answered::Told(outcomes.collect())
     }
@@ -601,7 +605,7 @@ mod tests {
         assert!(outgoing.is_empty() && batcher.is_idle());
         assert_eq!(tickets(&settled), [0, 1]);
         for (ticket, outcome) in settled {
-            let Outcome::Told { now, told } = outcome else {
+            let Outcome::Told { now, told, .. } = outcome else {
                 panic!("{outcome:?}")
             };
             assert_eq!(now, Micros(1_000_000));

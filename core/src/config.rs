@@ -32,6 +32,8 @@ pub struct StoreConfig {
     /// The longest that a request waits for the store.
     pub timeout: Millis,
     pub topology: Topology,
+    /// How long a refusal is given again without asking.
+    pub denial_cache: Millis,
     /// What one worker may let through of a limit on its own while the store is away.
     pub local_share: Share,
 }
@@ -40,6 +42,9 @@ const DEFAULT_CLUSTER: &str = "weir_store";
 const DEFAULT_TIMEOUT_MS: u64 = 50;
 /// Longer than a second, and a limiter is what makes the API slow.
 const LONGEST_TIMEOUT_MS: u64 = 1000;
+/// Soon enough for an operator who resets a caller or raises a limit, and one check a second for a
+/// caller who hammers.
+const DEFAULT_DENIAL_CACHE_MS: u64 = 1000;
 /// Far beyond any fleet: a share too small to let anybody through is a mistake.
 const MOST_HOLDERS: u64 = 100_000;
 
@@ -90,6 +95,9 @@ impl StoreConfig {
             let why = "every request waits up to this long when Redis is away";
             store.timeout = Millis(bounded(&at, most, why)?);
         }
+        if let Some(at) = fields.optional("denial_cache_ms") {
+            store.denial_cache = Millis(at.whole()?);
+        }
         if let Some(at) = fields.optional("topology") {
             store.topology =
                 at.choice(&[("single", Topology::Single), ("cluster", Topology::Cluster)])?;
@@ -123,6 +131,7 @@ impl Default for StoreConfig {
             cluster: DEFAULT_CLUSTER.to_string(),
             timeout: Millis(DEFAULT_TIMEOUT_MS),
             topology: Topology::Single,
+            denial_cache: Millis(DEFAULT_DENIAL_CACHE_MS),
             local_share: Share::one_of(1),
         }
     }

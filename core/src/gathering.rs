@@ -5,13 +5,17 @@ use std::rc::Rc;
 
 use crate::question::{Part, Question};
 use crate::script::{Kind, Reading, Told, Verdict};
+use crate::slot::Topology;
 use crate::units::Micros;
 
 /// What the store had to say to one part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Told {
+        /// The store's time.
         now: Micros,
+        /// When it was asked, on the worker's clock.
+        asked: Micros,
         told: Vec<Told>,
     },
     /// It could not be asked, or did not answer in time.
@@ -37,25 +41,37 @@ pub struct Gathering {
     /// The parts in which something was taken, with their receipts.
     taken: Vec<(usize, Micros)>,
     now: Micros,
+    asked: Micros,
 }
 
 impl Gathering {
-    pub fn new(question: Rc<Question>, parts: Vec<Part>) -> Gathering {
+    pub fn new(question: Question) -> Gathering {
         Gathering {
-            waiting: parts.len(),
-            heard: vec![Heard::Nothing; question.checks().len()],
-            refused: question.shape().map(|_| false).collect(),
+            question: Rc::new(question),
+            parts: Vec::new(),
+            waiting: 0,
+            heard: Vec::new(),
+            refused: Vec::new(),
             taken: Vec::new(),
             now: Micros(0),
-            question,
-            parts,
+            asked: Micros(0),
         }
+    }
+
+    /// The parts to ask about, each of which will have an outcome.
+    pub fn split(&mut self, topology: Topology) -> Vec<Part> {
+        self.parts = self.question.split(topology);
+        self.waiting = self.parts.len();
+        self.heard = vec![Heard::Nothing; self.question.checks().len()];
+        self.refused = self.question.shape().map(|_| false).collect();
+        self.parts.clone()
     }
 
     /// Takes the outcome of a part; whether all are in.
     pub fn receive(&mut self, at: usize, outcome: &Outcome) -> bool {
-        if let Outcome::Told { now, told } = outcome {
+        if let Outcome::Told { now, asked, told } = outcome {
             self.now = self.now.max(*now);
+            self.asked = *asked;
             self.read(at, *now, told);
         }
         self.waiting = self.waiting.saturating_sub(1);
@@ -97,6 +113,11 @@ impl Gathering {
     /// The store's time, the latest that a part was told at.
     pub fn now(&self) -> Micros {
         self.now
+    }
+
+    /// When the question was asked, on the worker's clock, if that was as a whole.
+    pub fn asked_whole(&self) -> Option<Micros> {
+        (self.parts.len() == 1).then_some(self.asked)
     }
 
     /// Each operation's answers, and whether any part of it was refused.

@@ -2,7 +2,7 @@
 //!
 //! The life of a request, module by module: [`identity`] says who is calling, [`path`] what the
 //! router will see, [`policy`] which limits apply, [`key`] where each is counted. [`limiter`] puts
-//! these together into a [`question`]; [`batch`] sends the questions of concurrent requests in one
+//! these together into a [`question`], unless [`denials`] knows the answer; [`batch`] sends the questions of concurrent requests in one
 //! call and reads the reply by the contract of [`script`]; where a question spans several [`slot`]s
 //! of a cluster its answers meet again in a [`gathering`]. [`verdict`] weighs them, and [`answer`]
 //! words the result. When the store fails, the [`breaker`] spares it and [`local`] keeps the limits
@@ -14,6 +14,7 @@ pub mod answer;
 pub mod batch;
 pub mod breaker;
 pub mod config;
+pub mod denials;
 pub mod gathering;
 pub mod identity;
 pub mod json;

@@ -78,6 +78,8 @@ pub enum QuotaError {
     ZeroLimit,
     /// A window of 0 seconds has no meaning.
     ZeroWindow,
+    /// Beyond ten years the log's clock, in µs, would run out of exact integers.
+    WindowTooLong,
     /// A bucket that holds nothing refuses everything.
     ZeroBurst,
     /// A burst was given to an algorithm that has none.
@@ -85,6 +87,9 @@ pub enum QuotaError {
     /// Lua's numbers are doubles: beyond 2^53 they lose integers.
     Overflow { capacity: u64, window_seconds: u64 },
 }
+
+/// Ten years.
+const LONGEST_WINDOW_SECONDS: u64 = 10 * 365 * 24 * 60 * 60;
 
 /// The first integer that a double cannot tell from its neighbour.
 const DOUBLE_EXACT: u64 = 1 << 53;
@@ -102,6 +107,9 @@ impl Quota {
         }
         if window_seconds == 0 {
             return Err(QuotaError::ZeroWindow);
+        }
+        if window_seconds > LONGEST_WINDOW_SECONDS {
+            return Err(QuotaError::WindowTooLong);
         }
         let capacity = match burst {
             None => limit,
@@ -172,6 +180,7 @@ impl fmt::Display for QuotaError {
         match self {
             QuotaError::ZeroLimit => f.write_str("has a limit of 0; a limit is at least 1"),
             QuotaError::ZeroWindow => f.write_str("has a window of 0; at least 1 second"),
+            QuotaError::WindowTooLong => f.write_str("has a window beyond ten years; shorten it"),
             QuotaError::ZeroBurst => f.write_str("has a burst_limit of 0; at least 1"),
             QuotaError::BurstOutsideTokenBucket => {
                 f.write_str("has a burst_limit outside a token_bucket")

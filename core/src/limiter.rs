@@ -2,12 +2,12 @@
 //! modules together; what it needs of the world it asks of [`Facts`], and only where it matters.
 
 use std::net::IpAddr;
-use std::rc::Rc;
 
 use crate::address;
 use crate::answer::{self, Answer, Headers};
-use crate::config::LimiterConfig;
-use crate::gathering::{Gathering, Outcome};
+use crate::config::{LimiterConfig, StoreConfig};
+use crate::denials::Denials;
+use crate::gathering::{Gathering, Heard, Outcome};
 use crate::identity::{Belief, Caller, Credentials, Field, Repeated, Source, Sources};
 use crate::key;
 use crate::local::Local;
@@ -15,9 +15,10 @@ use crate::path;
 use crate::policy::{LimitId, Policy, Target};
 use crate::question::{Check, Part, Question};
 use crate::script::Kind;
+use crate::slot::Topology;
 use crate::status::{self, Inquiry};
 use crate::units::{Cost, Micros};
-use crate::verdict::{self, Degraded, Verdict};
+use crate::verdict::{self, Degraded, Standing, Verdict};
 
 /// What the proxy knows of a request besides its headers.
 pub trait Facts {
@@ -41,8 +42,8 @@ pub struct Admission {
 pub enum Step {
     /// No rule is for this request.
     Pass,
-    /// The store decides: each part is to be asked, and its outcome given to [`Pending::receive`].
-    Ask(Vec<Part>, Pending),
+    /// Somebody has to decide: the worker from memory ([`Pending::recall`]), or the store.
+    Ask(Pending),
     Respond(Answer, Protocol),
 }
 
@@ -58,6 +59,13 @@ pub struct Pending {
 enum Wants {
     Passage(Vec<LimitId>),
     Status(Inquiry),
+}
+
+/// What one worker remembers between requests.
+#[derive(Debug)]
+pub struct Worker {
+    local: Local,
+    denials: Denials,
 }
 
 /// The last word on a request, and what follows from it.
@@ -144,7 +152,7 @@ fn status_step(config: &LimiterConfig, caller: Caller, head: &Head<'_>) -> Step 
         .nth(1)
         .unwrap_or_default();
     match Inquiry::try_new(&config.policy, caller, query, head.operator_secret) {
-        Ok((inquiry, question)) => ask(config, question, head.protocol, Wants::Status(inquiry)),
+        Ok((inquiry, question)) => ask(question, head.protocol, Wants::Status(inquiry)),
         Err(answer) => Step::Respond(answer, head.protocol),
     }
 }
@@ -173,34 +181,57 @@ fn passage_step(config: &LimiterConfig, caller: &Caller, head: &Head<'_>) -> Ste
         });
     let mut question = Question::default();
     question.ask(Kind::Take, Cost::ONE, checks);
-    ask(config, question, head.protocol, Wants::Passage(limits))
+    ask(question, head.protocol, Wants::Passage(limits))
 }
 
-fn ask(config: &LimiterConfig, question: Question, protocol: Protocol, wants: Wants) -> Step {
-    let question = Rc::new(question);
-    let parts = question.split(config.store.topology);
-    let gathering = Gathering::new(question, parts.clone());
-    Step::Ask(
-        parts,
-        Pending {
-            protocol,
-            wants,
-            gathering,
-        },
-    )
+fn ask(question: Question, protocol: Protocol, wants: Wants) -> Step {
+    Step::Ask(Pending {
+        protocol,
+        wants,
+        gathering: Gathering::new(question),
+    })
+}
+
+impl Worker {
+    pub fn new(config: &StoreConfig) -> Worker {
+        Worker {
+            local: Local::new(config.local_share),
+            denials: Denials::new(config.denial_cache),
+        }
+    }
 }
 
 impl Pending {
+    /// The refusal of a request that is known to be out of quota.
+    pub fn recall(&self, policy: &Policy, worker: &mut Worker, now: Micros) -> Option<Conclusion> {
+        let Wants::Passage(limits) = &self.wants else {
+            return None;
+        };
+        let checks = self.gathering.question().checks();
+        let mut known = limits.iter().zip(checks).filter_map(|(&limit, check)| {
+            let reading = worker.denials.recall(&check.key, Cost::ONE, now)?;
+            Some(Standing { limit, reading })
+        });
+        let verdict = verdict::refusal(&mut known)?;
+        Some(self.word(policy, verdict, None))
+    }
+
+    /// The parts to ask the store about; the outcome of each goes to [`Pending::receive`].
+    pub fn parts(&mut self, topology: Topology) -> Vec<Part> {
+        self.gathering.split(topology)
+    }
+
     /// Takes the outcome of a part; whether all are in, and the request can be concluded.
     pub fn receive(&mut self, part: usize, outcome: &Outcome) -> bool {
         self.gathering.receive(part, outcome)
     }
 
-    /// What the outcomes mean for the request. `now` is read where the worker's own memory decides.
+    /// What the outcomes mean for the request. `now` is the time of day, read where the worker's own
+    /// memory decides.
     pub fn conclude(
         &self,
         policy: &Policy,
-        local: &mut Local,
+        worker: &mut Worker,
         now: impl FnOnce() -> Micros,
     ) -> Ending {
         match &self.wants {
@@ -209,29 +240,45 @@ impl Pending {
                 refunds: Vec::new(),
                 degraded: None,
             },
-            Wants::Passage(limits) => {
-                let (refused, heard) = self.gathering.operations().next().unwrap_or((false, &[]));
-                let take_local = |places: &[usize]| {
-                    let checks = self.gathering.question().checks();
-                    let checks: Vec<&Check> = places
-                        .iter()
-                        .filter_map(|place| checks.get(*place))
-                        .collect();
-                    local.take(Cost::ONE, &checks, now())
-                };
-                let (verdict, degraded) =
-                    verdict::decide(policy, limits, refused, heard, take_local);
-                let refunds = match verdict {
-                    Verdict::Passed { .. } => Vec::new(),
-                    Verdict::Refused { .. } | Verdict::Unavailable => self.gathering.refunds(),
-                };
-                let conclusion = self.word(policy, verdict, degraded);
-                Ending {
-                    conclusion,
-                    refunds,
-                    degraded,
+            Wants::Passage(limits) => self.conclude_passage(policy, limits, worker, now),
+        }
+    }
+
+    fn conclude_passage(
+        &self,
+        policy: &Policy,
+        limits: &[LimitId],
+        worker: &mut Worker,
+        now: impl FnOnce() -> Micros,
+    ) -> Ending {
+        let checks = self.gathering.question().checks();
+        let (refused, heard) = self.gathering.operations().next().unwrap_or((false, &[]));
+        // Of a question in parts, one may have been refused for what another request took and is
+        // about to give back: such a refusal is not kept.
+        if refused && let Some(asked) = self.gathering.asked_whole() {
+            for (check, heard) in checks.iter().zip(heard) {
+                if let Heard::Told(reading) = heard {
+                    worker.denials.learn(&check.key, Cost::ONE, *reading, asked);
                 }
             }
+        }
+        let take_local = |places: &[usize]| {
+            let checks: Vec<&Check> = places
+                .iter()
+                .filter_map(|place| checks.get(*place))
+                .collect();
+            worker.local.take(Cost::ONE, &checks, now())
+        };
+        let (verdict, degraded) = verdict::decide(policy, limits, refused, heard, take_local);
+        let refunds = match verdict {
+            Verdict::Passed { .. } => Vec::new(),
+            Verdict::Refused { .. } | Verdict::Unavailable => self.gathering.refunds(),
+        };
+        let conclusion = self.word(policy, verdict, degraded);
+        Ending {
+            conclusion,
+            refunds,
+            degraded,
         }
     }
 
@@ -411,10 +458,10 @@ mod tests {
     }
 
     fn keys(step: &Step) -> Vec<String> {
-        let Step::Ask(parts, _) = step else {
+        let Step::Ask(pending) = step else {
             panic!("{step:?}")
         };
-        let checks = parts.iter().flat_map(|part| part.question.checks());
+        let checks = pending.gathering.question().checks().iter();
         checks
             .map(|check| String::from_utf8(check.key.clone()).unwrap())
             .collect()
@@ -525,13 +572,23 @@ mod tests {
     }
 
     fn conclude(headers: &[(&str, &str)], outcome: &Outcome) -> Conclusion {
-        let Step::Ask(_, mut pending) = admit_from("127.0.0.1", headers).step else {
+        conclude_at(&mut Worker::new(&config().store), headers, outcome)
+    }
+
+    fn pending(headers: &[(&str, &str)]) -> Pending {
+        let Step::Ask(mut pending) = admit_from("127.0.0.1", headers).step else {
             panic!()
         };
+        assert_eq!(pending.parts(Topology::Single).len(), 1);
+        pending
+    }
+
+    fn conclude_at(worker: &mut Worker, headers: &[(&str, &str)], outcome: &Outcome) -> Conclusion {
+        let mut pending = pending(headers);
         assert!(pending.receive(0, outcome));
-        let mut local = Local::new(crate::limit::Share::one_of(1));
-        let ending = pending.conclude(&config().policy, &mut local, || Micros(1));
-        ending.conclusion
+        pending
+            .conclude(&config().policy, worker, || Micros(1))
+            .conclusion
     }
 
     fn told(verdict: crate::script::Verdict, readings: &[(i64, Retry)]) -> Outcome {
@@ -546,6 +603,7 @@ mod tests {
         }];
         Outcome::Told {
             now: Micros(0),
+            asked: Micros(0),
             told,
         }
     }
@@ -595,6 +653,30 @@ mod tests {
         assert_eq!(body["details"]["scope"], "user");
         assert_eq!(body["details"]["retry_after"], 1);
         assert_eq!(body["details"]["capacity"], 2);
+    }
+
+    #[test]
+    fn whoever_was_refused_is_refused_from_memory_until_the_store_could_say_otherwise() {
+        let ann = [GET[0], GET[1], ("x-user-id", "ann")];
+        let bob = [GET[0], GET[1], ("x-user-id", "bob")];
+        let mut worker = Worker::new(&config().store);
+        let policy = config().policy;
+        let readings = [
+            (8, Retry::Now),
+            (0, Retry::After(Millis(700))),
+            (3, Retry::Now),
+        ];
+        let outcome = told(crate::script::Verdict::Refused, &readings);
+        conclude_at(&mut worker, &ann, &outcome);
+        let mut recall = |headers: &[(&str, &str)], now| {
+            pending(headers).recall(&policy, &mut worker, Micros(now))
+        };
+        let Some(Conclusion::Respond(answer, _)) = recall(&ann, 699_000) else {
+            panic!()
+        };
+        assert_eq!(answer.status, 429);
+        assert_eq!(recall(&ann, 700_000), None);
+        assert_eq!(recall(&bob, 1), None);
     }
 
     #[test]

@@ -61,7 +61,7 @@ pub fn decide(
         }
     }
     if refused {
-        return (refusal(&standings), degraded);
+        return (refused_by(standings), degraded);
     }
     if degraded == Some(Degraded::Deny) {
         return (Verdict::Unavailable, degraded);
@@ -75,7 +75,7 @@ pub fn decide(
             }
         }
         if told.verdict == script::Verdict::Refused {
-            return (refusal(&standings), degraded);
+            return (refused_by(standings), degraded);
         }
     }
     // `min_by_key` keeps the first of equals: ties go to reporting order.
@@ -86,21 +86,19 @@ pub fn decide(
     (Verdict::Passed { shown }, degraded)
 }
 
-fn refusal(standings: &[Option<Standing>]) -> Verdict {
-    let mut failing = standings
-        .iter()
-        .flatten()
-        .filter(|standing| standing.reading.retry != Retry::Now);
-    match failing.next() {
-        Some(shown) => Verdict::Refused {
-            shown: *shown,
-            retry: failing.fold(shown.reading.retry, |most, next| {
-                most.max(next.reading.retry)
-            }),
-        },
-        // A refusal that names no limit is no answer of the script's.
-        None => Verdict::Unavailable,
-    }
+/// A refusal that names no limit is no answer of the script's.
+fn refused_by(standings: Vec<Option<Standing>>) -> Verdict {
+    refusal(&mut standings.into_iter().flatten()).unwrap_or(Verdict::Unavailable)
+}
+
+/// The refusal that limits make together, told in reporting order; none if each would pass.
+pub fn refusal(standings: &mut dyn Iterator<Item = Standing>) -> Option<Verdict> {
+    let mut failing = standings.filter(|standing| standing.reading.retry != Retry::Now);
+    let shown = failing.next()?;
+    let retry = failing.fold(shown.reading.retry, |most, next| {
+        most.max(next.reading.retry)
+    });
+    Some(Verdict::Refused { shown, retry })
 }
 
 fn on_failure(policy: &Policy, limit: LimitId) -> Degraded {

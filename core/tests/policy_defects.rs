@@ -1,7 +1,7 @@
 //! Every defect of a policy is a file in `tests/config`, and beside it the message that names it.
 //! `WEIR_BLESS=1` writes the messages anew; read what it changed.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::panic)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -69,4 +69,18 @@ fn the_shipped_policy_is_accepted() {
         names,
         ["auth_api", "upload_api", "search_api", "general_api"]
     );
+}
+
+#[test]
+fn the_policy_in_the_readme_is_accepted() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let readme = fs::read_to_string(file).unwrap();
+    let examples = readme.split("```json\n").skip(1);
+    let examples: Vec<&str> = examples
+        .filter_map(|rest| Some(rest.split_once("```")?.0))
+        .filter(|example| example.contains("\"rules\""))
+        .collect();
+    assert_eq!(examples.len(), 1);
+    let config = Config::parse(&configuration(examples[0]));
+    assert!(config.is_ok(), "{config:?}");
 }

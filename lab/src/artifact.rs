@@ -111,5 +111,13 @@ fn target_folder() -> Result<PathBuf> {
 fn cargo() -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(place::project());
+    // A cargo that runs this process describes its package here. The inner one would take that for a
+    // change, and build again what looks at it (ring does).
+    for (name, _) in env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(&*name);
+        }
+    }
     cargo
 }

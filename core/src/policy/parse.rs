@@ -209,6 +209,9 @@ fn limit(at: &At<'_>) -> Result<(Quota, OnStoreFailure), ConfigError> {
             limit.error("is 0; a limit is at least 1 (to refuse a path, use a route)")
         }
         (QuotaError::ZeroWindow, _) => window.error("is 0; a window is at least 1 second"),
+        (QuotaError::WindowTooLong, _) => {
+            window.error("is beyond ten years (315360000 seconds); shorten it")
+        }
         (QuotaError::ZeroBurst, Some(burst)) => {
             burst.error("is 0; a bucket that holds nothing refuses everything, so at least 1")
         }

@@ -1,0 +1,196 @@
+//! Callers who are known to be out of quota: refused again without a round trip, until the store
+//! could say otherwise. What is told again is what the store told, with the time that has passed
+//! taken off; a refusal from memory consumes nothing and is not learnt from.
+//!
+//! Bounded whatever the number of callers: when it is full, those who have not called for longest
+//! are forgotten first.
+
+use std::collections::HashMap;
+
+use crate::script::{Reading, Retry};
+use crate::units::{Cost, Micros, Millis};
+
+/// Entries of one generation. With keys of about 80 bytes, two generations stay below 4 MB.
+const MOST: usize = 10_000;
+
+#[derive(Debug)]
+pub struct Denials {
+    /// How long a denial is believed: how late a reset or a raised limit is felt.
+    keep: Millis,
+    /// Whoever was refused since the generations last changed.
+    young: HashMap<Vec<u8>, Denial>,
+    /// Whoever was refused before that; being refused again moves them over.
+    old: HashMap<Vec<u8>, Denial>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Denial {
+    /// The smallest cost known to be refused: a smaller one might pass.
+    cost: Cost,
+    remaining: i64,
+    /// When the limit would let the cost pass; never, where it could not hold it.
+    retry_at: Option<Micros>,
+    reset_at: Micros,
+    until: Micros,
+}
+
+impl Denials {
+    /// With a `keep` of 0 nothing is remembered.
+    pub fn new(keep: Millis) -> Denials {
+        Denials {
+            keep,
+            young: HashMap::new(),
+            old: HashMap::new(),
+        }
+    }
+
+    /// The store refused this cost. `asked` is when it was asked, on the worker's clock: its times
+    /// count from no earlier, so that nobody is refused for longer than it said.
+    pub fn learn(&mut self, key: &[u8], cost: Cost, reading: Reading, asked: Micros) {
+        let later = |wait: Millis| Micros(asked.0.saturating_add(wait.0.saturating_mul(1000)));
+        let retry_at = match reading.retry {
+            Retry::Now => return,
+            Retry::After(wait) => Some(later(wait)),
+            Retry::Never => None,
+        };
+        if self.keep.0 == 0 {
+            return;
+        }
+        let keep = later(self.keep);
+        let denial = Denial {
+            cost,
+            remaining: reading.remaining,
+            retry_at,
+            reset_at: later(reading.reset),
+            until: retry_at.map_or(keep, |retry_at| retry_at.min(keep)),
+        };
+        if self.young.len() >= MOST {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(key.to_vec(), denial);
+    }
+
+    /// What the store would say of this cost, if that is known.
+    pub fn recall(&mut self, key: &[u8], cost: Cost, now: Micros) -> Option<Reading> {
+        if self.young.is_empty() && self.old.is_empty() {
+            return None;
+        }
+        let denial = *self.young.get(key).or_else(|| self.old.get(key))?;
+        if now >= denial.until {
+            self.young.remove(key);
+            self.old.remove(key);
+            return None;
+        }
+        if cost < denial.cost {
+            return None;
+        }
+        let left = |at: Micros| Millis(at.0.saturating_sub(now.0).div_ceil(1000));
+        Some(Reading {
+            remaining: denial.remaining,
+            retry: denial
+                .retry_at
+                .map_or(Retry::Never, |at| Retry::After(left(at))),
+            reset: left(denial.reset_at),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cost(permits: u64) -> Cost {
+        Cost(permits.try_into().unwrap())
+    }
+
+    fn refused(retry: Retry) -> Reading {
+        Reading {
+            remaining: 0,
+            retry,
+            reset: Millis(60_000),
+        }
+    }
+
+    fn denials() -> Denials {
+        Denials::new(Millis(1000))
+    }
+
+    #[test]
+    fn a_refusal_is_told_again_with_the_time_that_passed_taken_off() {
+        let mut denials = denials();
+        denials.learn(
+            b"ann",
+            cost(1),
+            refused(Retry::After(Millis(5000))),
+            Micros(0),
+        );
+        let told = denials.recall(b"ann", cost(1), Micros(999_999)).unwrap();
+        assert_eq!(told.retry, Retry::After(Millis(4001)));
+        assert_eq!(told.reset, Millis(59_001));
+        assert_eq!(denials.recall(b"bob", cost(1), Micros(0)), None);
+    }
+
+    #[test]
+    fn it_is_believed_for_a_second_and_never_longer_than_the_store_said() {
+        let mut denials = denials();
+        denials.learn(
+            b"ann",
+            cost(1),
+            refused(Retry::After(Millis(5000))),
+            Micros(0),
+        );
+        assert_eq!(denials.recall(b"ann", cost(1), Micros(1_000_000)), None);
+        denials.learn(
+            b"ann",
+            cost(1),
+            refused(Retry::After(Millis(20))),
+            Micros(0),
+        );
+        assert!(denials.recall(b"ann", cost(1), Micros(19_999)).is_some());
+        assert_eq!(denials.recall(b"ann", cost(1), Micros(20_000)), None);
+    }
+
+    #[test]
+    fn a_smaller_cost_might_pass() {
+        let mut denials = denials();
+        denials.learn(
+            b"ann",
+            cost(5),
+            refused(Retry::After(Millis(5000))),
+            Micros(0),
+        );
+        assert_eq!(denials.recall(b"ann", cost(4), Micros(1)), None);
+        assert!(denials.recall(b"ann", cost(6), Micros(1)).is_some());
+        denials.learn(b"ann", cost(9), refused(Retry::Never), Micros(0));
+        let told = denials.recall(b"ann", cost(9), Micros(1)).unwrap();
+        assert_eq!(told.retry, Retry::Never);
+    }
+
+    #[test]
+    fn what_passes_is_not_a_denial() {
+        let mut denials = denials();
+        denials.learn(b"ann", cost(1), refused(Retry::Now), Micros(0));
+        assert_eq!(denials.recall(b"ann", cost(1), Micros(1)), None);
+    }
+
+    #[test]
+    fn switched_off_it_remembers_nothing() {
+        let mut denials = Denials::new(Millis(0));
+        denials.learn(b"ann", cost(1), refused(Retry::Never), Micros(0));
+        assert_eq!(denials.recall(b"ann", cost(1), Micros(0)), None);
+    }
+
+    #[test]
+    fn callers_without_number_are_bounded() {
+        let mut denials = denials();
+        for i in 0..5 * MOST {
+            denials.learn(
+                format!("{i}").as_bytes(),
+                cost(1),
+                refused(Retry::Never),
+                Micros(0),
+            );
+        }
+        assert!(denials.young.len() + denials.old.len() <= 2 * MOST);
+    }
+}
