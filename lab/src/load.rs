@@ -29,7 +29,7 @@ pub struct Rate {
 }
 
 /// What is asked: by the request's number, a path and a user.
-pub type Ask = fn(u64) -> (&'static str, String);
+pub type Ask = Arc<dyn Fn(u64) -> (&'static str, String) + Send + Sync>;
 
 /// One request.
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ pub struct Sample {
 }
 
 impl Load {
-    pub fn start(client: impl Fn() -> Client, rate: Rate, ask: Ask) -> Self {
+    pub fn start(client: impl Fn() -> Client, rate: Rate, ask: &Ask) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let samples = Arc::<Mutex<Vec<Sample>>>::default();
         let next = Arc::new(AtomicU64::new(0));
@@ -51,6 +51,7 @@ impl Load {
         let stagger = pace / u32::try_from(rate.callers).unwrap_or(1);
         let callers = (0..u32::try_from(rate.callers).unwrap_or(1)).map(|caller| {
             let (stop, samples, next) = (stop.clone(), samples.clone(), next.clone());
+            let ask = ask.clone();
             let client = client();
             let mut due = Instant::now() + stagger * caller;
             thread::spawn(move || {
@@ -73,14 +74,9 @@ impl Load {
         }
     }
 
-    /// What was asked since `since` and has been answered so far.
-    pub fn since(&self, since: Instant) -> Vec<Sample> {
-        let samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
-        samples
-            .iter()
-            .filter(|sample| sample.at >= since)
-            .cloned()
-            .collect()
+    /// Looks at what has been answered so far, in the order of the answers.
+    pub fn look<T>(&self, look: impl FnOnce(&[Sample]) -> T) -> T {
+        look(&self.samples.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Everything that was asked, in the order of the answers.

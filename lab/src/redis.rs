@@ -27,6 +27,7 @@ pub struct Redis {
     server: Option<Process>,
     port: u16,
     arguments: Vec<String>,
+    password: Option<String>,
     scratch: Scratch,
 }
 
@@ -49,10 +50,18 @@ impl Redis {
         Err(failure.context("ATTEMPTS is above zero")?)
     }
 
+    /// On a free port, asking its clients for a password.
+    pub fn start_with_password(password: &str) -> Result<Self> {
+        let mut redis = Self::start_with(&["--requirepass", password, "--masterauth", password])?;
+        redis.password = Some(password.to_owned());
+        Ok(redis)
+    }
+
     pub fn start_on(port: u16, arguments: &[&str]) -> Result<Self> {
         let mut redis = Self {
             server: None,
             port,
+            password: None,
             arguments: arguments
                 .iter()
                 .map(|&argument| argument.to_owned())
@@ -71,9 +80,12 @@ impl Redis {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
-    /// `redis://127.0.0.1:PORT`
+    /// `redis://127.0.0.1:PORT`, with the password before the address if there is one.
     pub fn url(&self) -> String {
-        format!("redis://{}", self.address())
+        match &self.password {
+            None => format!("redis://{}", self.address()),
+            Some(password) => format!("redis://:{password}@{}", self.address()),
+        }
     }
 
     /// A client's connection of its own.
