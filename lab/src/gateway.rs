@@ -329,10 +329,6 @@ impl Gateway {
     pub fn sidecar(&self) -> Option<&Sidecar> {
         self.envoy.sidecar.as_ref()
     }
-
-    pub fn sidecar_mut(&mut self) -> Option<&mut Sidecar> {
-        self.envoy.sidecar.as_mut()
-    }
 }
 
 impl Topology {

@@ -1,6 +1,6 @@
 //! A Redis Cluster on loopback ports: three primaries, each with a replica if so wanted.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use redis::Value;
@@ -131,6 +131,23 @@ impl RedisCluster {
         bail!("nobody owns slot {slot}")
     }
 
+    /// The slots that a node owns.
+    pub fn slots(&self, number: usize) -> Result<Vec<RangeInclusive<usize>>> {
+        slots(&self.nodes[number])
+    }
+
+    /// The replica of a primary.
+    pub fn replica(&self, primary: usize) -> Result<usize> {
+        let primary = id(&self.nodes[primary])?;
+        for (number, node) in self.nodes.iter().enumerate() {
+            let own = own_line(node)?;
+            if own.contains("myself,slave") && own.contains(&primary) {
+                return Ok(number);
+            }
+        }
+        bail!("nobody is a replica of {primary}")
+    }
+
     /// Waits until another node than this owns a key's slot; its number.
     pub fn failed_over(&self, key: &str, from: usize) -> Result<usize> {
         deadline::poll(AGREE, "new owner", || {
@@ -160,8 +177,9 @@ impl RedisCluster {
             from.command(&["MIGRATE", "127.0.0.1", &port, &key, "0", "5000"])?;
         }
         let owner = id(to)?;
-        // The new owner first: were it to fail now, the old one would still point at it.
-        for node in [to, from].into_iter().chain(&self.nodes[..PRIMARIES]) {
+        // The new owner first: were it to fail now, the old one would still point at it. Gossip tells
+        // the others.
+        for node in [to, from] {
             node.command(&["CLUSTER", "SETSLOT", &slot, "NODE", &owner])?;
         }
         Ok(())
@@ -191,18 +209,28 @@ fn slot(node: &Redis, key: &str) -> Result<u64> {
     )?)
 }
 
-/// Reads the node's own line of CLUSTER NODES: `… myself,master - 0 0 1 connected 0-5460 …`.
 fn owns(node: &Redis, slot: usize) -> Result<bool> {
-    let nodes = text(&node.command(&["CLUSTER", "NODES"])?)?;
-    let own = nodes.lines().find(|line| line.contains("myself,master"));
-    let ranges = own.into_iter().flat_map(|line| line.split(' ').skip(8));
-    Ok(ranges.into_iter().any(|range| {
+    Ok(slots(node)?.iter().any(|range| range.contains(&slot)))
+}
+
+/// Reads `… myself,master - 0 0 1 connected 0-5460 5462 [5461->-…]`.
+fn slots(node: &Redis) -> Result<Vec<RangeInclusive<usize>>> {
+    let own = own_line(node)?;
+    if !own.contains("myself,master") {
+        return Ok(Vec::new());
+    }
+    let range = |range: &str| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let (Ok(first), Ok(last)) = (first.parse::<usize>(), last.parse()) else {
-            return false;
-        };
-        (first..=last).contains(&slot)
-    }))
+        Some(first.parse().ok()?..=last.parse().ok()?)
+    };
+    Ok(own.split(' ').skip(8).filter_map(range).collect())
+}
+
+fn own_line(node: &Redis) -> Result<String> {
+    let nodes = text(&node.command(&["CLUSTER", "NODES"])?)?;
+    let mut lines = nodes.lines();
+    let own = lines.find(|line| line.contains("myself"));
+    Ok(own.context("a node knows itself")?.to_owned())
 }
 
 fn text(value: &Value) -> Result<String> {
