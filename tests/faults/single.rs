@@ -185,8 +185,9 @@ fn script_flush(name: &str, world: &mut Single) -> Result<()> {
 
 fn hang_ups(name: &str, world: &mut Single) -> Result<()> {
     use std::io::Write;
-    let watch = Watch::start(name, &world.gateway)?;
-    for number in 0..2000 {
+    let mut watch = Watch::start(name, &world.gateway)?;
+    watch.unseen = 2000;
+    for number in 0..watch.unseen {
         let mut stream = std::net::TcpStream::connect(world.gateway.address())?;
         let head = format!(
             "GET /wide/x HTTP/1.1\r\nhost: weir\r\nx-user-id: {name}-gone-{number}\r\n\r\n"

@@ -2,11 +2,12 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use weir_lab::{
     deadline,
     gateway::Gateway,
@@ -32,10 +33,10 @@ const RATE: Rate = Rate {
     callers: 24,
 };
 /// The longest look of a breaker and some, and a failover before it.
-const RECOVERS: Duration = Duration::from_secs(10);
+const RECOVERS: Duration = Duration::from_secs(15);
 const DEGRADES: Duration = Duration::from_secs(5);
 /// So many answers in a row without a mark, and all is well again.
-const WELL: usize = 60;
+const WELL: usize = 40;
 
 /// How many requests of a caller Redis may let through. The workers' shares come on top while they
 /// decide: together one more limit, and they mark what they let through.
@@ -57,6 +58,8 @@ pub struct Watch<'a> {
     load: Load,
     before: Story,
     recovered: Option<Duration>,
+    /// Requests besides the load, whose answers nobody reads.
+    pub unseen: u64,
 }
 
 /// What the gateway's statistics tell.
@@ -100,6 +103,7 @@ impl<'a> Watch<'a> {
             load: Load::start(|| gateway.client(), RATE, &ask),
             before,
             recovered: None,
+            unseen: 0,
         })
     }
 
@@ -125,14 +129,18 @@ impl<'a> Watch<'a> {
     /// Waits until no answer is marked any more and every breaker is closed.
     pub fn recovers(&mut self) -> Result<()> {
         let since = Instant::now();
-        deadline::poll(RECOVERS, "recovery", || {
+        let recovery = deadline::poll(RECOVERS, "recovery", || {
             let well = self.load.look(|samples| {
-                let mut after = samples.iter().filter(|sample| sample.at >= since).rev();
-                let last: Vec<&Sample> = after.by_ref().take(WELL).collect();
+                let after = samples.iter().filter(|sample| sample.at >= since).rev();
+                let last: Vec<&Sample> = after.take(WELL).collect();
                 last.len() == WELL && !last.iter().any(|sample| sample.is_marked())
             });
             Ok((well && Story::read(self.gateway)?.open_lanes == 0).then_some(()))
-        })?;
+        });
+        if let Err(error) = recovery {
+            let stalls = self.load.look(Stalls::among);
+            stalls.judge(false, || error.to_string())?;
+        }
         self.recovered = Some(since.elapsed());
         Ok(())
     }
@@ -148,11 +156,11 @@ impl<'a> Watch<'a> {
         };
         outcome.report();
         outcome.is_answered()?;
-        outcome.is_in_time()?;
         outcome.is_bounded(counted)?;
-        outcome.is_told()?;
+        outcome.is_told(self.unseen)?;
         let log = self.gateway.log();
         ensure!(!log.contains("panicked"), "a VM died:\n{log}");
+        outcome.is_in_time()?;
         Ok(outcome)
     }
 }
@@ -177,7 +185,15 @@ pub struct Admitted {
 }
 
 /// When requests that Weir does not even look at were held up.
-struct Stalls(Vec<(Instant, Instant)>);
+struct Stalls {
+    spans: Vec<(Instant, Instant)>,
+    /// How many such requests were asked at all.
+    of: usize,
+}
+
+/// A claim about time did not hold, on a machine that was too busy to say whose fault it is.
+#[derive(Debug)]
+pub struct Disturbed(String);
 
 struct Lateness {
     late: usize,
@@ -223,12 +239,9 @@ impl Outcome {
             .iter()
             .filter(|sample| sample.is_marked() && !stalls.hit(sample));
         let (marked, of) = (marked.count(), such.len());
-        ensure!(
-            of > 0 && marked * 50 <= of,
-            "{marked} of {of} answers are marked: {:?}",
-            self.story
-        );
-        Ok(())
+        stalls.judge(of > 0 && marked * 50 <= of, || {
+            format!("{marked} of {of} answers are marked: {:?}", self.story)
+        })
     }
 
     /// The breakers opened, and the statistics tell it.
@@ -281,10 +294,7 @@ impl Outcome {
     }
 
     fn stalls(&self) -> Stalls {
-        let unlimited = self.samples.iter().filter(|sample| !sample.is_limited());
-        let held_up = unlimited.filter(|sample| sample.took > STALL);
-        let span = |sample: &Sample| (sample.at - STALL, sample.at + sample.took + STALL);
-        Stalls(held_up.map(span).collect())
+        Stalls::among(&self.samples)
     }
 
     /// Whoever asks is answered, and with a 5xx only where a limit says so.
@@ -306,11 +316,9 @@ impl Outcome {
     fn is_in_time(&self) -> Result<()> {
         let Lateness { late, of, .. } = self.lateness();
         let allowed = of.div_ceil(1000);
-        ensure!(
-            late <= allowed,
-            "{late} of {of} requests were later than {LATE:?}; {allowed} may be"
-        );
-        Ok(())
+        self.stalls().judge(late <= allowed, || {
+            format!("{late} of {of} requests were later than {LATE:?}; {allowed} may be")
+        })
     }
 
     fn is_bounded(&self, counted: Counted) -> Result<()> {
@@ -353,7 +361,7 @@ impl Outcome {
     }
 
     /// The statistics count what clients see.
-    fn is_told(&self) -> Result<()> {
+    fn is_told(&self, unseen: u64) -> Result<()> {
         for (how, told) in [
             ("allow", self.story.allow),
             ("local", self.story.local),
@@ -362,7 +370,7 @@ impl Outcome {
             let is = |sample: &Sample| sample.header(MARK).as_deref() == Some(how);
             let seen = self.marked_where(is) as u64;
             ensure!(
-                told == seen,
+                (seen..=seen + unseen).contains(&told),
                 "weir.degraded.{how} tells of {told}, clients saw {seen}"
             );
         }
@@ -371,9 +379,29 @@ impl Outcome {
 }
 
 impl Stalls {
+    fn among(samples: &[Sample]) -> Self {
+        let unlimited = samples.iter().filter(|sample| !sample.is_limited());
+        let held_up = unlimited.clone().filter(|sample| sample.took > STALL);
+        let span = |sample: &Sample| (sample.at - STALL, sample.at + sample.took + STALL);
+        Self {
+            spans: held_up.map(span).collect(),
+            of: unlimited.count(),
+        }
+    }
+
+    /// Fails on a claim about time that does not `hold`: for good only where the machine was idle
+    /// enough, with one stalled request in a hundred at most.
+    fn judge(&self, holds: bool, claim: impl FnOnce() -> String) -> Result<()> {
+        match holds {
+            true => Ok(()),
+            false if self.spans.len() * 100 > self.of => Err(Disturbed(claim()).into()),
+            false => bail!(claim()),
+        }
+    }
+
     fn hit(&self, sample: &Sample) -> bool {
         let end = sample.at + sample.took;
-        self.0
+        self.spans
             .iter()
             .any(|(from, to)| sample.at <= *to && *from <= end)
     }
@@ -416,3 +444,13 @@ impl Story {
         }
     }
 }
+
+// === impl Disturbed ===
+
+impl fmt::Display for Disturbed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Disturbed {}
