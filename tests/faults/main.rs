@@ -24,6 +24,8 @@ static SIDECAR: Shared<Single> = Shared::new(Store::Sidecar);
 static CLUSTER_BY_BRIDGE: Shared<Cluster> = Shared::new(Store::Bridge);
 static CLUSTER_BY_SIDECAR: Shared<Cluster> = Shared::new(Store::Sidecar);
 
+type Case<W> = fn(&str, &mut W) -> Result<()>;
+
 /// How often a case is tried on a machine that is too busy to judge it.
 const ATTEMPTS: u32 = 3;
 /// Cases that `make test` runs too: one of each kind.
@@ -68,7 +70,7 @@ fn main() -> ExitCode {
 /// The two ways take turns, so that two cases at a time do not wait for each other.
 fn both_ways<W: World + Send>(
     trials: &mut Vec<Trial>,
-    cases: &'static [(&str, fn(&str, &mut W) -> Result<()>)],
+    cases: &'static [(&'static str, Case<W>)],
     prefix: &str,
     bridge: &'static Shared<W>,
     sidecar: &'static Shared<W>,

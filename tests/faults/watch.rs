@@ -328,6 +328,10 @@ impl Outcome {
             Counted::ByReplica => TIGHT + UNREPLICATED,
             Counted::UpTo(limit) => limit,
         };
+        let shares = match counted {
+            Counted::UpTo(limit) => limit.max(TIGHT),
+            Counted::Throughout | Counted::Afresh | Counted::ByReplica => TIGHT,
+        };
         for (
             user,
             Admitted {
@@ -337,9 +341,9 @@ impl Outcome {
         ) in self.admitted()
         {
             ensure!(
-                by_redis <= most && by_shares <= most.max(TIGHT),
+                by_redis <= most && by_shares <= shares,
                 "{user} was admitted {by_redis} times by Redis, which may {most} times, and \
-                 {by_shares} times by the workers, whose shares are {TIGHT}"
+                 {by_shares} times by the workers, whose shares are {shares}"
             );
         }
         Ok(())
