@@ -33,7 +33,8 @@ pub trait Facts {
 /// The first word on a request.
 #[derive(Debug)]
 pub struct Admission {
-    /// Identity headers that were not believed: they must not reach the upstream.
+    /// What must not reach the upstream: identity headers that were not believed, and the operators'
+    /// secret, which is for Weir alone.
     pub remove: Vec<String>,
     pub step: Step,
 }
@@ -135,6 +136,13 @@ pub fn admit<'a>(
                 head.credentials = Credentials::default();
             }
         }
+    }
+    // By its value: another filter or the upstream may have a use of its own for the header.
+    let status = &config.policy.status;
+    if let (Some((name, _)), Some(secret)) = (&status.operator_header, head.operator_secret)
+        && status::is_operators(status, secret)
+    {
+        remove.push(name.clone());
     }
     let caller = caller(sources, head.credentials, facts);
     let step = if head.is_status() {
@@ -333,9 +341,7 @@ fn read_head<'a>(
             b":path" => head.target = value,
             b":method" => head.method = value,
             b":authority" => head.authority = value,
-            b"content-type" if value.starts_with(b"application/grpc") => {
-                head.protocol = Protocol::Grpc;
-            }
+            b"content-type" if is_grpc(value) => head.protocol = Protocol::Grpc,
             _ => {
                 if let Some(field) = sources.field(name)
                     && head.credentials.set(field, value).is_some()
@@ -349,6 +355,14 @@ fn read_head<'a>(
         }
     }
     head
+}
+
+/// What Envoy takes for gRPC. It answers anything else in plain HTTP, where a refusal in the words
+/// of gRPC would read 200.
+fn is_grpc(content_type: &[u8]) -> bool {
+    content_type
+        .strip_prefix(b"application/grpc")
+        .is_some_and(|rest| matches!(rest, [] | [b'+', ..]))
 }
 
 fn caller(sources: &Sources, credentials: Credentials<'_>, facts: &impl Facts) -> Caller {
@@ -508,6 +522,36 @@ mod tests {
                 "weir:1:{a:192.0.2.1}:api:ip:sw:0"
             ]
         );
+    }
+
+    #[test]
+    fn the_operators_secret_goes_no_further() {
+        for (secret, removed) in [
+            ("0123456789abcdef", vec!["x-ops"]),
+            ("anything else", vec![]),
+        ] {
+            let admission = admit_from("192.0.2.1", &[GET[0], GET[1], ("x-ops", secret)]);
+            assert_eq!(admission.remove, removed, "{secret}");
+        }
+    }
+
+    /// A refusal in gRPC's words read 200 wherever Envoy did not take the request for gRPC.
+    #[test]
+    fn grpc_is_what_envoy_takes_for_it() {
+        for (content_type, expected) in [
+            ("application/grpc", Protocol::Grpc),
+            ("application/grpc+proto", Protocol::Grpc),
+            ("application/grpc-web", Protocol::Http),
+            ("application/grpc,text/plain", Protocol::Http),
+            ("application/grpc;x", Protocol::Http),
+            ("Application/gRPC", Protocol::Http),
+        ] {
+            let headers = [GET[0], GET[1], ("content-type", content_type)];
+            let Step::Ask(pending) = admit_from("127.0.0.1", &headers).step else {
+                panic!("{content_type}")
+            };
+            assert_eq!(pending.protocol, expected, "{content_type}");
+        }
     }
 
     #[test]

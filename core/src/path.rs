@@ -1,6 +1,11 @@
 //! The path that the router sees. Envoy's own order, so that whatever reaches a route also meets
-//! the rules for that route: the query is cut, escapes of unreserved characters are decoded, `\`
-//! becomes `/`, dot segments are resolved, and only then are repeated slashes merged. `%2F` stays.
+//! the rules for that route: the query is cut, escapes of unreserved characters are decoded and
+//! characters that no URL holds are escaped, `\` becomes `/`, dot segments are resolved, and only
+//! then are repeated slashes merged. `%2F` stays.
+//!
+//! Where Envoy has normalised a path already, nothing changes any more. That is why `..;x` is an
+//! ordinary segment here: the newest Envoy resolves it, but lets `%2e%2e;x` through as `..;x`, and
+//! routes by that.
 
 use std::borrow::Cow;
 
@@ -24,6 +29,7 @@ fn is_normal(path: &[u8]) -> bool {
     for &byte in path {
         match byte {
             b'%' | b'\\' => return false,
+            _ if is_foreign(byte) => return false,
             b'/' | b'.' if previous == b'/' => return false,
             _ => previous = byte,
         }
@@ -31,32 +37,64 @@ fn is_normal(path: &[u8]) -> bool {
     true
 }
 
+/// Escapes are decoded once, and only where they were written: `%%32e` must not become `%2e`, which
+/// the next in line would take for a dot.
 fn decode(path: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(path.len());
+    // Where a `%` stands that began no escape.
+    let mut bare_percent = None;
     let mut rest = path;
     while let Some((&byte, tail)) = rest.split_first() {
         rest = tail;
         match (byte, tail) {
-            (b'%', [high, low, after @ ..]) => match unreserved(*high, *low) {
-                Some(decoded) => {
-                    out.push(decoded);
-                    rest = after;
+            (b'%', [high, low, after @ ..]) if escaped(*high, *low).is_some() => {
+                rest = after;
+                match escaped(*high, *low) {
+                    Some(decoded) if is_unreserved(decoded) => out.push(decoded),
+                    _ => out.extend([byte, *high, *low]),
                 }
-                None => out.push(byte),
-            },
+            }
+            (b'%', _) => {
+                bare_percent = Some(out.len());
+                out.push(byte);
+            }
             (b'\\', _) => out.push(b'/'),
+            _ if is_foreign(byte) => escape(&mut out, byte),
             _ => out.push(byte),
+        }
+        if let Some(at) = bare_percent
+            && let Some([_, high, low]) = out.get(at..)
+            && escaped(*high, *low).is_some()
+        {
+            out.splice(at..=at, *b"%25");
+            bare_percent = None;
         }
     }
     out
 }
 
-/// RFC 3986 §2.3: only these mean the same escaped and bare.
-fn unreserved(high: u8, low: u8) -> Option<u8> {
+/// The byte that an escape of these digits stands for.
+fn escaped(high: u8, low: u8) -> Option<u8> {
     let digit = |byte: u8| char::from(byte).to_digit(16);
-    let byte = u8::try_from(digit(high)? * 16 + digit(low)?).ok()?;
-    let same = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-    same.then_some(byte)
+    u8::try_from(digit(high)? * 16 + digit(low)?).ok()
+}
+
+fn escape(out: &mut Vec<u8>, byte: u8) {
+    let digit = |nibble: u8| match nibble {
+        0..10 => b'0' + nibble,
+        _ => b'A' + nibble - 10,
+    };
+    out.extend([b'%', digit(byte >> 4), digit(byte & 15)]);
+}
+
+/// RFC 3986 §2.3: only these mean the same escaped and bare.
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+/// What a URL's path holds only escaped, as the WHATWG's URL standard has it, and yet is sent bare.
+fn is_foreign(byte: u8) -> bool {
+    matches!(byte, b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}')
 }
 
 /// RFC 3986 §5.2.4 for an absolute path. An empty segment is a segment: `/a//../b` is `/a/b`.
@@ -137,6 +175,7 @@ mod tests {
             ("/a%zz", "/a%zz"),
             ("/a%+6", "/a%+6"),
             ("/a%2561", "/a%2561"),
+            ("/a/..;x/b", "/a/..;x/b"),
             ("/a/.b", "/a/.b"),
             ("/a/b./", "/a/b./"),
             ("/a/...", "/a/..."),
@@ -146,6 +185,26 @@ mod tests {
         ] {
             assert_eq!(normal(target), path, "{target}");
         }
+    }
+
+    /// As Envoy has it: a second look must not find an escape that the first one made.
+    #[test]
+    fn decoding_makes_no_new_escape() {
+        for (target, path) in [
+            ("/a/%%32e%%32e/b", "/a/%252e%252e/b"),
+            ("/a/%2%65%2e/b", "/a/%252e./b"),
+            ("/a/%%32%65", "/a/%252e"),
+            ("/%%%32e", "/%%252e"),
+            ("/%2%%65e", "/%2%25ee"),
+            ("/%%30%30", "/%2500"),
+        ] {
+            assert_eq!(normal(target), path, "{target}");
+        }
+    }
+
+    #[test]
+    fn what_no_url_holds_is_escaped() {
+        assert_eq!(normal("/a<b>{}|^`\"c"), "/a%3Cb%3E%7B%7D%7C%5E%60%22c");
     }
 
     #[test]
@@ -165,6 +224,7 @@ mod tests {
     fn normalising_again_changes_nothing() {
         for target in [
             "/a//b/../c",
+            "/%%32e%%32e/",
             "/%61%2e/..",
             "\\\\x",
             "/a/%2e%2e%2f/b",

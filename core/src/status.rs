@@ -212,11 +212,13 @@ fn is_operator(status: &Status, caller: &Caller, secret: Option<&[u8]>) -> bool 
         .operator_tier
         .as_ref()
         .is_some_and(|tier| *tier == caller.tier);
-    let by_header = match (&status.operator_header, secret) {
-        (Some((_, expected)), Some(secret)) => same_secret(expected.as_bytes(), secret),
-        _ => false,
-    };
-    by_tier || by_header
+    by_tier || secret.is_some_and(|secret| is_operators(status, secret))
+}
+
+/// Whether this value of the operator header is the one that only operators know.
+pub fn is_operators(status: &Status, secret: &[u8]) -> bool {
+    let expected = status.operator_header.as_ref();
+    expected.is_some_and(|(_, expected)| same_secret(expected.as_bytes(), secret))
 }
 
 /// Takes the same time wherever the two differ, so that a secret cannot be found byte by byte.

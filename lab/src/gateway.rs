@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     path::PathBuf,
     process::Command,
     time::Duration,
@@ -52,7 +52,7 @@ pub struct Builder {
     redis: Option<(String, u16)>,
     topology: Topology,
     password: Option<String>,
-    listen: Ipv4Addr,
+    listen: IpAddr,
     port: u16,
     admin_port: u16,
     workers: usize,
@@ -90,7 +90,7 @@ impl Default for Builder {
             redis: None,
             topology: Topology::Single,
             password: None,
-            listen: Ipv4Addr::LOCALHOST,
+            listen: Ipv4Addr::LOCALHOST.into(),
             // Envoy takes free ports by itself.
             port: 0,
             admin_port: 0,
@@ -136,8 +136,8 @@ impl Builder {
         self
     }
 
-    pub fn listen(mut self, address: Ipv4Addr) -> Self {
-        self.listen = address;
+    pub fn listen(mut self, address: impl Into<IpAddr>) -> Self {
+        self.listen = address.into();
         self
     }
 
@@ -228,7 +228,8 @@ impl Builder {
                 let url = format!("redis://{redis_host}:{redis_port}");
                 let mut arguments = vec!["--redis", &url];
                 arguments.extend((self.topology == Topology::Cluster).then_some("--cluster"));
-                Some(Sidecar::start_with(&arguments, self.password.as_deref())?)
+                let password = self.password.as_deref();
+                Some(Sidecar::start_with(&arguments, self.timeout_ms, password)?)
             }
         };
         let scratch = Scratch::try_new("envoy")?;
@@ -382,10 +383,10 @@ fn listener(admin: &Client) -> Result<Option<SocketAddr>> {
     else {
         return Ok(None);
     };
-    let host: Ipv4Addr = host.parse().context("the listener's address")?;
+    let host: IpAddr = host.parse().context("the listener's address")?;
     // Where it listens on every address, it is reached on this one.
     let host = if host.is_unspecified() {
-        Ipv4Addr::LOCALHOST
+        Ipv4Addr::LOCALHOST.into()
     } else {
         host
     };

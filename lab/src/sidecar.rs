@@ -7,10 +7,14 @@ use std::{
 };
 
 use anyhow::Result;
+use nix::sys::signal::Signal;
 
 use crate::{artifact, port, process::Process, scratch::Scratch};
 
 const START: Duration = Duration::from_secs(20);
+/// The longest that the sidecar allows. It waits a fifth less than the filter, so that the filter
+/// hears what happened.
+const MOST_TIMEOUT_MS: u64 = 500;
 
 // The process comes first: it must be gone before its folder is.
 #[derive(Debug)]
@@ -23,16 +27,23 @@ pub struct Sidecar {
 }
 
 impl Sidecar {
-    /// `redis` is a URL, as [`Redis::url`](crate::redis::Redis::url) gives.
-    pub fn start(redis: &str) -> Result<Self> {
-        Self::start_with(&["--redis", redis], None)
+    /// `redis` is a URL, as [`Redis::url`](crate::redis::Redis::url) gives; `timeout_ms` is the
+    /// filter's.
+    pub fn start(redis: &str, timeout_ms: u64) -> Result<Self> {
+        Self::start_with(&["--redis", redis], timeout_ms, None)
     }
 
-    /// With these arguments besides the place to listen, and the password of its Redis.
-    pub fn start_with(arguments: &[&str], password: Option<&str>) -> Result<Self> {
+    /// With these arguments besides, and the password of its Redis.
+    pub fn start_with(arguments: &[&str], timeout_ms: u64, password: Option<&str>) -> Result<Self> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port::free()?));
         let scratch = Scratch::try_new("sidecar")?;
-        let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
+        let timeout_ms = (timeout_ms * 4 / 5).clamp(1, MOST_TIMEOUT_MS).to_string();
+        let own = ["--timeout-ms", &timeout_ms];
+        let arguments: Vec<String> = own
+            .iter()
+            .chain(arguments)
+            .map(|&word| word.to_owned())
+            .collect();
         let password = password.map(str::to_owned);
         let process = run(address, &arguments, password.as_deref(), &scratch)?;
         Ok(Self {
@@ -46,6 +57,15 @@ impl Sidecar {
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Holds it still: connections stay open and nothing answers.
+    pub fn pause(&self) -> Result<()> {
+        self.process.signal(Signal::SIGSTOP)
+    }
+
+    pub fn resume(&self) -> Result<()> {
+        self.process.signal(Signal::SIGCONT)
     }
 
     pub fn process(&self) -> &Process {

@@ -14,7 +14,7 @@ use weir_lab::{
 
 use crate::{
     single::A_WHILE,
-    watch::{Counted, START, TIGHT, Watch},
+    watch::{Counted, START, TIGHT, TIMEOUT_MS, Watch},
     world::gateway,
 };
 
@@ -28,7 +28,7 @@ pub const CASES: &[(&str, Case)] = &[
 
 fn sidecar_killed(name: &str) -> Result<()> {
     let redis = Redis::start()?;
-    let mut sidecar = Sidecar::start(&redis.url())?;
+    let mut sidecar = Sidecar::start(&redis.url(), TIMEOUT_MS)?;
     // One that does not belong to the gateway, or it could not end before it.
     let gateway = gateway(Store::Bridge)
         .redis(&redis)

@@ -16,9 +16,9 @@ use weir_lab::{
 
 /// A busy machine may take so long to start something.
 pub const START: Duration = Duration::from_secs(30);
-const TIMEOUT: Duration = Duration::from_millis(50);
+pub const TIMEOUT_MS: u64 = 50;
 /// No request may wait longer, but for one in a thousand.
-const LATE: Duration = TIMEOUT.saturating_add(Duration::from_millis(50));
+const LATE: Duration = Duration::from_millis(TIMEOUT_MS + 50);
 /// A request that only passes through is never this late, unless the machine is busy with others.
 const STALL: Duration = Duration::from_millis(40);
 const MARK: &str = "x-weir-degraded";

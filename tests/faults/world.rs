@@ -14,6 +14,8 @@ use weir_lab::{
     redis_cluster::{RedisCluster, Replicas},
 };
 
+use crate::watch::TIMEOUT_MS;
+
 pub const PASSWORD: &str = "open sesame";
 
 /// A Redis with a password, behind a network that can fail.
@@ -96,5 +98,8 @@ impl World for Cluster {
 /// A gateway with the policy of these cases.
 pub fn gateway(way: Store) -> Builder {
     let policy = Path::new(env!("CARGO_MANIFEST_DIR")).join("faults/policy.json");
-    Gateway::builder().store(way).policy(Policy::File(policy))
+    Gateway::builder()
+        .timeout_ms(TIMEOUT_MS)
+        .store(way)
+        .policy(Policy::File(policy))
 }

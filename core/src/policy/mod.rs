@@ -7,7 +7,7 @@ mod parse;
 use std::fmt;
 use std::net::IpAddr;
 
-use globset::GlobSet;
+use globset::{Candidate, GlobSet};
 
 use crate::address::Cidr;
 use crate::json::{At, ConfigError};
@@ -152,9 +152,9 @@ impl Policy {
 
     /// Every rule for this request, in order of priority.
     pub fn matching(&self, target: Target<'_>) -> impl Iterator<Item = &Rule> {
-        // A path is compared as text; bytes that are not UTF-8 match `*` and `?` and nothing else.
-        let path = String::from_utf8_lossy(target.path);
-        let mut places = self.globs.matches(path.as_ref());
+        let mut places = self
+            .globs
+            .matches_candidate(&Candidate::from_bytes(target.path));
         places.sort_unstable();
         places
             .into_iter()
@@ -168,6 +168,10 @@ impl Rule {
         &self.name
     }
 
+    pub fn pattern(&self) -> &str {
+        &self.pattern
+    }
+
     /// The limits that apply to this tier and address, in the order they are reported.
     pub fn limits_for(&self, tier: &str, address: Option<IpAddr>) -> impl Iterator<Item = LimitId> {
         let ip = address.map_or(&[][..], |address| self.ip.limits_for(address));
@@ -178,7 +182,8 @@ impl Rule {
             .copied()
     }
 
-    fn is_for(&self, target: Target<'_>) -> bool {
+    /// Whether methods and hosts let it be for this request; its pattern is not looked at.
+    pub fn is_for(&self, target: Target<'_>) -> bool {
         let method = |methods: &Vec<String>| {
             methods
                 .iter()
@@ -227,13 +232,24 @@ impl Host {
     }
 }
 
-/// An authority without its port.
+/// The name in an authority, as the lenient among upstreams read it: without what stands before an
+/// `@`, without a port of whatever kind, and without the dot that ends a fully qualified name. Envoy
+/// passes all of them on, and a rule for a host must not be walked around by writing it differently.
 fn host_name(authority: &[u8]) -> &[u8] {
-    let colon = authority.iter().rposition(|byte| *byte == b':');
-    match colon.and_then(|at| authority.split_at_checked(at)) {
-        Some((name, port)) if port.iter().skip(1).all(u8::is_ascii_digit) => name,
-        _ => authority,
-    }
+    let host = authority
+        .rsplit(|byte| *byte == b'@')
+        .next()
+        .unwrap_or(authority);
+    let end = match host.first() {
+        // The colons in brackets are an IPv6 address's own.
+        Some(b'[') => host
+            .iter()
+            .position(|byte| *byte == b']')
+            .map(|bracket| bracket + 1),
+        _ => host.iter().position(|byte| *byte == b':'),
+    };
+    let name = end.and_then(|end| host.get(..end)).unwrap_or(host);
+    name.strip_suffix(b".").unwrap_or(name)
 }
 
 impl Scope {
@@ -364,17 +380,24 @@ mod tests {
             r#"{{"rules": [
                 {{"name": "writes", "pattern": "*", "methods": ["POST", "PUT"], "global_limit": {LIMIT}}},
                 {{"name": "host", "pattern": "*", "hosts": ["api.example.com"], "global_limit": {LIMIT}}},
-                {{"name": "below", "pattern": "*", "hosts": ["*.example.com"], "global_limit": {LIMIT}}}
+                {{"name": "below", "pattern": "*", "hosts": ["*.example.com"], "global_limit": {LIMIT}}},
+                {{"name": "v6", "pattern": "*", "hosts": ["[::1]"], "global_limit": {LIMIT}}}
             ]}}"#
         ));
         for (method, authority, expected) in [
             ("GET", "x", vec![]),
             ("POST", "x", vec!["writes"]),
             ("GET", "API.example.com:8443", vec!["host", "below"]),
+            ("GET", "api.example.com.", vec!["host", "below"]),
+            ("GET", "api.example.com.:80", vec!["host", "below"]),
+            ("GET", "api.example.com:http", vec!["host", "below"]),
+            ("GET", "ann:x@api.example.com", vec!["host", "below"]),
             ("GET", "www.example.com", vec!["below"]),
             ("GET", "example.com", vec![]),
             ("GET", "badexample.com", vec![]),
-            ("GET", "[::1]", vec![]),
+            ("GET", "[::1]", vec!["v6"]),
+            ("GET", "[::1]:80", vec!["v6"]),
+            ("GET", "", vec![]),
         ] {
             assert_eq!(
                 names(&policy, "/", method, authority),
@@ -391,6 +414,19 @@ mod tests {
         ));
         let target = Target {
             path: b"/api/\xff/\n/x",
+            method: b"GET",
+            authority: b"x",
+        };
+        assert_eq!(policy.matching(target).count(), 1);
+    }
+
+    #[test]
+    fn a_byte_that_is_not_text_is_one_character() {
+        let policy = policy(&format!(
+            r#"{{"rules": [{{"name": "r", "pattern": "/api/?", "global_limit": {LIMIT}}}]}}"#
+        ));
+        let target = Target {
+            path: b"/api/\xff",
             method: b"GET",
             authority: b"x",
         };

@@ -295,9 +295,9 @@ fn hosts(at: &At<'_>) -> Result<Vec<Host>, ConfigError> {
                 "{text:?} is no host; write one as \"api.example.com\" or \"*.example.com\""
             )));
         }
-        if host_has_port(text) {
+        if super::host_name(text.as_bytes()) != text.as_bytes() {
             return Err(at.error(format!(
-                "{text:?} names a port; hosts are compared without it"
+                "{text:?} is more than a name; hosts are compared without port and last dot"
             )));
         }
         hosts.push(host);
@@ -306,10 +306,6 @@ fn hosts(at: &At<'_>) -> Result<Vec<Host>, ConfigError> {
         return Err(at.error("is an empty list and would match nothing; leave the field out"));
     }
     Ok(hosts)
-}
-
-fn host_has_port(text: &str) -> bool {
-    super::host_name(text.as_bytes()).len() != text.len()
 }
 
 fn answers(fields: &mut crate::json::Fields<'_>) -> Result<Answers, ConfigError> {

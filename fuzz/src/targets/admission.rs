@@ -1,0 +1,129 @@
+//! A request's head, whoever wrote it: it is decided, its answer can be sent, no key of its own
+//! making reaches Redis, and neither does an API key.
+//!
+//! An input is a byte for the peer, and then header lines as `name: value`, divided by LF.
+
+use weir_core::config::{Config, LimiterConfig};
+use weir_core::limiter::{Facts, Step, admit};
+use weir_core::slot::Topology;
+
+use crate::Target;
+use crate::input::Input;
+
+pub const TARGET: Target = Target {
+    name: "admission",
+    run,
+    words: &[
+        "\n",
+        "x-user-id: ",
+        "x-user-tier: ",
+        "x-api-key: ",
+        "x-operator: ",
+        ":path: ",
+        ":method: ",
+        ":authority: ",
+        "content-type: application/grpc",
+        "/api/v1/rate-limits/status?user_id=",
+        "&user_tier=",
+        "%ff",
+        "0123456789abcdef",
+        "premium",
+        "anonymous",
+    ],
+};
+
+/// The policy that is shipped, with an operator.
+fn config() -> LimiterConfig {
+    let mut policy: serde_json::Value =
+        serde_json::from_str(include_str!("../../../envoy/policy.json")).expect("a policy");
+    policy["status"] = serde_json::json!({
+        "operator_header": { "name": "X-Operator", "value": "0123456789abcdef" },
+    });
+    let config = serde_json::json!({
+        "role": "limiter", "identity": { "trust": ["127.0.0.0/8"] }, "policy": policy,
+    });
+    match Config::parse(&config.to_string()) {
+        Ok(Config::Limiter(config)) => *config,
+        other => panic!("{other:?}"),
+    }
+}
+
+struct Peer(u8);
+
+impl Facts for Peer {
+    fn source_address(&self) -> Vec<u8> {
+        match self.0 % 4 {
+            0 => b"192.0.2.1:80".to_vec(),
+            1 => b"[2001:db8::1]:80".to_vec(),
+            2 => b"/run/envoy.sock".to_vec(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn direct_peer(&self, _filter_state: &str) -> Option<Vec<u8>> {
+        match self.0 / 4 % 3 {
+            0 => Some(b"127.0.0.1".to_vec()),
+            1 => Some(b"192.0.2.1".to_vec()),
+            _ => None,
+        }
+    }
+
+    fn claim(&self, _path: &[String]) -> Option<Vec<u8>> {
+        None
+    }
+}
+
+fn run(data: &[u8]) {
+    // Of one thread: like a worker's, it is not to be shared.
+    thread_local!(static CONFIG: LimiterConfig = config());
+    CONFIG.with(|config| decide(config, data));
+}
+
+fn decide(config: &LimiterConfig, data: &[u8]) {
+    let mut input = Input(data);
+    let peer = Peer(input.byte());
+    let headers: Vec<(&[u8], &[u8])> = input
+        .0
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| {
+            let colon = line.iter().skip(1).position(|byte| *byte == b':')? + 1;
+            let value = line[colon + 1..].strip_prefix(b" ");
+            Some((&line[..colon], value.unwrap_or(&line[colon + 1..])))
+        })
+        .collect();
+    let admission = admit(config, headers.iter().copied(), &peer);
+    let believed = matches!(peer.0 / 4 % 3, 0);
+    for name in ["x-user-id", "x-user-tier", "x-api-key"] {
+        let sent = headers.iter().any(|(sent, _)| *sent == name.as_bytes());
+        let removed = admission.remove.iter().any(|removed| removed == name);
+        assert_eq!(removed, sent && !believed, "{name}");
+    }
+    match admission.step {
+        Step::Pass => {}
+        Step::Respond(answer, _) => {
+            assert!((400..500).contains(&answer.status));
+            let sendable = |byte: u8| byte == b'\t' || (b' '..=b'~').contains(&byte);
+            for (name, value) in &answer.headers {
+                assert!(value.bytes().all(sendable), "{name}: {value:?}");
+            }
+        }
+        Step::Ask(mut pending) => {
+            let parts = pending.parts(Topology::Single);
+            let checks = parts.iter().flat_map(|part| part.question.checks());
+            for check in checks {
+                assert!(check.key.starts_with(b"weir:1:{"));
+                assert!(!tells_a_secret(&check.key, &headers));
+            }
+        }
+    }
+}
+
+/// Whether an API key is in there; one of a few bytes may be there by chance.
+fn tells_a_secret(key: &[u8], headers: &[(&[u8], &[u8])]) -> bool {
+    let secrets = headers.iter().filter(|(name, _)| *name == b"x-api-key");
+    let holds = |secret: &[u8]| {
+        let same = headers.iter().filter(|(_, value)| *value == secret).count() > 1;
+        secret.len() > 16 && !same && key.windows(secret.len()).any(|part| part == secret)
+    };
+    secrets.into_iter().any(|(_, secret)| holds(secret))
+}

@@ -1,0 +1,123 @@
+//! The HTTP/1.1 ⇄ RESP bridge: however the bytes are cut, the same comes out on the other side.
+//!
+//! An input is two bytes of cuts, and then what the limiter and redis_proxy send in turn, divided
+//! by 0x1E.
+
+use weir_core::wire::bridge::{Bridge, Flow};
+use weir_core::wire::resp::Replies;
+
+use crate::Target;
+use crate::input::{Input, pieces};
+
+pub const TARGET: Target = Target {
+    name: "bridge",
+    run,
+    words: &[
+        "\r\n\r\n",
+        "\x1e",
+        "POST / HTTP/1.1\r\n",
+        "content-length: 14\r\n",
+        "x-weir-replies: 1\r\n",
+        "transfer-encoding: chunked\r\n",
+        "+PONG\r\n",
+        "*1\r\n$4\r\nPING\r\n",
+        "\r\n",
+        "\n\n",
+        "X-Weir-Replies:0\r\n",
+        "-ERR\r\n",
+        "content-length: 0\r\n",
+    ],
+};
+
+const TURN: u8 = 0x1E;
+
+fn run(data: &[u8]) {
+    let mut input = Input(data);
+    let cuts = input.bytes(2);
+    let whole = play(input.0, &[u8::MAX]);
+    for cuts in [cuts, &[1]] {
+        let cut = play(input.0, cuts);
+        assert_eq!(cut.closed, whole.closed);
+        if !whole.closed {
+            assert_eq!(cut.to_redis, whole.to_redis);
+            assert_eq!(cut.to_limiter, whole.to_limiter);
+        }
+    }
+    whole.answers_are_framed();
+}
+
+/// Buffers as Envoy does for a network filter, and does what the bridge decides.
+#[derive(Default)]
+struct Host {
+    bridge: Bridge,
+    from_limiter: Vec<u8>,
+    from_redis: Vec<u8>,
+    to_redis: Vec<u8>,
+    to_limiter: Vec<u8>,
+    closed: bool,
+}
+
+fn play(turns: &[u8], cuts: &[u8]) -> Host {
+    let mut host = Host::default();
+    for (place, turn) in turns.split(|byte| *byte == TURN).enumerate() {
+        for piece in pieces(turn, cuts) {
+            match place % 2 {
+                0 => host.limiter_sends(piece),
+                _ => host.redis_sends(piece),
+            }
+            if host.closed {
+                return host;
+            }
+        }
+    }
+    host
+}
+
+impl Host {
+    fn limiter_sends(&mut self, piece: &[u8]) {
+        let buffer = &mut self.from_limiter;
+        buffer.extend_from_slice(piece);
+        let down = self
+            .bridge
+            .downstream(buffer.len(), |range| buffer[range].to_vec());
+        buffer.drain(..down.cut);
+        match down.flow {
+            Flow::Continue => self.to_redis.append(buffer),
+            Flow::Hold => assert_eq!(down.cut, 0),
+            Flow::Close => self.closed = true,
+        }
+    }
+
+    fn redis_sends(&mut self, piece: &[u8]) {
+        let buffer = &mut self.from_redis;
+        buffer.extend_from_slice(piece);
+        let up = self
+            .bridge
+            .upstream(buffer.len(), |range| buffer[range].to_vec());
+        if let Some(prefix) = up.prefix {
+            buffer.splice(..0, prefix);
+        }
+        match up.flow {
+            Flow::Continue => self.to_limiter.append(buffer),
+            Flow::Hold => {}
+            Flow::Close => self.closed = true,
+        }
+    }
+
+    /// Every answer has a head that tells its length, and holds whole replies.
+    fn answers_are_framed(&self) {
+        let mut rest = self.to_limiter.as_slice();
+        while !rest.is_empty() {
+            let length = rest.strip_prefix(b"HTTP/1.1 200 OK\r\ncontent-length: ");
+            let length = length.expect("a head");
+            let end = length.windows(4).position(|four| four == b"\r\n\r\n");
+            let (length, body) = length.split_at(end.expect("the end of a head"));
+            let length: usize = String::from_utf8_lossy(length).parse().expect("a length");
+            let (body, after) = body[4..].split_at(length);
+            let mut replies = Replies::new();
+            assert!(replies.push(body).expect("replies") > 0);
+            assert!(replies.at_boundary());
+            rest = after;
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The configuration: what is refused says why, and what is accepted can be run on.
+
+use globset::{Candidate, GlobBuilder};
+use weir_core::config::Config;
+use weir_core::policy::{Policy, Target as Request};
+
+use crate::Target;
+
+pub const TARGET: Target = Target {
+    name: "policy",
+    run,
+    words: &[
+        "\"rules\"",
+        "\"limit\"",
+        "\"window\"",
+        "\"burst_limit\"",
+        "\"priority\"",
+        "\"methods\"",
+        "\"hosts\"",
+        "\"ip_limits\"",
+        "\"user_limits\"",
+        "\"global_limit\"",
+        "\"default\"",
+        "\"token_bucket\"",
+        "\"leaky_bucket\"",
+        "\"10.0.0.0/8\"",
+        "9007199254740992",
+        "18446744073709551615",
+        "1e3",
+        "-1",
+        "0",
+        "[",
+        "]",
+        "{",
+        "}",
+        ",",
+        "null",
+        "*",
+        "**",
+        "?",
+        "[a-",
+        "{a,b}",
+        "\\\\",
+        "\\u0000",
+        "\"*.example.com\"",
+        ".json",
+        "/**/",
+    ],
+};
+
+/// The first integer that a double cannot tell from its neighbour.
+const DOUBLE_EXACT: u128 = 1 << 53;
+
+/// Paths that globs could take to be special.
+const PATHS: [&[u8]; 9] = [
+    b"/",
+    b"/api/v1/auth/login",
+    b"/a.json",
+    b"/a.json/",
+    b"/.",
+    b"/x/..",
+    b"/\xff\n",
+    b"",
+    b"/api/v1/media/upload.tar.gz",
+];
+
+fn run(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    match Config::parse(&text) {
+        Err(error) => assert!(!error.path.is_empty() && !error.message.is_empty()),
+        Ok(Config::Bridge) => {}
+        Ok(Config::Limiter(config)) => {
+            assert!((1..=1000).contains(&config.store.timeout.0));
+            check(&config.policy);
+        }
+    }
+}
+
+fn check(policy: &Policy) {
+    let in_bounds = policy.limits().map(|(_, limit)| limit.terms.quota);
+    for quota in in_bounds.chain([policy.status.terms.quota]) {
+        let (limit, capacity) = (quota.limit(), quota.capacity());
+        assert!(limit > 0 && capacity > 0 && quota.window_seconds() > 0);
+        let most = u128::from(limit.max(capacity)) * u128::from(quota.window().0);
+        assert!(most < DOUBLE_EXACT);
+    }
+    for rule in policy.rules() {
+        assert!(rule.describe(policy).to_string().starts_with("rule "));
+        for tier in ["free", "anonymous", "default", "\u{fffd}"] {
+            let address = "10.1.2.3".parse().ok();
+            let mut limits = rule.limits_for(tier, address);
+            assert!(limits.all(|id| {
+                policy
+                    .limit(id)
+                    .is_some_and(|limit| limit.rule == rule.name())
+            }));
+        }
+    }
+    for path in PATHS {
+        rules_match_as_their_globs_do_one_by_one(policy, path);
+    }
+}
+
+/// The set has ways around regular expressions; a glob alone has none.
+fn rules_match_as_their_globs_do_one_by_one(policy: &Policy, path: &[u8]) {
+    let request = Request {
+        path,
+        method: b"GET",
+        authority: b"example.com",
+    };
+    let matched: Vec<&str> = policy.matching(request).map(|rule| rule.name()).collect();
+    let expected = policy.rules().iter().filter(|rule| {
+        let glob = GlobBuilder::new(rule.pattern())
+            .literal_separator(false)
+            .backslash_escape(true)
+            .build();
+        let glob = glob.expect("an accepted pattern").compile_matcher();
+        rule.is_for(request) && glob.is_match_candidate(&Candidate::from_bytes(path))
+    });
+    let expected: Vec<&str> = expected.map(|rule| rule.name()).collect();
+    assert_eq!(matched, expected, "{}", path.escape_ascii());
+}

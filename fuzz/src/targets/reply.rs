@@ -1,0 +1,141 @@
+//! The script's reply: integers are an answer to what was asked or refused, and whatever the store
+//! sends, everybody who waits has one outcome.
+
+use std::rc::Rc;
+
+use weir_core::batch::{Batcher, CallId, Effects};
+use weir_core::limit::{Algorithm, Quota};
+use weir_core::question::{Check, Question, Terms};
+use weir_core::script::{Kind, Retry, Verdict, decode};
+use weir_core::slot::Topology;
+use weir_core::units::{Cost, Micros, Millis};
+
+use crate::Target;
+use crate::input::Input;
+
+pub const TARGET: Target = Target {
+    name: "reply",
+    run,
+    words: &[
+        "*17\r\n",
+        "*1\r\n",
+        ":1\r\n",
+        ":0\r\n",
+        ":-1\r\n",
+        "-NOSCRIPT No matching script.\r\n",
+        "-READONLY\r\n",
+        "-upstream failure\r\n",
+        "$-1\r\n",
+        "\r\n",
+        ":9223372036854775807\r\n",
+    ],
+};
+
+const REQUESTS: u32 = 3;
+
+fn run(data: &[u8]) {
+    let mut input = Input(data);
+    match input.below(2) {
+        0 => integers(input),
+        _ => a_body(input),
+    }
+}
+
+fn integers(mut input: Input<'_>) {
+    let shape = [input.below(3), input.below(3)];
+    let mut integers = Vec::new();
+    while !input.0.is_empty() {
+        // Small numbers mean something; large ones are to be refused or kept exactly.
+        integers.push(match input.byte() {
+            0x7f => i64::MAX,
+            0x80 => i64::MIN,
+            byte => i64::from(byte.cast_signed()),
+        });
+    }
+    let Ok(answer) = decode(shape, integers.iter().copied()) else {
+        return;
+    };
+    let mut again = vec![answer.now.0 as i64];
+    assert_eq!(answer.told.len(), shape.len());
+    for (told, limits) in answer.told.iter().zip(shape) {
+        assert_eq!(told.limits.len(), limits);
+        again.push(match told.verdict {
+            Verdict::Passed => 1,
+            Verdict::Refused => 0,
+            Verdict::Unreadable => -1,
+        });
+        for reading in &told.limits {
+            again.extend([
+                reading.remaining,
+                match reading.retry {
+                    Retry::Now => 0,
+                    Retry::After(Millis(wait)) => wait as i64,
+                    Retry::Never => -1,
+                },
+                reading.reset.0 as i64,
+            ]);
+        }
+    }
+    assert_eq!(again, integers, "nothing is lost on the way");
+}
+
+fn a_body(mut input: Input<'_>) {
+    let topology = [Topology::Single, Topology::Cluster][input.below(2)];
+    let mut store = Store {
+        batcher: Batcher::new(topology, Millis(50), 0),
+        outcomes: vec![0; REQUESTS as usize],
+        calls: 0,
+    };
+    for request in 0..REQUESTS {
+        for part in question(request).split(topology) {
+            store.batcher.ask(Micros(0), Some(request), &part);
+        }
+    }
+    let asked = store.batcher.turn(Micros(1));
+    store.perform(asked);
+    let mut answered = 0;
+    while answered < store.calls && answered < 64 {
+        let effects = store
+            .batcher
+            .answered(Micros(2), CallId(answered), Some(input.0));
+        store.perform(effects);
+        answered += 1;
+    }
+    let late = store.batcher.tick(Micros(60_000_000));
+    store.perform(late);
+    assert!(
+        store.outcomes.iter().all(|outcomes| *outcomes == 1),
+        "{:?}",
+        store.outcomes
+    );
+}
+
+struct Store {
+    batcher: Batcher<u32>,
+    outcomes: Vec<usize>,
+    calls: u32,
+}
+
+impl Store {
+    fn perform(&mut self, effects: Effects<u32>) {
+        for outgoing in effects.outgoing {
+            self.batcher.sent(outgoing, CallId(self.calls));
+            self.calls += 1;
+        }
+        for (request, _) in effects.settled {
+            self.outcomes[request as usize] += 1;
+        }
+    }
+}
+
+/// Of one slot, so that it is asked in one part.
+fn question(request: u32) -> Rc<Question> {
+    let quota = Quota::try_new(Algorithm::FixedWindow, 5, 60, None).expect("a quota");
+    let check = |place: u32| Check {
+        key: format!("weir:1:{{u:{request}}}:r:user:fw:{place}").into_bytes(),
+        terms: Terms::new(quota),
+    };
+    let mut question = Question::default();
+    question.ask(Kind::Take, Cost::ONE, (0..=request % 2).map(check));
+    Rc::new(question)
+}
