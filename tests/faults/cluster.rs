@@ -8,7 +8,7 @@ use weir_lab::load::Sample;
 
 use crate::{
     single::A_WHILE,
-    watch::{Counted, Watch},
+    watch::{Counted, Disturbed, MARK, Watch},
     world::Cluster,
 };
 
@@ -30,11 +30,11 @@ fn give_back(name: &str, world: &mut Cluster) -> Result<()> {
     let client = world.gateway.client();
     let ask = |caller: u32| -> Result<u16> {
         let user = format!("{name}-{caller}");
-        Ok(client
-            .get("/shared/x")
-            .header("X-User-ID", user)
-            .send()?
-            .status)
+        let answer = client.get("/shared/x").header("X-User-ID", user).send()?;
+        match answer.header(MARK) {
+            None => Ok(answer.status),
+            Some(_) => Err(Disturbed::new("Redis was not asked").into()),
+        }
     };
     for caller in 0..10 {
         for expected in [200, 200, 429] {

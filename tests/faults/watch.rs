@@ -21,7 +21,7 @@ pub const TIMEOUT_MS: u64 = 50;
 const LATE: Duration = Duration::from_millis(TIMEOUT_MS + 50);
 /// A request that only passes through is never this late, unless the machine is busy with others.
 const STALL: Duration = Duration::from_millis(40);
-const MARK: &str = "x-weir-degraded";
+pub const MARK: &str = "x-weir-degraded";
 /// What a caller of a tight limit may use in an hour, as the policy has it.
 pub const TIGHT: usize = 40;
 /// A replica lags by milliseconds; each caller asks twenty times a second.
@@ -450,6 +450,12 @@ impl Story {
 }
 
 // === impl Disturbed ===
+
+impl Disturbed {
+    pub fn new(claim: &str) -> Self {
+        Self(claim.to_owned())
+    }
+}
 
 impl fmt::Display for Disturbed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
