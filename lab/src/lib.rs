@@ -15,19 +15,22 @@
 //!
 //! - [`parts`] brings the programs, [`artifact`] builds our own;
 //! - [`redis`], [`gateway`], [`sidecar`], [`upstream`] are one running part each, gone when dropped;
-//! - [`client`] asks, byte by byte;
+//! - [`client`] asks, byte by byte; [`crowd`] asks as fast as it is answered;
+//! - [`recorder`] keeps what a Redis was told and what it replied;
 //! - [`process`], [`scratch`], [`port`], [`deadline`], [`place`] are what they stand on.
 //!
 //! Nothing here knows what Weir decides.
 
 pub mod artifact;
 pub mod client;
+pub mod crowd;
 pub mod deadline;
 pub mod gateway;
 pub mod parts;
 pub mod place;
 pub mod port;
 pub mod process;
+pub mod recorder;
 pub mod redis;
 pub mod scratch;
 pub mod sidecar;
