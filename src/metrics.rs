@@ -39,13 +39,14 @@ impl Metrics {
         }
     }
 
-    /// Where this worker's way to the store stands now.
-    pub fn tell(&self, health: Health) {
+    /// Where this worker's way to the store stands now; where it stood when it last told.
+    pub fn tell(&self, health: Health) -> Health {
         let told = self.told.replace(health);
         self.calls.grow(told.calls, health.calls);
         self.failures.grow(told.failures, health.failures);
         self.opened.grow(told.opened, health.opened);
         self.open_lanes.add(lanes(health) - lanes(told));
+        told
     }
 
     /// A request was decided without the store.

@@ -14,7 +14,7 @@ use weir_core::config::{Config, LimiterConfig, StoreConfig};
 use weir_core::identity;
 use weir_core::limiter::{Conclusion, Pending, Worker};
 use weir_core::question::Part;
-use weir_core::units::Millis;
+use weir_core::units::{Micros, Millis};
 
 use crate::bridge::BridgeStream;
 use crate::host::{self, ContextId, QueueId};
@@ -244,7 +244,7 @@ impl Limiter {
         let now = host::now(self.origin);
         let effects = self.batcher.borrow_mut().tick(now);
         self.perform(effects);
-        self.metrics.tell(self.batcher.borrow().health(now));
+        self.tell(now);
         let idle = match self.ticking.get() {
             Ticking::On { idle } if self.batcher.borrow().is_idle() => idle.saturating_add(1),
             _ => 0,
@@ -254,6 +254,21 @@ impl Limiter {
             self.ticking.set(Ticking::Off);
         } else {
             self.ticking.set(Ticking::On { idle });
+        }
+    }
+
+    /// Tells operators how the store does: in the statistics, and in the log when it changes.
+    fn tell(&self, now: Micros) {
+        let batcher = self.batcher.borrow();
+        let health = batcher.health(now);
+        let before = self.metrics.tell(health);
+        if health.opened > before.opened
+            && let Some(trouble) = batcher.trouble(now)
+        {
+            warn!("weir: the store is not asked for now: {trouble}; on_store_failure holds");
+        }
+        if health.open == 0 && before.open > 0 {
+            info!("weir: the store is asked again");
         }
     }
 

@@ -47,6 +47,8 @@ struct LaneState<T> {
     /// A moving average over the calls that were answered.
     round_trip: Micros,
     breaker: Breaker,
+    /// What was wrong with the call that failed last.
+    trouble: String,
     /// What to look at when the breaker wants to know whether the store is back.
     sample: Option<Sample>,
     sent: u64,
@@ -163,6 +165,15 @@ impl<T> Batcher<T> {
         Next::Wait
     }
 
+    /// Why the store is not asked, in the words of the call that failed last.
+    pub fn trouble(&self, now: Micros) -> Option<&str> {
+        let open = |lane: &&LaneState<T>| lane.breaker.permit(now) != Permit::Calls;
+        self.lanes
+            .iter()
+            .find(open)
+            .map(|lane| lane.trouble.as_str())
+    }
+
     /// Whether nobody waits and nothing is to be looked after.
     pub fn is_idle(&self) -> bool {
         self.lanes.iter().all(LaneState::is_idle)
@@ -277,6 +288,7 @@ impl<T> LaneState<T> {
             calls: Vec::new(),
             round_trip: Micros(0),
             breaker: Breaker::new(jitter),
+            trouble: String::new(),
             sample: None,
             sent: 0,
             failed: 0,
@@ -349,7 +361,8 @@ impl<T> LaneState<T> {
                         ..command
                     });
                 }
-                Answered::Failed => {
+                Answered::Failed(trouble) => {
+                    self.trouble = trouble;
                     failed = failed.or_else(|| command.sample());
                     settled.extend(command.fail());
                 }
@@ -455,14 +468,23 @@ impl<T> Call<T> {
     }
 }
 
+/// What is no reply of the script: a proxy's own page, or another script's.
+const STRANGE: &str = "an answer that is not the script's";
+/// As much of an error as a log line should hold.
+const LONGEST_TROUBLE: usize = 200;
+
+fn words(error: &[u8]) -> String {
+    String::from_utf8_lossy(error.get(..LONGEST_TROUBLE).unwrap_or(error)).into_owned()
+}
+
 /// What a command's reply amounts to.
 enum Answered {
     /// An outcome for each question, in order.
     Told(Vec<Outcome>),
     /// Redis does not know the script, and has not been sent it.
     Unknown,
-    /// An error of the store, or bytes that are no reply of the script.
-    Failed,
+    /// An error of the store, or bytes that are no reply of the script: in words.
+    Failed(String),
 }
 
 impl<T> Command<T> {
@@ -483,10 +505,12 @@ impl<T> Command<T> {
             Ok(Some(Token::Error(error))) if error.starts_with(b"NOSCRIPT") => {
                 return match self.by {
                     By::Sha => Answered::Unknown,
-                    By::Source => Answered::Failed,
+                    By::Source => Answered::Failed(words(error)),
                 };
             }
-            _ => return Answered::Failed,
+            Ok(Some(Token::Error(error))) => return Answered::Failed(words(error)),
+            Ok(None) => return Answered::Failed("no answer in time".to_string()),
+            _ => return Answered::Failed(STRANGE.to_string()),
         };
         let integers: Vec<i64> = (0..count)
             .map_while(|_| match reader.token() {
@@ -496,7 +520,7 @@ impl<T> Command<T> {
             .collect();
         let shape = self.asked.iter().flat_map(|asked| asked.question.shape());
         let Ok(answer) = script::decode(shape, integers) else {
-            return Answered::Failed;
+            return Answered::Failed(STRANGE.to_string());
         };
         let mut told = answer.told.into_iter();
         let outcomes = self.asked.iter().map(|waiting| Outcome::Told {
@@ -767,6 +791,7 @@ mod tests {
             }
         );
         assert!(!batcher.is_idle(), "it is still looked after");
+        assert_eq!(batcher.trouble(Micros(1)), Some("no answer in time"));
     }
 
     #[test]
