@@ -11,6 +11,9 @@ use crate::units::{Cost, Micros};
 /// States and log entries of one generation; with keys of about 80 bytes, two generations stay
 /// below 16 MB.
 const MOST: usize = 50_000;
+/// A generation lasts at least so many requests. One log may outweigh a generation alone, and would
+/// end it at every request, and with it everybody else's state.
+const SHORTEST: usize = 5_000;
 
 #[derive(Debug)]
 pub struct Local {
@@ -19,6 +22,8 @@ pub struct Local {
     young: Counters<Vec<u8>>,
     /// Whoever called before that; a call moves them over.
     old: Counters<Vec<u8>>,
+    /// Requests in this generation.
+    age: usize,
 }
 
 impl Local {
@@ -27,6 +32,7 @@ impl Local {
             share,
             young: Counters::default(),
             old: Counters::default(),
+            age: 0,
         }
     }
 
@@ -40,8 +46,10 @@ impl Local {
             self.young.adopt(key, &mut self.old);
         }
         let told = self.young.run(Kind::Take, cost, &limits, now);
-        if self.young.weight() > MOST {
+        self.age += 1;
+        if self.young.weight() > MOST && self.age > SHORTEST {
             self.old = std::mem::take(&mut self.young);
+            self.age = 0;
         }
         told
     }
@@ -88,6 +96,30 @@ mod tests {
     }
 
     #[test]
+    fn a_log_that_outweighs_a_generation_makes_nobody_else_forgotten() {
+        let mut local = Local::new(Share::one_of(1));
+        let quota = Quota::try_new(Algorithm::SlidingWindow, 60_000, 60, None).unwrap();
+        let busy = Check {
+            key: b"busy".to_vec(),
+            terms: Terms::new(quota),
+        };
+        for stamp in 0..(MOST as u64 + 100) {
+            local.young.run(
+                Kind::Charge,
+                Cost::ONE,
+                &[(busy.key.clone(), quota)],
+                Micros(1_000 + stamp),
+            );
+        }
+        let ann = check("ann", 1);
+        assert!(passes(&mut local, &ann));
+        for _ in 0..10 {
+            passes(&mut local, &busy);
+        }
+        assert!(!passes(&mut local, &ann));
+    }
+
+    #[test]
     fn callers_without_number_are_bounded_and_those_who_keep_calling_are_kept() {
         let mut local = Local::new(Share::one_of(1));
         let ann = check("ann", 10);
@@ -99,6 +131,10 @@ mod tests {
             }
         }
         assert_eq!(passed, 10, "ann called often enough never to be forgotten");
-        assert!(local.weight() <= 2 * MOST + 1, "{}", local.weight());
+        assert!(
+            local.weight() <= 2 * (MOST + SHORTEST),
+            "{}",
+            local.weight()
+        );
     }
 }

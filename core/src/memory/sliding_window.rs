@@ -11,6 +11,8 @@ use crate::units::{Cost, Micros, Millis};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct SlidingWindow {
     log: VecDeque<Entry>,
+    /// What all entries cost, the expired ones too.
+    total: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +42,7 @@ impl SlidingWindow {
         };
         Some(SlidingWindow {
             log: VecDeque::from([all]),
+            total: all.cost,
         })
     }
 
@@ -80,6 +83,7 @@ impl SlidingWindow {
         let stamp = self.at(now);
         let room = MOST - self.used(quota, now);
         let cost = cost.get().min(room);
+        self.total += cost;
         match self.log.back_mut() {
             Some(newest) if newest.stamp == stamp => newest.cost += cost,
             _ => self.log.push_back(Entry { stamp, cost }),
@@ -92,26 +96,50 @@ impl SlidingWindow {
         if receipt.0 <= expired {
             return;
         }
-        let taken = self.log.iter_mut().find(|entry| entry.stamp == receipt.0);
-        if let Some(entry) = taken {
-            entry.cost = entry.cost.saturating_sub(cost.get());
-            self.log
-                .retain(|entry| entry.cost > 0 && entry.stamp > expired);
+        let place = self
+            .log
+            .binary_search_by_key(&receipt.0, |entry| entry.stamp);
+        let Ok(place) = place else {
+            return;
+        };
+        // Before the entry goes: with it the log's own time may go back.
+        let expired = self.expired(quota, now);
+        if let Some(entry) = self.log.get_mut(place) {
+            let returned = entry.cost.min(cost.get());
+            entry.cost -= returned;
+            self.total -= returned;
+            if entry.cost == 0 {
+                self.log.remove(place);
+            }
         }
+        self.forget(expired);
     }
 
+    /// Expired entries are few: the next change forgets them, and until then a longer window would
+    /// count them again.
     fn used(&self, quota: &Quota, now: Micros) -> u64 {
-        self.live(quota, now).map(|entry| entry.cost).sum()
+        let expired = self.log.iter().take(self.expired(quota, now));
+        self.total - expired.map(|entry| entry.cost).sum::<u64>()
     }
 
     fn live(&self, quota: &Quota, now: Micros) -> impl Iterator<Item = &Entry> {
-        let expired = self.cutoff(quota, now);
-        self.log.iter().filter(move |entry| entry.stamp > expired)
+        self.log.iter().skip(self.expired(quota, now))
     }
 
     fn forget_expired(&mut self, quota: &Quota, now: Micros) {
-        let expired = self.cutoff(quota, now);
-        self.log.retain(|entry| entry.stamp > expired);
+        self.forget(self.expired(quota, now));
+    }
+
+    fn forget(&mut self, oldest: usize) {
+        for entry in self.log.drain(..oldest.min(self.log.len())) {
+            self.total -= entry.cost;
+        }
+    }
+
+    /// How many of the oldest entries have expired.
+    fn expired(&self, quota: &Quota, now: Micros) -> usize {
+        let cutoff = self.cutoff(quota, now);
+        self.log.partition_point(|entry| entry.stamp <= cutoff)
     }
 
     /// Now, or the newest entry's stamp if the clock went back.
