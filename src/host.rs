@@ -27,6 +27,9 @@ mod abi {
     pub const HTTP_CALL_RESPONSE_BODY: u32 = 4;
     pub const PLUGIN_CONFIGURATION: u32 = 7;
 
+    pub const COUNTER: u32 = 0;
+    pub const GAUGE: u32 = 1;
+
     pub const STREAM_HTTP_REQUEST: u32 = 0;
     pub const STREAM_DOWNSTREAM: u32 = 2;
 
@@ -93,6 +96,13 @@ mod abi {
         pub fn proxy_register_shared_queue(name: *const u8, size: usize, queue: *mut u32) -> u32;
         pub fn proxy_enqueue_shared_queue(queue: u32, data: *const u8, size: usize) -> u32;
         pub fn proxy_dequeue_shared_queue(queue: u32, data: *mut *mut u8, size: *mut usize) -> u32;
+        pub fn proxy_define_metric(
+            kind: u32,
+            name: *const u8,
+            name_size: usize,
+            metric: *mut u32,
+        ) -> u32;
+        pub fn proxy_increment_metric(metric: u32, offset: i64) -> u32;
     }
 }
 
@@ -103,6 +113,18 @@ pub struct ContextId(pub u32);
 /// A shared queue of the proxy's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueId(pub u32);
+
+/// A statistic of the proxy's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MetricId(u32);
+
+/// What a statistic can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricKind {
+    /// Only grow.
+    Counter,
+    Gauge,
+}
 
 /// One side of a TCP connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,6 +234,24 @@ pub fn dequeue(queue: QueueId) {
     while owned(|data, size| unsafe { abi::proxy_dequeue_shared_queue(queue.0, data, size) })
         .is_some_and(|item| !item.is_empty())
     {}
+}
+
+/// Nothing where the proxy keeps no statistics. One of that name that is there already is this one.
+pub fn define_metric(kind: MetricKind, name: &str) -> Option<MetricId> {
+    let kind = match kind {
+        MetricKind::Counter => abi::COUNTER,
+        MetricKind::Gauge => abi::GAUGE,
+    };
+    let mut metric = 0;
+    // SAFETY: `name` lives through the call; the out-pointer is valid.
+    let status = unsafe { abi::proxy_define_metric(kind, name.as_ptr(), name.len(), &mut metric) };
+    (status == abi::OK).then_some(MetricId(metric))
+}
+
+/// Adds to the whole process's number.
+pub fn add_to_metric(metric: MetricId, change: i64) {
+    // SAFETY: takes numbers.
+    unsafe { abi::proxy_increment_metric(metric.0, change) };
 }
 
 /// The proxy would not do what was asked.

@@ -3,13 +3,15 @@
 //! The *limiter* is an HTTP filter. [`http`] reads a request's head, asks `weir-core` what to do and
 //! does it; where the store must be asked, [`root`] sends the questions of all waiting requests of
 //! this worker in one call and hands each its outcome. The *bridge* ([`bridge`]) is a network filter
-//! that lets these calls through to `redis_proxy`. [`host`] makes every host call.
+//! that lets these calls through to `redis_proxy`. [`metrics`] is what operators see of the store;
+//! [`host`] makes every host call.
 //!
 //! Nothing is decided here: events go in, `weir-core` says what they mean, effects come out.
 
 mod bridge;
 mod host;
 mod http;
+mod metrics;
 mod root;
 
 proxy_wasm::main! {{

@@ -19,6 +19,7 @@ use weir_core::units::Millis;
 use crate::bridge::BridgeStream;
 use crate::host::{self, ContextId, QueueId};
 use crate::http::{HttpStream, Ticket};
+use crate::metrics::Metrics;
 
 /// How exactly deadlines are kept. Finer costs wake-ups of every worker, coarser adds to the wait
 /// when Redis is away.
@@ -51,6 +52,7 @@ pub struct Limiter {
     worker: RefCell<Worker>,
     queue: Option<QueueId>,
     ticking: Cell<Ticking>,
+    metrics: Metrics,
     origin: Instant,
 }
 
@@ -99,6 +101,13 @@ impl Context for Root {
             };
             limiter.answered(CallId(token), body.as_deref());
         }
+    }
+
+    fn on_done(&mut self) -> bool {
+        if let Some(limiter) = self.limiter() {
+            limiter.metrics.leave();
+        }
+        true
     }
 }
 
@@ -176,6 +185,7 @@ impl Limiter {
             root,
             queue,
             ticking: Cell::new(Ticking::Off),
+            metrics: Metrics::define(),
             origin: Instant::now(),
         }
     }
@@ -210,6 +220,9 @@ impl Limiter {
         let mut worker = self.worker.borrow_mut();
         let ending = pending.conclude(&self.config.policy, &mut worker, host::wall_clock);
         drop(worker);
+        if let Some(how) = ending.degraded {
+            self.metrics.degraded(how);
+        }
         for part in &ending.refunds {
             self.ask(None, part);
         }
@@ -228,8 +241,10 @@ impl Limiter {
     }
 
     fn tick(&self) {
-        let effects = self.batcher.borrow_mut().tick(host::now(self.origin));
+        let now = host::now(self.origin);
+        let effects = self.batcher.borrow_mut().tick(now);
         self.perform(effects);
+        self.metrics.tell(self.batcher.borrow().health(now));
         let idle = match self.ticking.get() {
             Ticking::On { idle } if self.batcher.borrow().is_idle() => idle.saturating_add(1),
             _ => 0,

@@ -1,1 +1,1 @@
-//! The tests are in `compose/`, `e2e/` and `models/`; this crate has no code of its own.
+//! The tests are in the folders beside this file; this crate has no code of its own.

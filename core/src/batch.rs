@@ -48,8 +48,13 @@ struct LaneState<T> {
     round_trip: Micros,
     breaker: Breaker,
     /// What to look at when the breaker wants to know whether the store is back.
-    sample: Option<(Slot, Rc<Question>)>,
+    sample: Option<Sample>,
+    sent: u64,
+    failed: u64,
 }
+
+/// A question that only looks, and where to ask it.
+type Sample = (Slot, Rc<Question>);
 
 #[derive(Debug)]
 struct Waiting<T> {
@@ -117,6 +122,10 @@ pub struct Health {
     pub open: usize,
     /// How often a breaker has opened.
     pub opened: u64,
+    /// Calls that were sent, looks among them.
+    pub calls: u64,
+    /// Calls that brought no answer, or not all of one.
+    pub failures: u64,
 }
 
 impl<T> Batcher<T> {
@@ -166,6 +175,8 @@ impl<T> Batcher<T> {
                 lanes: sum.lanes + 1,
                 open: sum.open + usize::from(lane.breaker.permit(now) != Permit::Calls),
                 opened: sum.opened + lane.breaker.opened(),
+                calls: sum.calls + lane.sent,
+                failures: sum.failures + lane.failed,
             })
     }
 
@@ -178,6 +189,7 @@ impl<T> Batcher<T> {
     /// An outgoing call was sent under this name.
     pub fn sent(&mut self, outgoing: Outgoing<T>, id: CallId) {
         if let Some(lane) = self.lanes.get_mut(outgoing.lane.0) {
+            lane.sent += 1;
             lane.calls.push((id, outgoing.call));
         }
     }
@@ -185,7 +197,7 @@ impl<T> Batcher<T> {
     /// An outgoing call could not be sent.
     pub fn not_sent(&mut self, now: Micros, outgoing: Outgoing<T>) -> Settled<T> {
         if let Some(lane) = self.lanes.get_mut(outgoing.lane.0) {
-            lane.breaker.failed(now);
+            lane.fail(now, outgoing.call.sample());
         }
         outgoing.call.fail().collect()
     }
@@ -266,6 +278,8 @@ impl<T> LaneState<T> {
             round_trip: Micros(0),
             breaker: Breaker::new(jitter),
             sample: None,
+            sent: 0,
+            failed: 0,
         }
     }
 
@@ -321,7 +335,7 @@ impl<T> LaneState<T> {
             since: call.since,
             commands: Vec::new(),
         };
-        let mut whole = true;
+        let mut failed = None;
         for command in call.commands {
             match command.read(call.since, &mut reader) {
                 Answered::Told(outcomes) => {
@@ -336,16 +350,16 @@ impl<T> LaneState<T> {
                     });
                 }
                 Answered::Failed => {
-                    whole = false;
+                    failed = failed.or_else(|| command.sample());
                     settled.extend(command.fail());
                 }
             }
         }
-        if whole {
+        if failed.is_some() {
+            self.fail(now, failed);
+        } else {
             self.learn_round_trip(Micros(now.0.saturating_sub(call.since.0)));
             self.breaker.succeeded();
-        } else {
-            self.breaker.failed(now);
         }
         unknown
     }
@@ -377,11 +391,26 @@ impl<T> LaneState<T> {
                 fail(asked);
             }
         }
-        let before = self.calls.len();
-        self.calls
-            .retain(|(_, call)| !late(call.since, timeout.saturating_mul(2)));
-        if self.calls.len() < before {
-            self.breaker.failed(now);
+        let mut lost = None;
+        self.calls.retain(|(_, call)| {
+            let keep = !late(call.since, timeout.saturating_mul(2));
+            if !keep {
+                lost = call.sample();
+            }
+            keep
+        });
+        if lost.is_some() {
+            self.fail(now, lost);
+        }
+    }
+
+    /// A call has failed. What it asked is what to look at, so that a breaker closes again where
+    /// nobody calls any more.
+    fn fail(&mut self, now: Micros, sample: Option<Sample>) {
+        self.failed += 1;
+        self.breaker.failed(now);
+        if self.breaker.permit(now) != Permit::Calls && self.sample.is_none() {
+            self.sample = sample;
         }
     }
 
@@ -417,6 +446,10 @@ impl<T> Call<T> {
         }
     }
 
+    fn sample(&self) -> Option<Sample> {
+        self.commands.first()?.sample()
+    }
+
     fn fail(self) -> impl Iterator<Item = (T, Outcome)> {
         self.commands.into_iter().flat_map(Command::fail)
     }
@@ -433,6 +466,11 @@ enum Answered {
 }
 
 impl<T> Command<T> {
+    fn sample(&self) -> Option<Sample> {
+        let question = &self.asked.first()?.question;
+        Some((self.slot, Rc::new(question.peeking())))
+    }
+
     fn fail(self) -> impl Iterator<Item = (T, Outcome)> {
         let tickets = self.asked.into_iter().filter_map(|asked| asked.ticket);
         tickets.map(|ticket| (ticket, Outcome::Failed))
@@ -723,7 +761,9 @@ mod tests {
             Health {
                 lanes: 1,
                 open: 1,
-                opened: 1
+                opened: 1,
+                calls: 3,
+                failures: 3,
             }
         );
         assert!(!batcher.is_idle(), "it is still looked after");
@@ -754,11 +794,10 @@ mod tests {
     #[test]
     fn a_look_is_a_peek_and_brings_the_store_back() {
         let mut batcher = broken();
-        assert_eq!(ask_one(&mut batcher, Micros(1), 9), Next::Failed);
         assert!(batcher.tick(Micros(50_000)).outgoing.is_empty());
         let outgoing = batcher.tick(Micros(100_000)).outgoing;
         let look = hand_over(&mut batcher, outgoing, 50);
-        assert!(look.contains("peek 1 1") && look.contains("key9"), "{look}");
+        assert!(look.contains("peek 1 1") && look.contains("key2"), "{look}");
         assert!(
             batcher.tick(Micros(100_001)).outgoing.is_empty(),
             "one look at a time"
@@ -768,6 +807,18 @@ mod tests {
         send(&mut batcher, Micros(101_002), 61);
         answered(&mut batcher, 101_003, 61, &reply(1));
         assert_eq!(batcher.health(Micros(101_004)).open, 0);
+        assert!(batcher.is_idle());
+    }
+
+    /// A lane without callers stayed open, and was shown to operators, until somebody called.
+    #[test]
+    fn the_store_is_looked_after_where_nobody_calls_any_more() {
+        let mut batcher = broken();
+        let outgoing = batcher.tick(Micros(100_000)).outgoing;
+        let look = hand_over(&mut batcher, outgoing, 50);
+        assert!(look.contains("peek 1 1") && look.contains("key2"), "{look}");
+        answered(&mut batcher, 101_000, 50, &reply(1));
+        assert_eq!(batcher.health(Micros(101_000)).open, 0);
         assert!(batcher.is_idle());
     }
 

@@ -13,7 +13,8 @@ use crate::wire::resp::Command;
 /// The production clock. Only tests assemble a script with another, and that has another SHA.
 pub const CLOCK: &str = include_str!("../../lua/clock.lua");
 
-/// Each file's body becomes a local that those after it can use.
+/// Each file's body becomes a local function that those after it can call for the module. It is built
+/// when it is first called for: a batch pays for the algorithms that it uses.
 const MODULES: [(&str, &str); 6] = [
     ("record", include_str!("../../lua/record.lua")),
     ("fixed_window", include_str!("../../lua/fixed_window.lua")),
@@ -26,14 +27,15 @@ const MODULES: [(&str, &str); 6] = [
     ("leaky_bucket", include_str!("../../lua/leaky_bucket.lua")),
 ];
 
+const ONCE: &str = include_str!("../../lua/once.lua");
 const DECIDE: &str = include_str!("../../lua/decide.lua");
 
 /// The script's source, with this clock.
 pub fn assemble(clock: &str) -> String {
-    let mut source = String::new();
+    let mut source = String::from(ONCE);
     for (name, body) in [("clock", clock)].into_iter().chain(MODULES) {
         // Writing to a String cannot fail.
-        let _ = write!(source, "local {name} = (function()\n{body}end)()\n\n");
+        let _ = write!(source, "local {name} = once(function()\n{body}end)\n\n");
     }
     source.push_str(DECIDE);
     source

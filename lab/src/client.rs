@@ -2,6 +2,7 @@
 //! checked. It keeps its connections, and many threads may share it.
 
 use std::{
+    fmt,
     io::{self, Read, Write},
     mem::MaybeUninit,
     net::{IpAddr, SocketAddr, TcpStream},
@@ -35,7 +36,7 @@ pub struct Request<'a> {
     from: Option<IpAddr>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Answer {
     pub status: u16,
     /// As they came, in order, names in their own case.
@@ -194,6 +195,17 @@ impl Answer {
 
     pub fn json(&self) -> Result<Value> {
         serde_json::from_slice(&self.body).with_context(|| format!("not JSON: {}", self.text()))
+    }
+}
+
+/// As it reads on the wire: it is what a failing test shows.
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "HTTP/1.1 {}", self.status)?;
+        for (name, value) in &self.headers {
+            writeln!(f, "{name}: {}", value.escape_ascii())?;
+        }
+        write!(f, "\n{}", self.text())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     path::PathBuf,
     process::Command,
     time::Duration,
@@ -29,6 +29,14 @@ pub enum Store {
     Sidecar,
 }
 
+/// How Redis is spread.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Topology {
+    Single,
+    /// The Redis that is named is any node of a Redis Cluster.
+    Cluster,
+}
+
 #[derive(Clone, Debug)]
 pub enum Policy {
     File(PathBuf),
@@ -42,7 +50,9 @@ pub struct Builder {
     store: Store,
     policy: Policy,
     redis: Option<(String, u16)>,
-    listen: Ipv4Addr,
+    topology: Topology,
+    password: Option<String>,
+    listen: IpAddr,
     port: u16,
     admin_port: u16,
     workers: usize,
@@ -78,7 +88,9 @@ impl Default for Builder {
             store: Store::Bridge,
             policy: Policy::File(place::envoy().join("policy.json")),
             redis: None,
-            listen: Ipv4Addr::LOCALHOST,
+            topology: Topology::Single,
+            password: None,
+            listen: Ipv4Addr::LOCALHOST.into(),
             // Envoy takes free ports by itself.
             port: 0,
             admin_port: 0,
@@ -113,8 +125,19 @@ impl Builder {
         self
     }
 
-    pub fn listen(mut self, address: Ipv4Addr) -> Self {
-        self.listen = address;
+    pub fn topology(mut self, topology: Topology) -> Self {
+        self.topology = topology;
+        self
+    }
+
+    /// What Redis asks for.
+    pub fn password(mut self, password: &str) -> Self {
+        self.password = Some(password.to_owned());
+        self
+    }
+
+    pub fn listen(mut self, address: impl Into<IpAddr>) -> Self {
+        self.listen = address.into();
         self
     }
 
@@ -201,9 +224,13 @@ impl Builder {
         let upstream = Upstream::start()?;
         let sidecar = match self.store {
             Store::Bridge => None,
-            Store::Sidecar => Some(Sidecar::start(&format!(
-                "redis://{redis_host}:{redis_port}"
-            ))?),
+            Store::Sidecar => {
+                let url = format!("redis://{redis_host}:{redis_port}");
+                let mut arguments = vec!["--redis", &url];
+                arguments.extend((self.topology == Topology::Cluster).then_some("--cluster"));
+                let password = self.password.as_deref();
+                Some(Sidecar::start_with(&arguments, self.timeout_ms, password)?)
+            }
         };
         let scratch = Scratch::try_new("envoy")?;
         let policy = match self.policy {
@@ -233,6 +260,8 @@ impl Builder {
             .env("UPSTREAM_PORT", upstream.address().port().to_string())
             .env("REDIS_HOST", redis_host)
             .env("REDIS_PORT", redis_port.to_string())
+            .env("REDIS_PASSWORD", self.password.unwrap_or_default())
+            .env("TOPOLOGY", self.topology.name())
             .env("TIMEOUT_MS", self.timeout_ms.to_string())
             .env("TRUST", self.trust.to_string())
             .env("WORKERS", self.workers.to_string());
@@ -303,6 +332,15 @@ impl Gateway {
     }
 }
 
+impl Topology {
+    fn name(self) -> &'static str {
+        match self {
+            Topology::Single => "single",
+            Topology::Cluster => "cluster",
+        }
+    }
+}
+
 // === impl Envoy ===
 
 /// The file to which Envoy writes where its admin page is.
@@ -345,10 +383,10 @@ fn listener(admin: &Client) -> Result<Option<SocketAddr>> {
     else {
         return Ok(None);
     };
-    let host: Ipv4Addr = host.parse().context("the listener's address")?;
+    let host: IpAddr = host.parse().context("the listener's address")?;
     // Where it listens on every address, it is reached on this one.
     let host = if host.is_unspecified() {
-        Ipv4Addr::LOCALHOST
+        Ipv4Addr::LOCALHOST.into()
     } else {
         host
     };

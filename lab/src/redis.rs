@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 
-use crate::{parts, port, process::Process, scratch::Scratch};
+use crate::{deadline, parts, port, process::Process, scratch::Scratch};
 
 /// Redis starts in a few milliseconds; a loaded machine may take long to run it at all.
 const START: Duration = Duration::from_secs(20);
@@ -27,6 +27,7 @@ pub struct Redis {
     server: Option<Process>,
     port: u16,
     arguments: Vec<String>,
+    password: Option<String>,
     scratch: Scratch,
 }
 
@@ -49,10 +50,18 @@ impl Redis {
         Err(failure.context("ATTEMPTS is above zero")?)
     }
 
+    /// On a free port, asking its clients for a password.
+    pub fn start_with_password(password: &str) -> Result<Self> {
+        let mut redis = Self::start_with(&["--requirepass", password, "--masterauth", password])?;
+        redis.password = Some(password.to_owned());
+        Ok(redis)
+    }
+
     pub fn start_on(port: u16, arguments: &[&str]) -> Result<Self> {
         let mut redis = Self {
             server: None,
             port,
+            password: None,
             arguments: arguments
                 .iter()
                 .map(|&argument| argument.to_owned())
@@ -71,9 +80,12 @@ impl Redis {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
-    /// `redis://127.0.0.1:PORT`
+    /// `redis://127.0.0.1:PORT`, with the password before the address if there is one.
     pub fn url(&self) -> String {
-        format!("redis://{}", self.address())
+        match &self.password {
+            None => format!("redis://{}", self.address()),
+            Some(password) => format!("redis://:{password}@{}", self.address()),
+        }
     }
 
     /// A client's connection of its own.
@@ -108,6 +120,26 @@ impl Redis {
     pub fn restart(&mut self) -> Result<()> {
         self.stop();
         self.start_again()
+    }
+
+    /// Makes it a replica of another, and waits until it has what that one has.
+    pub fn follow(&self, primary: &Redis) -> Result<()> {
+        self.command(&["REPLICAOF", "127.0.0.1", &primary.port().to_string()])?;
+        self.in_sync()
+    }
+
+    /// Waits until this replica has what its primary has.
+    pub fn in_sync(&self) -> Result<()> {
+        deadline::poll(START, "replica in step", || {
+            let info = self.command(&["INFO", "replication"])?;
+            let info: String = redis::from_redis_value(info)?;
+            Ok(info.contains("master_link_status:up").then_some(()))
+        })
+    }
+
+    /// Makes a replica a primary.
+    pub fn promote(&self) -> Result<()> {
+        self.command(&["REPLICAOF", "NO", "ONE"]).map(drop)
     }
 
     pub fn server(&self) -> Result<&Process> {

@@ -35,8 +35,9 @@ fn is_served(redis: &Redis, asked: &str, sent: &str) -> bool {
     let scratch = Scratch::try_new("secret").unwrap();
     let file = scratch.file("secret");
     fs::write(&file, asked).unwrap();
-    let arguments = ["--secret-file", file.to_str().unwrap()];
-    let sidecar = Sidecar::start_with(&redis.url(), &arguments).unwrap();
+    let url = redis.url();
+    let arguments = ["--redis", &url, "--secret-file", file.to_str().unwrap()];
+    let sidecar = Sidecar::start_with(&arguments, 50, None).unwrap();
     let gateway = Gateway::builder()
         .redis(redis)
         .variable("STORE", "sidecar")

@@ -1,0 +1,191 @@
+//! What is left in Redis.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use redis::{Connection, cmd};
+use weir_lab::redis::Redis;
+
+use crate::{
+    Case, cases,
+    visitor::{Visitor, unique},
+    world::World,
+};
+
+pub const CASES: &[Case] = cases![
+    every_key_says_what_it_counts_and_ends_in_time,
+    one_subject_shares_a_slot,
+];
+
+/// Everything that a key holds, as text, and when it ends.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Held {
+    pub value: String,
+    /// When it expires, in ms since the Unix epoch; less than nothing if never.
+    pub ends_ms: i64,
+}
+
+/// A rule's windows in seconds, by scope and algorithm; a bucket's is what it takes to fill.
+const WINDOWS: [(&str, &str, &str, i64); 16] = [
+    ("auth_api", "user", "fw", 300),
+    ("auth_api", "ip", "sw", 3600),
+    // 5 of 10 an hour, 20 of 100, 100 of 1000: the slowest of them.
+    ("upload_api", "user", "tb", 1800),
+    ("search_api", "user", "lb", 60),
+    ("search_api", "ip", "lb", 60),
+    ("general_api", "user", "sw", 3600),
+    ("general_api", "ip", "sw", 3600),
+    ("general_api", "global", "sw", 60),
+    ("", "user", "fw", 60),
+    ("brief_fixed_window", "user", "fw", 2),
+    ("brief_sliding_window", "user", "sw", 2),
+    ("brief_token_bucket", "user", "tb", 3),
+    ("brief_leaky_bucket", "user", "lb", 2),
+    ("waits", "user", "sw", 3600),
+    ("shared", "global", "sw", 86_400),
+    ("pair", "ip", "sw", 3600),
+];
+/// That of every rule that is not listed.
+const LONGEST_WINDOW: i64 = 2_592_000;
+/// Between reading the clock and reading a key's end.
+const SLACK_MS: i64 = 2_000;
+
+fn every_key_says_what_it_counts_and_ends_in_time(world: &World) {
+    let names = [&b"a b:{c}%\xff"[..], b"}{::", &[b'x'; 10_000]];
+    for name in names {
+        for path in [
+            "auth/login",
+            "media/upload",
+            "search",
+            "items",
+            "rate-limits/status",
+        ] {
+            let visitor = Visitor::anonymous(world.reference()).named(name);
+            assert_eq!(visitor.get(format!("/api/v1/{path}")).status, 200);
+        }
+    }
+    // With these, whatever other cases have left so far.
+    let now_ms = i64::try_from(crate::world::now().as_millis()).unwrap();
+    let all = all_held(world.redis());
+    assert!(all.len() > 10, "{all:?}");
+    for (key, held) in all {
+        let (subject, rule, scope, algorithm, place) = parts(&key).unwrap_or_else(|| {
+            panic!("{key:?} is not weir:1:{{subject}}:rule:scope:algorithm:place")
+        });
+        let (kind, id) = subject.split_once(':').unwrap();
+        let of_scope = match scope {
+            "global" => kind == "g" && id == rule,
+            "user" => matches!(kind, "u" | "U" | "k" | "a"),
+            "ip" => kind == "a",
+            _ => false,
+        };
+        assert!(of_scope, "{key}");
+        let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"%._@-".contains(&byte);
+        let is_harmless = match kind {
+            "a" => id.parse::<IpAddr>().is_ok(),
+            _ => id.bytes().all(harmless),
+        };
+        assert!(is_harmless, "{key}");
+        assert!(key.len() < 512, "{key}");
+        assert!(place.parse::<u32>().is_ok(), "{key}");
+        let listed = WINDOWS
+            .iter()
+            .find(|window| (window.0, window.1, window.2) == (rule, scope, algorithm));
+        let window = listed.map_or(LONGEST_WINDOW, |window| window.3);
+        let left = held.ends_ms - now_ms;
+        assert!(
+            held.ends_ms > 0 && left <= window * 1000 + SLACK_MS,
+            "{key}: {left} ms left"
+        );
+    }
+}
+
+fn one_subject_shares_a_slot(world: &World) {
+    let id = unique("whole");
+    let visitor = Visitor::anonymous(world.reference()).named(&id);
+    for path in ["media/upload", "search", "rate-limits/status"] {
+        visitor.get(format!("/api/v1/{path}"));
+    }
+    let tag = format!("u:{id}");
+    let keys: Vec<String> = of(world.redis(), &[tag.as_str()]).into_keys().collect();
+    assert_eq!(
+        keys,
+        [
+            format!("weir:1:{{u:{id}}}::user:fw:0"),
+            format!("weir:1:{{u:{id}}}:general_api:user:sw:0"),
+            format!("weir:1:{{u:{id}}}:search_api:user:lb:0"),
+            format!("weir:1:{{u:{id}}}:upload_api:user:tb:0"),
+        ]
+    );
+}
+
+/// The parts of a key, if it is one of Weir's.
+fn parts(key: &str) -> Option<(&str, &str, &str, &str, &str)> {
+    let (subject, rest) = key.strip_prefix("weir:1:{")?.split_once("}:")?;
+    let mut rest = rest.split(':');
+    let parts = (
+        subject,
+        rest.next()?,
+        rest.next()?,
+        rest.next()?,
+        rest.next()?,
+    );
+    rest.next().is_none().then_some(parts)
+}
+
+/// What the keys of these subjects hold, such as `u:ann`.
+pub fn of(redis: &Redis, subjects: &[&str]) -> BTreeMap<String, Held> {
+    let mut all = all_held(redis);
+    let is_theirs = |key: &str| {
+        subjects
+            .iter()
+            .any(|subject| key.contains(&format!("{{{subject}}}")))
+    };
+    all.retain(|key, _| is_theirs(key));
+    all
+}
+
+/// Every key with what it holds.
+pub fn all(redis: &Redis) -> impl Iterator<Item = (String, String)> {
+    all_held(redis)
+        .into_iter()
+        .map(|(key, held)| (key, held.value))
+}
+
+fn all_held(redis: &Redis) -> BTreeMap<String, Held> {
+    let mut connection = redis.connection().unwrap();
+    let keys: Vec<String> = cmd("KEYS").arg("*").query(&mut connection).unwrap();
+    // A key may end while the others are read.
+    keys.into_iter()
+        .filter_map(|key| Some((key.clone(), held(&mut connection, &key)?)))
+        .collect()
+}
+
+fn held(connection: &mut Connection, key: &str) -> Option<Held> {
+    let kind: String = cmd("TYPE").arg(key).query(connection).unwrap();
+    let value = match kind.as_str() {
+        "string" => cmd("GET")
+            .arg(key)
+            .query::<Option<String>>(connection)
+            .unwrap()?,
+        "zset" => {
+            let range = cmd("ZRANGE")
+                .arg(key)
+                .arg(&["0", "-1", "WITHSCORES"])
+                .query(connection);
+            range.map(|range: Vec<String>| range.join(" ")).unwrap()
+        }
+        "none" => return None,
+        other => panic!("{key} is a {other}"),
+    };
+    // PEXPIRETIME is younger than the oldest Redis that serves.
+    let now: (i64, i64) = cmd("TIME").query(connection).unwrap();
+    let left_ms: i64 = cmd("PTTL").arg(key).query(connection).unwrap();
+    match left_ms {
+        -2 => None,
+        -1 => Some(Held { value, ends_ms: -1 }),
+        left_ms => Some(Held {
+            value,
+            ends_ms: now.0 * 1000 + now.1 / 1000 + left_ms,
+        }),
+    }
+}

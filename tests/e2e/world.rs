@@ -1,0 +1,165 @@
+//! One Redis and the gateways in front of it, all over the same way; each starts when a case first
+//! asks for it.
+
+use std::{
+    path::PathBuf,
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use serde_json::json;
+use weir_lab::{
+    deadline,
+    gateway::{Builder, Gateway, Policy, Store},
+    redis::Redis,
+};
+
+use crate::failure;
+
+/// Longer than anything here takes; only a hang is cut short.
+pub const SOON: Duration = Duration::from_secs(20);
+
+pub struct World {
+    way: Store,
+    // A gateway before what it talks to: fields are dropped in order.
+    reference: OnceLock<Gateway>,
+    workshop: OnceLock<Gateway>,
+    fragile: Mutex<Option<Fragile>>,
+    redis: OnceLock<Redis>,
+}
+
+/// A gateway and a Redis that a case may do anything to. One case at a time has them.
+pub struct Fragile {
+    pub gateway: Gateway,
+    pub redis: Redis,
+}
+
+/// What cases break things in: held by one of them, whole again for the next.
+pub struct Lease<'a>(MutexGuard<'a, Option<Fragile>>);
+
+impl World {
+    pub fn new(way: Store) -> Self {
+        Self {
+            way,
+            reference: OnceLock::new(),
+            workshop: OnceLock::new(),
+            fragile: Mutex::default(),
+            redis: OnceLock::new(),
+        }
+    }
+
+    pub fn way(&self) -> Store {
+        self.way
+    }
+
+    /// The Redis of the gateways that are shared.
+    pub fn redis(&self) -> &Redis {
+        self.redis.get_or_init(|| Redis::start().unwrap())
+    }
+
+    /// A gateway with the reference policy.
+    pub fn reference(&self) -> &Gateway {
+        self.reference
+            .get_or_init(|| self.gateway().start().unwrap())
+    }
+
+    /// A gateway with `workshop.json`: all that the reference policy has no use for. It believes
+    /// peers in the lower half of 127.0.0.0/8.
+    pub fn workshop(&self) -> &Gateway {
+        self.workshop.get_or_init(|| {
+            let policy = include_str!("workshop.json").to_owned();
+            let gateway = self.gateway().policy(Policy::Text(policy));
+            gateway.trust(json!(["127.0.0.0/9"])).start().unwrap()
+        })
+    }
+
+    /// A gateway with `fragile.json` and a Redis of its own.
+    pub fn fragile(&self) -> Lease<'_> {
+        let mut fragile = self.fragile.lock().unwrap_or_else(PoisonError::into_inner);
+        let fragile_parts = fragile.take().unwrap_or_else(|| self.build_fragile());
+        *fragile = Some(fragile_parts.whole());
+        Lease(fragile)
+    }
+
+    /// What a gateway of a case's own begins with. Its timeout is so long that a busy machine lets
+    /// no request pass uncounted.
+    pub fn gateway(&self) -> Builder {
+        Gateway::builder()
+            .store(self.way)
+            .redis(self.redis())
+            .timeout_ms(1000)
+    }
+
+    /// Where the shared gateways' logs are.
+    pub fn logs(&self) -> Vec<PathBuf> {
+        let shared = [self.reference.get(), self.workshop.get()];
+        let logs = shared.into_iter().flatten();
+        let mut logs: Vec<PathBuf> = logs.map(|g| g.process().log_path().to_owned()).collect();
+        let fragile = self.fragile.lock().unwrap_or_else(PoisonError::into_inner);
+        logs.extend(
+            fragile
+                .iter()
+                .map(|f| f.gateway.process().log_path().to_owned()),
+        );
+        logs
+    }
+
+    fn build_fragile(&self) -> Fragile {
+        let redis = Redis::start().unwrap();
+        let policy = include_str!("fragile.json").to_owned();
+        let gateway = Gateway::builder().store(self.way).redis(&redis);
+        let timeout_ms = u64::try_from(failure::TIMEOUT.as_millis()).unwrap();
+        let gateway = gateway.timeout_ms(timeout_ms);
+        let gateway = gateway.policy(Policy::Text(policy)).start().unwrap();
+        Fragile { gateway, redis }
+    }
+}
+
+impl Fragile {
+    /// As the case before should have left it, and may not have.
+    fn whole(mut self) -> Self {
+        let lives = self
+            .redis
+            .server()
+            .is_ok_and(|server| server.exited().is_none());
+        if lives {
+            self.redis.resume().unwrap();
+        } else {
+            self.redis.restart().unwrap();
+        }
+        self
+    }
+}
+
+impl std::ops::Deref for Lease<'_> {
+    type Target = Fragile;
+    fn deref(&self) -> &Fragile {
+        self.0.as_ref().expect("a lease is of something")
+    }
+}
+
+impl std::ops::DerefMut for Lease<'_> {
+    fn deref_mut(&mut self) -> &mut Fragile {
+        self.0.as_mut().expect("a lease is of something")
+    }
+}
+
+/// The time by this machine's clock, which is Redis's too: nothing here is on another machine.
+pub fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
+}
+
+/// Waits for that time. It is for time itself, not for something to become ready.
+pub fn wait_until(time: Duration) {
+    let limit = time.saturating_sub(now()) + SOON;
+    deadline::poll(limit, "end of time", || Ok((now() >= time).then_some(()))).unwrap();
+}
+
+/// Returns when the current window, aligned to the Unix epoch, has at least `room` left.
+pub fn wait_for_room(window: Duration, room: Duration) {
+    let into_window = now().as_micros() % window.as_micros();
+    let left = window - Duration::from_micros(u64::try_from(into_window).unwrap());
+    if left < room {
+        wait_until(now() + left);
+    }
+}

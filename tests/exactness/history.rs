@@ -1,0 +1,268 @@
+//! What Redis decided: every call of the script that was recorded, read back into operations.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use weir_core::limit::{Algorithm, Quota};
+use weir_core::script::{self, Answer, Kind, Told};
+use weir_core::units::{Cost, Micros};
+use weir_core::wire::resp::{Reader, Token};
+use weir_lab::recorder::Exchange;
+
+/// Why a run was not exact; it names the key, the window and the stamps.
+#[derive(Debug)]
+pub struct Fault(pub String);
+
+pub type Checked<T> = Result<T, Fault>;
+
+/// In a fault, more stamps than these help nobody.
+const MOST_STAMPS: usize = 50;
+
+#[derive(Debug, Default)]
+pub struct History {
+    /// In order of connection; across connections only `now` tells.
+    pub calls: Vec<Call>,
+    keys: Vec<Vec<u8>>,
+    ids: HashMap<Vec<u8>, KeyId>,
+    /// EVALSHAs that met a Redis which did not know the script: nothing was done.
+    pub unknown_script: usize,
+}
+
+/// Stands for a key: a million requests name few of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyId(pub u32);
+
+/// One run of the script: Redis does nothing else meanwhile.
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub connection: usize,
+    pub now: Micros,
+    pub operations: Vec<Operation>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Operation {
+    pub kind: Kind,
+    pub cost: Cost,
+    pub limits: Vec<(KeyId, Quota)>,
+    pub told: Told,
+}
+
+// === impl Fault ===
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+pub fn fault<T>(text: String) -> Checked<T> {
+    Err(Fault(text))
+}
+
+// === impl History ===
+
+impl History {
+    /// Reads until the recorder is gone. A call whose outcome is not known ends it: whatever came
+    /// after might depend on it.
+    pub fn read(exchanges: impl IntoIterator<Item = Exchange>) -> Checked<History> {
+        let mut history = History::default();
+        for exchange in exchanges {
+            history.add(&exchange)?;
+        }
+        Ok(history)
+    }
+
+    pub fn key(&self, id: KeyId) -> String {
+        self.bytes(id).escape_ascii().to_string()
+    }
+
+    /// The key's id, if a call named it.
+    pub fn find(&self, key: &str) -> Option<KeyId> {
+        self.ids.get(key.as_bytes()).copied()
+    }
+
+    pub fn bytes(&self, id: KeyId) -> &[u8] {
+        &self.keys[id.0 as usize]
+    }
+
+    pub fn keys(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// What a fault says first: which limit, and when.
+    pub fn place(&self, (key, quota): (KeyId, Quota), now: Micros) -> String {
+        let capacity = match quota.capacity() {
+            capacity if capacity == quota.limit() => String::new(),
+            capacity => format!(", capacity {capacity}"),
+        };
+        format!(
+            "{} ({} {} in {} s{capacity}) at {}",
+            self.key(key),
+            quota.algorithm().name(),
+            quota.limit(),
+            quota.window_seconds(),
+            stamp(now)
+        )
+    }
+
+    fn add(&mut self, exchange: &Exchange) -> Checked<()> {
+        let words = words(&exchange.command)?;
+        let (arguments, keys) = match words.as_slice() {
+            [b"EVALSHA" | b"EVAL", _, count, rest @ ..] => {
+                let count: usize = number(count)?;
+                let (keys, arguments) = rest.split_at(count);
+                (arguments, keys)
+            }
+            // Not of Weir: whoever keeps the connection alive, or introduces itself.
+            _ => return Ok(()),
+        };
+        let mut operations = self.operations(keys, arguments)?;
+        let shape = operations.iter().map(|operation| operation.limits.len());
+        let Some(answer) = answer(shape, exchange.reply.as_deref())? else {
+            self.unknown_script += 1;
+            return Ok(());
+        };
+        for (operation, told) in operations.iter_mut().zip(answer.told) {
+            operation.told = told;
+        }
+        self.calls.push(Call {
+            connection: exchange.connection,
+            now: answer.now,
+            operations,
+        });
+        Ok(())
+    }
+
+    /// `lua/README.md` has the grammar. What they were told is not known yet.
+    fn operations(&mut self, keys: &[&[u8]], arguments: &[&[u8]]) -> Checked<Vec<Operation>> {
+        let mut operations = Vec::new();
+        let (mut keys, mut arguments) = (keys.iter(), arguments.iter());
+        while let Some(head) = arguments.next() {
+            let (kind, cost, count) = read_head(head)?;
+            let quotas = arguments.by_ref().take(count);
+            let limits: Vec<_> = quotas
+                .zip(keys.by_ref())
+                .map(|(quota, key)| Ok((self.id(key), read_quota(quota)?)))
+                .collect::<Checked<_>>()?;
+            operations.push(Operation {
+                kind,
+                cost,
+                limits,
+                told: Told {
+                    verdict: script::Verdict::Unreadable,
+                    limits: Vec::new(),
+                },
+            });
+        }
+        Ok(operations)
+    }
+
+    fn id(&mut self, key: &[u8]) -> KeyId {
+        if let Some(id) = self.ids.get(key) {
+            return *id;
+        }
+        let id = KeyId(self.keys.len() as u32);
+        self.keys.push(key.to_vec());
+        self.ids.insert(key.to_vec(), id);
+        id
+    }
+}
+
+/// Seconds of Redis's clock, to the microsecond.
+pub fn stamp(Micros(at): Micros) -> String {
+    format!("{}.{:06}", at / 1_000_000, at % 1_000_000)
+}
+
+/// The latest of these, in order.
+pub fn stamps(all: impl DoubleEndedIterator<Item = (Micros, u64)> + ExactSizeIterator) -> String {
+    let left_out = match all.len().checked_sub(MOST_STAMPS) {
+        None | Some(0) => String::new(),
+        Some(more) => format!("({more} earlier) "),
+    };
+    let one = |(at, cost)| match cost {
+        1 => stamp(at),
+        cost => format!("{}×{cost}", stamp(at)),
+    };
+    let mut latest: Vec<String> = all.rev().take(MOST_STAMPS).map(one).collect();
+    latest.reverse();
+    left_out + &latest.join(" ")
+}
+
+fn words(command: &[u8]) -> Checked<Vec<&[u8]>> {
+    let mut reader = Reader::new(command);
+    let mut words = Vec::new();
+    if let Ok(Some(Token::Array(Some(count)))) = reader.token() {
+        for _ in 0..count {
+            match reader.token() {
+                Ok(Some(Token::Bulk(Some(word)))) => words.push(word),
+                _ => return fault(format!("not a command: {}", command.escape_ascii())),
+            }
+        }
+    }
+    Ok(words)
+}
+
+/// None where Redis did not know the script.
+fn answer(shape: impl Iterator<Item = usize>, reply: Option<&[u8]>) -> Checked<Option<Answer>> {
+    let Some(reply) = reply else {
+        return fault("Redis closed a connection with a call unanswered: did it count?".to_owned());
+    };
+    let mut reader = Reader::new(reply);
+    let mut integers = Vec::new();
+    match reader.token() {
+        Ok(Some(Token::Array(Some(count)))) => {
+            for _ in 0..count {
+                if let Ok(Some(Token::Integer(integer))) = reader.token() {
+                    integers.push(integer);
+                }
+            }
+        }
+        Ok(Some(Token::Error(error))) if error.starts_with(b"NOSCRIPT") => return Ok(None),
+        _ => return fault(format!("Redis replied {}", reply.escape_ascii())),
+    }
+    match script::decode(shape, integers) {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) => fault(format!("Redis replied {}: {error}", reply.escape_ascii())),
+    }
+}
+
+fn read_head(head: &[u8]) -> Checked<(Kind, Cost, usize)> {
+    let parts: Vec<&[u8]> = head.split(|&byte| byte == b' ').collect();
+    let (kind, cost, limits) = match parts.as_slice() {
+        [b"take", cost, limits] => (Kind::Take, cost, limits),
+        [b"peek", cost, limits] => (Kind::Peek, cost, limits),
+        [b"charge", cost, limits] => (Kind::Charge, cost, limits),
+        [b"reset", cost, limits] => (Kind::Reset, cost, limits),
+        [b"give_back", cost, limits, receipt] => {
+            let receipt = Micros(number(receipt)?);
+            (Kind::GiveBack { receipt }, cost, limits)
+        }
+        _ => return fault(format!("not an operation: {}", head.escape_ascii())),
+    };
+    Ok((kind, Cost(number(cost)?), number(limits)?))
+}
+
+fn read_quota(quota: &[u8]) -> Checked<Quota> {
+    let parts: Vec<&[u8]> = quota.split(|&byte| byte == b' ').collect();
+    if let [code, limit, window_ms, capacity] = parts.as_slice() {
+        let named = |algorithm: &Algorithm| algorithm.code().as_bytes() == *code;
+        let algorithm = Algorithm::ALL.into_iter().find(named);
+        let window_ms: u64 = number(window_ms)?;
+        let capacity = number(capacity)?;
+        if let Some(algorithm) = algorithm {
+            let burst = (algorithm == Algorithm::TokenBucket).then_some(capacity);
+            let read = Quota::try_new(algorithm, number(limit)?, window_ms / 1000, burst);
+            if let Ok(read) = read {
+                return Ok(read);
+            }
+        }
+    }
+    fault(format!("not a quota: {}", quota.escape_ascii()))
+}
+
+fn number<T: std::str::FromStr>(digits: &[u8]) -> Checked<T> {
+    let text = std::str::from_utf8(digits).unwrap_or_default();
+    text.parse()
+        .or_else(|_| fault(format!("not a number: {}", digits.escape_ascii())))
+}

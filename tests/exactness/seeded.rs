@@ -1,0 +1,165 @@
+//! The checks, checked: scripts with one fault each, called by four connections at once through the
+//! recorder. Replay and ledger must each find every one on its own, and nothing in the true script.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use weir_core::limit::{Algorithm, Quota};
+use weir_core::question::{Bulks, Check, Question, Terms};
+use weir_core::script::{self, By, Kind, Script};
+use weir_core::units::Cost;
+use weir_core::wire::resp::Replies;
+use weir_lab::recorder::Recorder;
+use weir_lab::redis::Redis;
+
+use crate::history::{Call, Checked, History};
+use crate::{ledger, replay};
+
+/// Every window ends twice within it, on a machine of any speed.
+const RUN: Duration = Duration::from_millis(2500);
+const CONNECTIONS: u64 = 4;
+
+/// A change to the script: what it does, the line that it changes, and how.
+const FAULTS: [(&str, &str, &str); 7] = [
+    (
+        "one take in a hundred is forgotten",
+        "    quota.algorithm.add(settled(account, quota), quota, head.cost)\n",
+        "    if now % 101 > 0 then
+               quota.algorithm.add(settled(account, quota), quota, head.cost)
+             end\n",
+    ),
+    (
+        "one take in a hundred is refused though it fits",
+        "local verdict = 1\n",
+        "local verdict = now % 101 > 0 and 1 or 0\n",
+    ),
+    (
+        "a refused take consumes wherever there was room",
+        "    if settled(held[i], terms[i]).moved then\n",
+        "    local quota, state = terms[i], settled(held[i], terms[i])
+             if quota.algorithm.fits(state, quota, head.cost) then
+               quota.algorithm.add(state, quota, head.cost)\n",
+    ),
+    (
+        "a sliding window is a millisecond short",
+        "local cutoff = max(at - window, stored.cutoff)\n",
+        "local cutoff = max(at - window + 1000, stored.cutoff)\n",
+    ),
+    (
+        "a fixed window ends a millisecond early",
+        "local now_ms, window = floor(now / 1000), quota.window\n  local used, at = 0, now_ms\n",
+        "local now_ms, window = floor(now / 1000) + 1, quota.window\n  local used, at = 0, now_ms\n",
+    ),
+    (
+        "a fixed window's key expires before the window",
+        "state.window, state.start + state.window)\n",
+        "state.window, state.start + state.window - 300)\n",
+    ),
+    (
+        "a bucket leaks a millisecond too much at each call",
+        "max(used - (now_ms - time) * quota.limit, 0)",
+        "max(used - (now_ms - time + 1) * quota.limit, 0)",
+    ),
+];
+
+#[test]
+fn every_seeded_fault_is_found_and_none_in_the_true_script() {
+    let _alone = crate::alone();
+    let redis = Redis::start().unwrap();
+    let truth = script::assemble(script::CLOCK);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let history = record(&redis, truth.clone());
+            let order = replay::replay(&history).unwrap_or_else(|fault| panic!("{fault}"));
+            let ledger = ledger::audit(&history, &order.calls);
+            let totals = ledger.unwrap_or_else(|fault| panic!("{fault}")).totals;
+            assert!(totals.passed > 100 && totals.refused > 100, "{totals:?}");
+        });
+        for (fault, line, wrong) in FAULTS {
+            assert_eq!(truth.matches(line).count(), 1, "{line}");
+            let source = truth.replace(line, wrong);
+            let redis = &redis;
+            scope.spawn(move || {
+                let history = record(redis, source);
+                must_fail(fault, "replay", replay::replay(&history));
+                let mut calls: Vec<&Call> = history.calls.iter().collect();
+                calls.sort_by_key(|call| call.now);
+                must_fail(fault, "ledger", ledger::audit(&history, &calls));
+            });
+        }
+    });
+}
+
+fn must_fail<T>(fault: &str, check: &str, found: Checked<T>) {
+    match found {
+        Ok(_) => panic!("{fault}: the {check} found nothing"),
+        Err(found) => println!("{fault}, says the {check}:\n{found}\n"),
+    }
+}
+
+fn record(redis: &Redis, source: String) -> History {
+    let (recorder, recorded) = Recorder::start(redis.address()).unwrap();
+    let script = Script::new(source);
+    thread::scope(|scope| {
+        for number in 0..CONNECTIONS {
+            let (script, address) = (&script, recorder.address());
+            scope.spawn(move || call(script, address, number));
+        }
+    });
+    drop(recorder);
+    History::read(recorded).unwrap_or_else(|fault| panic!("{fault}"))
+}
+
+/// Batches of takes for as long as a run is. Keys carry the script's name: runs share a Redis.
+fn call(script: &Script, address: SocketAddr, number: u64) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let end = Instant::now() + RUN;
+    let mut by = By::Source;
+    let mut round = number;
+    while Instant::now() < end {
+        let mut question = Question::default();
+        for take in 0..1 + round % 8 {
+            // Different on each connection, and never in step with the windows.
+            round = round
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(take + 1);
+            let random = round >> 33;
+            let cost = Cost((1 + random % 3).try_into().unwrap());
+            question.ask(Kind::Take, cost, limits(script.sha(), random / 3));
+        }
+        let (mut keys, mut arguments) = (Bulks::default(), Bulks::default());
+        question.encode(&mut keys, &mut arguments);
+        let mut bytes = Vec::new();
+        script.write_call(&mut bytes, by, &keys, &arguments);
+        by = By::Sha;
+        stream.write_all(&bytes).unwrap();
+
+        let mut replies = Replies::new();
+        let mut piece = [0; 4096];
+        while replies.complete() == 0 {
+            let read = stream.read(&mut piece).unwrap();
+            assert!(read > 0, "Redis closed the connection");
+            replies.push(&piece[..read]).unwrap();
+        }
+    }
+}
+
+/// One to four limits of one of a few callers; each of the four is the tightest for somebody.
+fn limits(run: &str, random: u64) -> Vec<Check> {
+    let all = [
+        (Algorithm::FixedWindow, 40, None),
+        (Algorithm::SlidingWindow, 40, None),
+        (Algorithm::TokenBucket, 40, Some(12)),
+        (Algorithm::LeakyBucket, 30, None),
+    ];
+    let (caller, chosen) = (random % 7, 1 + random / 7 % 15);
+    let limits = all.into_iter().enumerate();
+    let limits = limits.filter(|(bit, _)| chosen >> bit & 1 == 1);
+    let check = |(_, (algorithm, limit, burst)): (usize, (Algorithm, u64, Option<u64>))| Check {
+        key: format!("{run}:{caller}:{}", algorithm.code()).into_bytes(),
+        terms: Terms::new(Quota::try_new(algorithm, limit, 1, burst).unwrap()),
+    };
+    limits.map(check).collect()
+}

@@ -1,0 +1,99 @@
+//! What can go wrong with the gateway's own parts.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result, ensure};
+use weir_lab::{
+    deadline,
+    gateway::{Builder, Store},
+    parts,
+    redis::Redis,
+    scratch::Scratch,
+    sidecar::Sidecar,
+};
+
+use crate::{
+    single::A_WHILE,
+    watch::{Counted, START, TIGHT, TIMEOUT_MS, Watch},
+    world::gateway,
+};
+
+pub type Case = fn(&str) -> Result<()>;
+
+pub const CASES: &[(&str, Case)] = &[
+    ("sidecar_is_killed_and_restarted", sidecar_killed),
+    ("bridge_listener_is_missing", listener_missing),
+    ("bridge_configuration_is_replaced", configuration_replaced),
+];
+
+fn sidecar_killed(name: &str) -> Result<()> {
+    let redis = Redis::start()?;
+    let mut sidecar = Sidecar::start(&redis.url(), TIMEOUT_MS)?;
+    // One that does not belong to the gateway, or it could not end before it.
+    let gateway = gateway(Store::Bridge)
+        .redis(&redis)
+        .variable("STORE", "sidecar")
+        .variable("SIDECAR_PORT", &sidecar.address().port().to_string())
+        .start()?;
+    let mut watch = Watch::start(name, &gateway)?;
+    watch.go_on(A_WHILE);
+    sidecar.process().kill();
+    watch.degrades()?;
+    sidecar.restart()?;
+    watch.recovers()?;
+    watch.ends(Counted::Throughout)?.opened()
+}
+
+fn listener_missing(name: &str) -> Result<()> {
+    let redis = Redis::start()?;
+    let gateway = changed(gateway(Store::Bridge), "missing-bridge")?
+        .redis(&redis)
+        .start()?;
+    let watch = Watch::unready(name, &gateway)?;
+    watch.degrades()?;
+    watch.ends(Counted::UpTo(0))?.opened()
+}
+
+/// The limit is raised by half: what was used stays used.
+fn configuration_replaced(name: &str) -> Result<()> {
+    let redis = Redis::start()?;
+    let scratch = Scratch::try_new("listeners")?;
+    let listeners = scratch.file("listeners.yaml");
+    let gateway = changed(gateway(Store::Bridge), "watched-listeners")?
+        .variable("LISTENERS", &listeners.to_string_lossy())
+        .redis(&redis)
+        .start()?;
+    let watch = Watch::start(name, &gateway)?;
+    watch.go_on(2 * A_WHILE);
+    let before = fs::read_to_string(&listeners)?;
+    let raised = TIGHT * 3 / 2;
+    let after = before.replacen(
+        &format!("\"limit\": {TIGHT},"),
+        &format!("\"limit\": {raised},"),
+        1,
+    );
+    ensure!(before != after, "there is no limit to raise");
+    let written = scratch.file("written.yaml");
+    fs::write(&written, after)?;
+    // Envoy looks where a file is moved to.
+    fs::rename(written, &listeners)?;
+    deadline::poll(START, "listener in place", || {
+        let modified = gateway.stat("listener_manager.listener_modified")?;
+        Ok(modified.filter(|times| *times > 0).map(drop))
+    })?;
+    watch.go_on(3 * A_WHILE);
+    let outcome = watch.ends(Counted::UpTo(raised))?;
+    let admitted = outcome.admitted().into_values().map(|one| one.by_redis);
+    let most = admitted.max().context("somebody was admitted")?;
+    ensure!(most > TIGHT, "{most}: the new limit is not there");
+    outcome.hardly_notices(|_| true)
+}
+
+/// Has Envoy run with its configuration changed.
+fn changed(builder: Builder, change: &str) -> Result<Builder> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("faults/changed_envoy.sh");
+    Ok(builder
+        .variable("ENVOY", &script.to_string_lossy())
+        .variable("REAL_ENVOY", &parts::envoy()?.to_string_lossy())
+        .variable("CHANGE", change))
+}
