@@ -17,7 +17,7 @@ use weir_lab::{
 use crate::failure;
 
 /// Longer than anything here takes; only a hang is cut short.
-pub const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(60);
 
 pub struct World {
     way: Store,
