@@ -11,8 +11,8 @@ use weir_core::script::{self, By, Kind, Reading, Retry, Script, Told, Verdict};
 use weir_core::units::{Micros, Millis};
 
 use crate::scenario::EPOCH;
-use crate::server::Server;
 use crate::weir::{Operation, Weir, cost, operation, quota};
+use weir_lab::redis::Redis;
 
 const HOUR: u64 = 3600;
 
@@ -38,7 +38,7 @@ fn one_of_each(limit: u64, window_seconds: u64) -> Vec<(&'static str, Quota)> {
 
 #[test]
 fn a_foreign_key_spoils_the_operations_that_name_it_and_no_others() {
-    let server = Server::start();
+    let server = Redis::start().expect("a Redis");
     let mut weir = Weir::new(&server);
     let foreign: &[&[&str]] = &[
         &["RPUSH", "foreign", "1 2 3"],
@@ -94,7 +94,7 @@ fn a_foreign_key_spoils_the_operations_that_name_it_and_no_others() {
 
 #[test]
 fn a_denied_request_consumes_nothing_anywhere() {
-    let server = Server::start();
+    let server = Redis::start().expect("a Redis");
     let mut weir = Weir::new(&server);
     for (full, _) in one_of_each(3, HOUR) {
         weir.flush();
@@ -116,7 +116,7 @@ fn a_denied_request_consumes_nothing_anywhere() {
 
 #[test]
 fn a_peek_writes_nothing_even_if_the_clock_went_back() {
-    let server = Server::start();
+    let server = Redis::start().expect("a Redis");
     let mut weir = Weir::with_test_clock(&server);
     let limits = one_of_each(3, 10);
     weir.set_clock(at(0));
@@ -131,7 +131,7 @@ fn a_peek_writes_nothing_even_if_the_clock_went_back() {
 
 #[test]
 fn a_clock_that_stepped_back_neither_refills_nor_freezes() {
-    let server = Server::start();
+    let server = Redis::start().expect("a Redis");
     let mut weir = Weir::with_test_clock(&server);
     let limits = one_of_each(3, 10);
     weir.set_clock(at(0));
@@ -156,7 +156,7 @@ fn a_clock_that_stepped_back_neither_refills_nor_freezes() {
 
 #[test]
 fn a_give_back_after_rollover_frees_nothing() {
-    let server = Server::start();
+    let server = Redis::start().expect("a Redis");
     let mut weir = Weir::with_test_clock(&server);
     let limits = [
         ("fw", quota(Algorithm::FixedWindow, 2, 10)),
@@ -181,7 +181,7 @@ fn a_give_back_after_rollover_frees_nothing() {
 
 #[test]
 fn a_give_back_to_no_state_makes_none() {
-    let server = Server::start();
+    let server = Redis::start().expect("a Redis");
     let mut weir = Weir::with_test_clock(&server);
     weir.set_clock(at(0));
     let told = weir.one(Kind::GiveBack { receipt: at(0) }, 2, &one_of_each(3, 10));
@@ -191,7 +191,7 @@ fn a_give_back_to_no_state_makes_none() {
 
 #[test]
 fn a_give_back_rewrites_a_thousand_later_entries_and_no_more() {
-    let server = Server::start();
+    let server = Redis::start().expect("a Redis");
     let mut weir = Weir::with_test_clock(&server);
     let limits = [("weir:1:log", quota(Algorithm::SlidingWindow, 5000, HOUR))];
     for stamp in 0..=1001 {
@@ -218,7 +218,7 @@ fn a_give_back_rewrites_a_thousand_later_entries_and_no_more() {
 /// behind it.
 #[test]
 fn what_a_batch_gives_back_is_gone_for_a_shorter_window_too() {
-    let server = Server::start();
+    let server = Redis::start().expect("a Redis");
     let mut weir = Weir::with_test_clock(&server);
     let long = [("weir:1:log", quota(Algorithm::SlidingWindow, 100, 60))];
     let short = [("weir:1:log", quota(Algorithm::SlidingWindow, 100, 10))];
@@ -243,7 +243,7 @@ fn what_a_batch_gives_back_is_gone_for_a_shorter_window_too() {
 
 #[test]
 fn a_key_lives_as_long_as_its_state_means_something_and_no_longer() {
-    let server = Server::start();
+    let server = Redis::start().expect("a Redis");
     let mut weir = Weir::new(&server);
     for (key, limit) in one_of_each(10, 60) {
         for permits in [1, 4] {
@@ -265,7 +265,7 @@ fn a_key_lives_as_long_as_its_state_means_something_and_no_longer() {
 
 #[test]
 fn what_has_ended_is_gone_from_redis() {
-    let server = Server::start();
+    let server = Redis::start().expect("a Redis");
     let mut weir = Weir::new(&server);
     weir.one(Kind::Take, 1, &one_of_each(10, 1));
     let deadline = Instant::now() + Duration::from_secs(10);
@@ -283,7 +283,7 @@ fn what_has_ended_is_gone_from_redis() {
 
 #[test]
 fn a_thousand_expired_entries_are_trimmed_at_a_time_and_none_counts() {
-    let server = Server::start();
+    let server = Redis::start().expect("a Redis");
     let mut weir = Weir::with_test_clock(&server);
     let limits = [("weir:1:log", quota(Algorithm::SlidingWindow, 10_000, 10))];
     for stamp in 0..2500 {
@@ -304,7 +304,7 @@ fn a_thousand_expired_entries_are_trimmed_at_a_time_and_none_counts() {
 
 #[test]
 fn the_wait_for_any_cost_is_exact_among_weighted_entries() {
-    let server = Server::start();
+    let server = Redis::start().expect("a Redis");
     let mut weir = Weir::with_test_clock(&server);
     let mut counters = Counters::default();
     let limit = quota(Algorithm::SlidingWindow, 1000, 100);
@@ -330,7 +330,7 @@ fn the_wait_for_any_cost_is_exact_among_weighted_entries() {
 
 #[test]
 fn integers_past_1e14_are_kept_to_the_last_digit() {
-    let server = Server::start();
+    let server = Redis::start().expect("a Redis");
     let mut weir = Weir::with_test_clock(&server);
     weir.set_clock(at(0));
     let bucket = quota(Algorithm::LeakyBucket, 1_000_000, 30 * 24 * HOUR);
@@ -357,7 +357,7 @@ fn integers_past_1e14_are_kept_to_the_last_digit() {
 #[test]
 fn a_debt_stops_growing_where_doubles_lose_integers() {
     const MOST: i64 = (1 << 53) - 1;
-    let server = Server::start();
+    let server = Redis::start().expect("a Redis");
     let mut weir = Weir::with_test_clock(&server);
     let mut counters = Counters::default();
     let limits = one_of_each(10, 60);
@@ -380,12 +380,12 @@ fn a_debt_stops_growing_where_doubles_lose_integers() {
 
 #[test]
 fn redis_knows_the_script_by_the_sha_computed_here() {
-    let server = Server::start();
+    let server = Redis::start().expect("a Redis");
     let script = Script::production();
     let sha: String = redis::cmd("SCRIPT")
         .arg("LOAD")
         .arg(script.source())
-        .query(&mut server.connect())
+        .query(&mut server.connection().expect("a connection"))
         .unwrap();
     assert_eq!(sha, script.sha());
 }
@@ -401,7 +401,7 @@ fn the_test_clock_is_another_script() {
 
 #[test]
 fn after_noscript_the_same_call_by_source_is_all_it_takes() {
-    let server = Server::start();
+    let server = Redis::start().expect("a Redis");
     let mut weir = Weir::new(&server);
     weir.redis(&["SCRIPT", "FLUSH"]);
     let take = [operation(Kind::Take, 1, &one_of_each(5, HOUR))];
@@ -428,7 +428,7 @@ fn all_writes() -> Vec<Operation> {
 
 #[test]
 fn a_redis_that_refuses_to_write_has_written_nothing() {
-    let server = Server::start();
+    let server = Redis::start().expect("a Redis");
     let mut weir = Weir::new(&server);
     let refusals: [(&str, &[&str], &[&str]); 2] = [
         (
@@ -464,7 +464,7 @@ fn a_redis_that_refuses_to_write_has_written_nothing() {
 
 #[test]
 fn an_error_that_is_no_keys_fault_is_the_whole_calls() {
-    let server = Server::start();
+    let server = Redis::start().expect("a Redis");
     let mut weir = Weir::new(&server);
     weir.redis(&["ACL", "SETUSER", "default", "-get"]);
     let batch = [Algorithm::SlidingWindow, Algorithm::FixedWindow].map(|algorithm| {
@@ -480,7 +480,7 @@ fn an_error_that_is_no_keys_fault_is_the_whole_calls() {
 
 #[test]
 fn a_hot_key_is_read_once_and_written_once_a_batch() {
-    let server = Server::start();
+    let server = Redis::start().expect("a Redis");
     let mut weir = Weir::new(&server);
     let hot = [("hot", quota(Algorithm::TokenBucket, 100, HOUR))];
     weir.redis(&["CONFIG", "RESETSTAT"]);
@@ -498,7 +498,7 @@ fn a_hot_key_is_read_once_and_written_once_a_batch() {
 
 #[test]
 fn what_is_no_operation_is_an_error_and_writes_nothing() {
-    let server = Server::start();
+    let server = Redis::start().expect("a Redis");
     let mut weir = Weir::new(&server);
     let script = Script::production();
     for arguments in [

@@ -3,7 +3,6 @@
 
 mod cases;
 mod scenario;
-mod server;
 mod weir;
 
 use std::cell::RefCell;
@@ -12,13 +11,13 @@ use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use weir_core::memory::Counters;
 
 use crate::scenario::{Clock, Scenario, scenarios};
-use crate::server::Server;
 use crate::weir::Weir;
+use weir_lab::redis::Redis;
 
 /// `PROPTEST_CASES` raises the number of cases.
 #[test]
 fn the_scripts_decide_what_the_algorithms_in_memory_decide() {
-    let server = Server::start();
+    let server = Redis::start().expect("a Redis");
     let weir = RefCell::new(Weir::with_test_clock(&server));
     TestRunner::new(Config {
         failure_persistence: None,

@@ -7,7 +7,7 @@ use weir_core::question::{Bulks, Check, Question, Terms};
 use weir_core::script::{self, Answer, By, Kind, Script};
 use weir_core::units::{Cost, Micros};
 
-use crate::server::Server;
+use weir_lab::redis::Redis;
 
 const TEST_CLOCK: &str = include_str!("clock.lua");
 
@@ -45,17 +45,17 @@ pub fn operation(kind: Kind, permits: u64, limits: &[(&str, Quota)]) -> Operatio
 
 impl Weir {
     /// The script that ships.
-    pub fn new(server: &Server) -> Weir {
+    pub fn new(server: &Redis) -> Weir {
         Weir::with(server, Script::production())
     }
 
     /// The same with a clock that stands where `set_clock` puts it.
-    pub fn with_test_clock(server: &Server) -> Weir {
+    pub fn with_test_clock(server: &Redis) -> Weir {
         Weir::with(server, Script::new(script::assemble(TEST_CLOCK)))
     }
 
-    fn with(server: &Server, script: Script) -> Weir {
-        let mut connection = server.connect();
+    fn with(server: &Redis, script: Script) -> Weir {
+        let mut connection = server.connection().expect("a connection");
         let _: String = redis::cmd("SCRIPT")
             .arg("LOAD")
             .arg(script.source())
