@@ -465,6 +465,23 @@ mod tests {
     }
 
     #[test]
+    fn a_large_log_is_warned_about_with_whose_it_is() {
+        let policy = policy(
+            r#"{"rules": [{"name": "r", "pattern": "*",
+                "user_limits": {"free": {"type": "sliding_window", "limit": 10000, "window": 60}},
+                "ip_limits": {"default": {"type": "sliding_window", "limit": 10001, "window": 60}}
+            }]}"#,
+        );
+        assert_eq!(
+            policy.warnings,
+            [
+                "rule r: a sliding window of 10001 keeps up to 10001 entries (about 120 bytes each) \
+              in Redis for each address; a token bucket keeps one"
+            ]
+        );
+    }
+
+    #[test]
     fn a_rule_describes_itself_in_one_line() {
         let policy = policy(
             r#"{"rules": [{"name": "upload", "pattern": "/up", "priority": 5, "methods": ["POST"],

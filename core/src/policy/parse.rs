@@ -78,14 +78,17 @@ pub(super) fn policy(source: &At<'_>) -> Result<Policy, ConfigError> {
 fn warning(limit: &Limit) -> Option<String> {
     let quota = limit.terms.quota;
     let large = quota.algorithm() == Algorithm::SlidingWindow && quota.limit() > LARGE_LOG;
+    let whose = match limit.scope {
+        Scope::Global => "",
+        Scope::User => " for each user",
+        Scope::Ip => " for each address",
+    };
     large.then(|| {
         format!(
-            "rule {}: a sliding window of {} keeps up to {} entries (about 120 bytes each) for \
-             each {} in Redis; a token bucket needs one",
-            limit.rule,
-            quota.limit(),
-            quota.limit(),
-            limit.scope.name()
+            "rule {rule}: a sliding window of {limit} keeps up to {limit} entries (about 120 bytes \
+             each) in Redis{whose}; a token bucket keeps one",
+            rule = limit.rule,
+            limit = quota.limit(),
         )
     })
 }
