@@ -49,7 +49,7 @@ impl HttpStream {
     /// once.
     fn ask(&self, mut pending: Pending) -> Action {
         if let Some(refusal) = self.limiter.recall(&pending) {
-            return self.conclude(refusal);
+            return perform(&self.state, refusal);
         }
         let parts = pending.parts(self.limiter.config.store.topology);
         let mut complete = parts.is_empty();
@@ -64,22 +64,23 @@ impl HttpStream {
             }
         }
         if complete {
-            return self.conclude(self.limiter.conclude(&pending));
+            return perform(&self.state, self.limiter.conclude(&pending));
         }
         self.state.borrow_mut().pending = Some(pending);
         Action::Pause
     }
+}
 
-    fn conclude(&self, conclusion: Conclusion) -> Action {
-        match conclusion {
-            Conclusion::Pass(headers) => {
-                self.state.borrow_mut().response_headers = headers;
-                Action::Continue
-            }
-            Conclusion::Respond(answer, protocol) => {
-                host::respond(&answer, protocol);
-                Action::Pause
-            }
+/// Keeps what the response will carry, or answers the proxy's current request.
+fn perform(state: &RefCell<State>, conclusion: Conclusion) -> Action {
+    match conclusion {
+        Conclusion::Pass(headers) => {
+            state.borrow_mut().response_headers = headers;
+            Action::Continue
+        }
+        Conclusion::Respond(answer, protocol) => {
+            host::respond(&answer, protocol);
+            Action::Pause
         }
     }
 }
@@ -95,7 +96,9 @@ impl HttpContext for HttpStream {
         }
         match admission.step {
             Step::Pass => Action::Continue,
-            Step::Respond(answer, protocol) => self.conclude(Conclusion::Respond(answer, protocol)),
+            Step::Respond(answer, protocol) => {
+                perform(&self.state, Conclusion::Respond(answer, protocol))
+            }
             Step::Ask(pending) => self.ask(pending),
         }
     }
@@ -127,12 +130,8 @@ impl Ticket {
         if host::set_context(self.id).is_err() {
             return;
         }
-        match conclusion {
-            Conclusion::Pass(headers) => {
-                state.borrow_mut().response_headers = headers;
-                host::resume_request();
-            }
-            Conclusion::Respond(answer, protocol) => host::respond(&answer, protocol),
+        if perform(&state, conclusion) == Action::Continue {
+            host::resume_request();
         }
     }
 }

@@ -97,13 +97,6 @@ pub struct Caller {
     pub address: Option<IpAddr>,
 }
 
-/// A header that must stand alone was sent more than once; which one the upstream would believe
-/// is anybody's guess.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Repeated {
-    pub header: String,
-}
-
 impl Sources {
     pub fn try_new(at: &At<'_>) -> Result<Sources, ConfigError> {
         let mut fields = at.fields()?;

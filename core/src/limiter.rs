@@ -8,7 +8,7 @@ use crate::answer::{self, Answer, Headers};
 use crate::config::{LimiterConfig, StoreConfig};
 use crate::denials::Denials;
 use crate::gathering::{Gathering, Heard, Outcome};
-use crate::identity::{Belief, Caller, Credentials, Field, Repeated, Source, Sources};
+use crate::identity::{Belief, Caller, Credentials, Field, Source, Sources};
 use crate::key;
 use crate::local::Local;
 use crate::path;
@@ -119,8 +119,8 @@ pub fn admit<'a>(
             || -> Option<IpAddr> { address::parse_peer(&facts.direct_peer(&sources.direct_peer)?) };
         match sources.trust.belief(peer) {
             Belief::Believed => {
-                if let Some(repeated) = head.repeated_header(sources) {
-                    let answer = answer::repeated_header(&repeated.header);
+                if let Some(header) = head.repeated.and_then(|field| sources.header(field)) {
+                    let answer = answer::repeated_header(header);
                     return Admission {
                         remove,
                         step: Step::Respond(answer, head.protocol),
@@ -144,11 +144,11 @@ pub fn admit<'a>(
     {
         remove.push(name.clone());
     }
-    let caller = caller(sources, head.credentials, facts);
-    let step = if head.is_status() {
-        status_step(config, caller, &head)
+    let path = path::normalise(head.target);
+    let step = if head.method == status::METHOD && path.as_ref() == status::PATH {
+        status_step(config, caller(sources, head.credentials, facts), &head)
     } else {
-        passage_step(config, &caller, &head)
+        passage_step(config, &path, &head, facts)
     };
     Admission { remove, step }
 }
@@ -165,16 +165,20 @@ fn status_step(config: &LimiterConfig, caller: Caller, head: &Head<'_>) -> Step 
     }
 }
 
-fn passage_step(config: &LimiterConfig, caller: &Caller, head: &Head<'_>) -> Step {
+fn passage_step(config: &LimiterConfig, path: &[u8], head: &Head<'_>, facts: &impl Facts) -> Step {
     let policy = &config.policy;
-    let path = path::normalise(head.target);
     let target = Target {
-        path: &path,
+        path,
         method: head.method,
         authority: head.authority,
     };
-    let limits: Vec<LimitId> = policy
-        .matching(target)
+    let mut rules = policy.matching(target).peekable();
+    // Who is calling is asked of the proxy only where a rule wants to know.
+    if rules.peek().is_none() {
+        return Step::Pass;
+    }
+    let caller = caller(&config.sources, head.credentials, facts);
+    let limits: Vec<LimitId> = rules
         .flat_map(|rule| rule.limits_for(&caller.tier, caller.address))
         .collect();
     if limits.is_empty() {
@@ -381,17 +385,6 @@ fn caller(sources: &Sources, credentials: Credentials<'_>, facts: &impl Facts) -
         api_key: api_key.as_deref().or(credentials.api_key),
     };
     sources.caller(credentials, &facts.source_address())
-}
-
-impl Head<'_> {
-    fn is_status(&self) -> bool {
-        self.method == status::METHOD && path::normalise(self.target).as_ref() == status::PATH
-    }
-
-    fn repeated_header(&self, sources: &Sources) -> Option<Repeated> {
-        let header = sources.header(self.repeated?)?.to_string();
-        Some(Repeated { header })
-    }
 }
 
 impl<'a> Credentials<'a> {
