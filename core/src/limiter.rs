@@ -561,6 +561,28 @@ mod tests {
     }
 
     #[test]
+    fn who_is_calling_is_not_asked_where_no_rule_wants_to_know() {
+        struct Nobody;
+        impl Facts for Nobody {
+            fn source_address(&self) -> Vec<u8> {
+                panic!("asked for the address")
+            }
+            fn direct_peer(&self, _filter_state: &str) -> Option<Vec<u8>> {
+                panic!("asked for the peer")
+            }
+            fn claim(&self, _path: &[String]) -> Option<Vec<u8>> {
+                panic!("asked for a claim")
+            }
+        }
+        let headers = [GET[0], (":path", "/web/x")];
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        let admission = admit(&config(), headers, &Nobody);
+        assert!(matches!(admission.step, Step::Pass));
+    }
+
+    #[test]
     fn the_status_call_is_for_oneself_or_for_operators() {
         let ops = ("x-ops", "0123456789abcdef");
         for (target, headers, expected) in [
@@ -714,6 +736,28 @@ mod tests {
         assert_eq!(answer.status, 429);
         assert_eq!(recall(&ann, 700_000), None);
         assert_eq!(recall(&bob, 1), None);
+    }
+
+    #[test]
+    fn a_refusal_of_a_question_in_parts_is_not_kept() {
+        let ann = [GET[0], GET[1], ("x-user-id", "ann")];
+        let mut worker = Worker::new(&config().store);
+        let policy = config().policy;
+        let mut asked = pending(&ann);
+        let parts = asked.parts(Topology::Cluster).len();
+        assert_eq!(parts, 3);
+        let refused = told(
+            crate::script::Verdict::Refused,
+            &[(0, Retry::After(Millis(700)))],
+        );
+        for part in 0..parts {
+            asked.receive(part, &refused);
+        }
+        let conclusion = asked
+            .conclude(&policy, &mut worker, || Micros(1))
+            .conclusion;
+        assert!(matches!(conclusion, Conclusion::Respond(_, _)));
+        assert_eq!(pending(&ann).recall(&policy, &mut worker, Micros(1)), None);
     }
 
     #[test]
