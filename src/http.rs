@@ -51,7 +51,7 @@ impl HttpStream {
         if let Some(refusal) = self.limiter.recall(&pending) {
             return perform(&self.state, refusal);
         }
-        let parts = pending.parts(self.limiter.config.store.topology);
+        let parts = pending.parts(self.limiter.store.topology);
         let mut complete = parts.is_empty();
         for (number, part) in parts.iter().enumerate() {
             let ticket = Ticket {
@@ -90,7 +90,9 @@ impl Context for HttpStream {}
 impl HttpContext for HttpStream {
     fn on_http_request_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
         let headers = host::request_headers();
-        let admission = limiter::admit(&self.limiter.config, headers.iter(), &RequestFacts);
+        let Limiter { sources, .. } = &*self.limiter;
+        let edition = self.limiter.edition();
+        let admission = limiter::admit(&edition, sources, headers.iter(), &RequestFacts);
         for name in &admission.remove {
             host::remove_request_header(name);
         }

@@ -11,8 +11,9 @@ use proxy_wasm::traits::{Context, HttpContext, RootContext, StreamContext};
 use proxy_wasm::types::ContextType;
 use weir_core::batch::{Batcher, CallId, Effects, Next};
 use weir_core::config::{Config, LimiterConfig, StoreConfig};
-use weir_core::identity;
+use weir_core::identity::{self, Sources};
 use weir_core::limiter::{Conclusion, Pending, Worker};
+use weir_core::live::Edition;
 use weir_core::question::Part;
 use weir_core::units::{Micros, Millis};
 
@@ -46,7 +47,10 @@ enum Role {
 
 /// A worker's limiter, shared by its requests.
 pub struct Limiter {
-    pub config: LimiterConfig,
+    pub store: StoreConfig,
+    pub sources: Sources,
+    /// The policy in force: for the requests that come, not for those under way.
+    edition: RefCell<Rc<Edition>>,
     root: ContextId,
     batcher: RefCell<Batcher<Ticket>>,
     worker: RefCell<Worker>,
@@ -162,26 +166,30 @@ impl RootContext for Root {
 impl Limiter {
     /// `configuration` names this configuration among those that the process has had.
     fn new(root: ContextId, config: LimiterConfig, configuration: &str) -> Limiter {
+        let LimiterConfig {
+            store,
+            sources,
+            policy,
+        } = config;
         // A name that is registered twice redirects the first: every worker needs its own.
         let ordinal = host::take_ordinal(&format!("weir.workers.{configuration}"));
         let queue = host::register_queue(&format!("weir.turn.{configuration}.{ordinal}"));
         if ordinal == 0 {
-            for warning in &config.policy.warnings {
+            for warning in &policy.warnings {
                 warn!("weir: {warning}");
             }
-            for rule in config.policy.rules() {
-                info!("weir: {}", rule.describe(&config.policy));
+            for rule in policy.rules() {
+                info!("weir: {}", rule.describe(&policy));
             }
         }
-        let StoreConfig {
-            topology, timeout, ..
-        } = config.store;
         // Neighbours differ most, whatever their number.
         let jitter = ordinal.wrapping_mul(JITTER_STEP).to_le_bytes()[0];
         Limiter {
-            batcher: RefCell::new(Batcher::new(topology, timeout, jitter)),
-            worker: RefCell::new(Worker::new(&config.store)),
-            config,
+            batcher: RefCell::new(Batcher::new(store.topology, store.timeout, jitter)),
+            worker: RefCell::new(Worker::new(&store)),
+            store,
+            sources,
+            edition: RefCell::new(Rc::new(Edition::configured(policy))),
             root,
             queue,
             ticking: Cell::new(Ticking::Off),
@@ -190,10 +198,15 @@ impl Limiter {
         }
     }
 
+    /// What a request that comes now is decided under.
+    pub fn edition(&self) -> Rc<Edition> {
+        self.edition.borrow().clone()
+    }
+
     /// The refusal of a request that is known to be out of quota.
     pub fn recall(&self, pending: &Pending) -> Option<Conclusion> {
         let mut worker = self.worker.borrow_mut();
-        pending.recall(&self.config.policy, &mut worker, host::now(self.origin))
+        pending.recall(&mut worker, host::now(self.origin))
     }
 
     /// A request waits for the store to answer a part; without a ticket, nobody does.
@@ -218,7 +231,7 @@ impl Limiter {
     /// The last word on a request, once all of its parts have an outcome.
     pub fn conclude(&self, pending: &Pending) -> Conclusion {
         let mut worker = self.worker.borrow_mut();
-        let ending = pending.conclude(&self.config.policy, &mut worker, host::wall_clock);
+        let ending = pending.conclude(&mut worker, host::wall_clock);
         drop(worker);
         if let Some(how) = ending.degraded {
             self.metrics.degraded(how);
@@ -280,7 +293,7 @@ impl Limiter {
         } = effects;
         for outgoing in outgoing {
             let replies = outgoing.commands.to_string();
-            let sent = host::post(&self.config.store, &replies, &outgoing.body);
+            let sent = host::post(&self.store, &replies, &outgoing.body);
             let mut batcher = self.batcher.borrow_mut();
             match sent {
                 Ok(id) => batcher.sent(outgoing, id),

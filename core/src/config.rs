@@ -1,6 +1,8 @@
 //! The plugin configuration: which of its two roles an instance has, and all that the limiter needs
 //! besides the requests. Read once, whole or not at all.
 
+use std::rc::Rc;
+
 use crate::identity::Sources;
 use crate::json::{At, ConfigError, Json};
 use crate::limit::Share;
@@ -22,7 +24,8 @@ pub enum Config {
 pub struct LimiterConfig {
     pub store: StoreConfig,
     pub sources: Sources,
-    pub policy: Policy,
+    /// The policy to start with and to fall back on; which one is in force, [`crate::live`] says.
+    pub policy: Rc<Policy>,
 }
 
 /// How the store is reached.
@@ -73,7 +76,7 @@ impl Config {
                 let sources = Sources::try_new(&fields.required("identity")?)?;
                 // The policy is a document of its own; its errors need not name what surrounds it.
                 let policy = At::new(fields.required("policy")?.value, "policy");
-                let policy = Policy::try_new(&policy)?;
+                let policy = Rc::new(Policy::try_new(&policy)?);
                 Config::Limiter(Box::new(LimiterConfig {
                     store,
                     sources,

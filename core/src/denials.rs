@@ -44,6 +44,12 @@ impl Denials {
         }
     }
 
+    /// Nobody is known to be refused any more.
+    pub fn forget(&mut self) {
+        self.young.clear();
+        self.old.clear();
+    }
+
     /// The store refused this cost. `asked` is when it was asked, on the worker's clock: its times
     /// count from no earlier, so that nobody is refused for longer than it said.
     pub fn learn(&mut self, key: &[u8], cost: Cost, reading: Reading, asked: Micros) {

@@ -7,7 +7,7 @@
 //! of a cluster its answers meet again in a [`gathering`]. [`verdict`] weighs them, and [`answer`]
 //! words the result. When the store fails, the [`breaker`] spares it and [`local`] keeps the limits
 //! in [`memory`]. [`status`] is the same for the call that only looks. [`wire`] is the language spoken
-//! with the store, on both sides.
+//! with the store, on both sides. Under all of it lies the policy that is in force, which is [`live`]'s.
 
 pub mod address;
 pub mod answer;
@@ -21,6 +21,7 @@ pub mod json;
 pub mod key;
 pub mod limit;
 pub mod limiter;
+pub mod live;
 pub mod local;
 pub mod memory;
 pub mod path;

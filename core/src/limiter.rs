@@ -2,14 +2,16 @@
 //! modules together; what it needs of the world it asks of [`Facts`], and only where it matters.
 
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use crate::address;
 use crate::answer::{self, Answer, Headers};
-use crate::config::{LimiterConfig, StoreConfig};
+use crate::config::StoreConfig;
 use crate::denials::Denials;
 use crate::gathering::{Gathering, Heard, Outcome};
 use crate::identity::{Belief, Caller, Credentials, Field, Source, Sources};
 use crate::key;
+use crate::live::{Edition, Epoch};
 use crate::local::Local;
 use crate::path;
 use crate::policy::{LimitId, Policy, Target};
@@ -51,6 +53,8 @@ pub enum Step {
 /// A request that waits for the store.
 #[derive(Debug)]
 pub struct Pending {
+    /// What it was admitted under, and is concluded under: its limits are this policy's.
+    edition: Rc<Edition>,
     protocol: Protocol,
     wants: Wants,
     gathering: Gathering,
@@ -65,6 +69,7 @@ enum Wants {
 /// What one worker remembers between requests.
 #[derive(Debug)]
 pub struct Worker {
+    epoch: Epoch,
     local: Local,
     denials: Denials,
 }
@@ -107,12 +112,13 @@ struct Head<'a> {
 
 /// Decides on the head of a request.
 pub fn admit<'a>(
-    config: &LimiterConfig,
+    edition: &Rc<Edition>,
+    sources: &Sources,
     headers: impl Iterator<Item = (&'a [u8], &'a [u8])>,
     facts: &impl Facts,
 ) -> Admission {
-    let sources = &config.sources;
-    let mut head = read_head(sources, &config.policy, headers);
+    let policy = &edition.policy;
+    let mut head = read_head(sources, policy, headers);
     let mut remove = Vec::new();
     if head.credentials.any() {
         let peer =
@@ -138,7 +144,7 @@ pub fn admit<'a>(
         }
     }
     // By its value: another filter or the upstream may have a use of its own for the header.
-    let status = &config.policy.status;
+    let status = &policy.status;
     if let (Some((name, _)), Some(secret)) = (&status.operator_header, head.operator_secret)
         && status::is_operators(status, secret)
     {
@@ -146,27 +152,33 @@ pub fn admit<'a>(
     }
     let path = path::normalise(head.target);
     let step = if head.method == status::METHOD && path.as_ref() == status::PATH {
-        status_step(config, caller(sources, head.credentials, facts), &head)
+        status_step(edition, caller(sources, head.credentials, facts), &head)
     } else {
-        passage_step(config, &path, &head, facts)
+        passage_step(edition, sources, &path, &head, facts)
     };
     Admission { remove, step }
 }
 
-fn status_step(config: &LimiterConfig, caller: Caller, head: &Head<'_>) -> Step {
+fn status_step(edition: &Rc<Edition>, caller: Caller, head: &Head<'_>) -> Step {
     let query = head
         .target
         .splitn(2, |byte| *byte == b'?')
         .nth(1)
         .unwrap_or_default();
-    match Inquiry::try_new(&config.policy, caller, query, head.operator_secret) {
-        Ok((inquiry, question)) => ask(question, head.protocol, Wants::Status(inquiry)),
+    match Inquiry::try_new(&edition.policy, caller, query, head.operator_secret) {
+        Ok((inquiry, question)) => ask(edition, question, head.protocol, Wants::Status(inquiry)),
         Err(answer) => Step::Respond(answer, head.protocol),
     }
 }
 
-fn passage_step(config: &LimiterConfig, path: &[u8], head: &Head<'_>, facts: &impl Facts) -> Step {
-    let policy = &config.policy;
+fn passage_step(
+    edition: &Rc<Edition>,
+    sources: &Sources,
+    path: &[u8],
+    head: &Head<'_>,
+    facts: &impl Facts,
+) -> Step {
+    let policy = &edition.policy;
     let target = Target {
         path,
         method: head.method,
@@ -177,7 +189,7 @@ fn passage_step(config: &LimiterConfig, path: &[u8], head: &Head<'_>, facts: &im
     if rules.peek().is_none() {
         return Step::Pass;
     }
-    let caller = caller(&config.sources, head.credentials, facts);
+    let caller = caller(sources, head.credentials, facts);
     let limits: Vec<LimitId> = rules
         .flat_map(|rule| rule.limits_for(&caller.tier, caller.address))
         .collect();
@@ -193,11 +205,12 @@ fn passage_step(config: &LimiterConfig, path: &[u8], head: &Head<'_>, facts: &im
         });
     let mut question = Question::default();
     question.ask(Kind::Take, Cost::ONE, checks);
-    ask(question, head.protocol, Wants::Passage(limits))
+    ask(edition, question, head.protocol, Wants::Passage(limits))
 }
 
-fn ask(question: Question, protocol: Protocol, wants: Wants) -> Step {
+fn ask(edition: &Rc<Edition>, question: Question, protocol: Protocol, wants: Wants) -> Step {
     Step::Ask(Pending {
+        edition: edition.clone(),
         protocol,
         wants,
         gathering: Gathering::new(question),
@@ -207,15 +220,22 @@ fn ask(question: Question, protocol: Protocol, wants: Wants) -> Step {
 impl Worker {
     pub fn new(config: &StoreConfig) -> Worker {
         Worker {
+            epoch: Epoch::default(),
             local: Local::new(config.local_share),
             denials: Denials::new(config.denial_cache),
         }
+    }
+
+    /// Another policy is in force: what was refused under the last one might pass under this one.
+    pub fn enter(&mut self, epoch: Epoch) {
+        self.epoch = epoch;
+        self.denials.forget();
     }
 }
 
 impl Pending {
     /// The refusal of a request that is known to be out of quota.
-    pub fn recall(&self, policy: &Policy, worker: &mut Worker, now: Micros) -> Option<Conclusion> {
+    pub fn recall(&self, worker: &mut Worker, now: Micros) -> Option<Conclusion> {
         let Wants::Passage(limits) = &self.wants else {
             return None;
         };
@@ -225,7 +245,7 @@ impl Pending {
             Some(Standing { limit, reading })
         });
         let verdict = verdict::refusal(&mut known)?;
-        Some(self.word(policy, verdict, None))
+        Some(self.word(verdict, None))
     }
 
     /// The parts to ask the store about; the outcome of each goes to [`Pending::receive`].
@@ -240,25 +260,19 @@ impl Pending {
 
     /// What the outcomes mean for the request. `now` is the time of day, read where the worker's own
     /// memory decides.
-    pub fn conclude(
-        &self,
-        policy: &Policy,
-        worker: &mut Worker,
-        now: impl FnOnce() -> Micros,
-    ) -> Ending {
+    pub fn conclude(&self, worker: &mut Worker, now: impl FnOnce() -> Micros) -> Ending {
         match &self.wants {
             Wants::Status(inquiry) => Ending {
-                conclusion: self.respond(inquiry.answer(policy, &self.gathering)),
+                conclusion: self.respond(inquiry.answer(&self.edition.policy, &self.gathering)),
                 refunds: Vec::new(),
                 degraded: None,
             },
-            Wants::Passage(limits) => self.conclude_passage(policy, limits, worker, now),
+            Wants::Passage(limits) => self.conclude_passage(limits, worker, now),
         }
     }
 
     fn conclude_passage(
         &self,
-        policy: &Policy,
         limits: &[LimitId],
         worker: &mut Worker,
         now: impl FnOnce() -> Micros,
@@ -266,8 +280,12 @@ impl Pending {
         let checks = self.gathering.question().checks();
         let (refused, heard) = self.gathering.operations().next().unwrap_or((false, &[]));
         // Of a question in parts, one may have been refused for what another request took and is
-        // about to give back: such a refusal is not kept.
-        if refused && let Some(asked) = self.gathering.asked_whole() {
+        // about to give back: such a refusal is not kept. Nor is one of a policy that is no longer in
+        // force.
+        if refused
+            && worker.epoch == self.edition.epoch
+            && let Some(asked) = self.gathering.asked_whole()
+        {
             for (check, heard) in checks.iter().zip(heard) {
                 if let Heard::Told(reading) = heard {
                     worker.denials.learn(&check.key, Cost::ONE, *reading, asked);
@@ -281,12 +299,13 @@ impl Pending {
                 .collect();
             worker.local.take(Cost::ONE, &checks, now())
         };
+        let policy = &self.edition.policy;
         let (verdict, degraded) = verdict::decide(policy, limits, refused, heard, take_local);
         let refunds = match verdict {
             Verdict::Passed { .. } => Vec::new(),
             Verdict::Refused { .. } | Verdict::Unavailable => self.gathering.refunds(),
         };
-        let conclusion = self.word(policy, verdict, degraded);
+        let conclusion = self.word(verdict, degraded);
         Ending {
             conclusion,
             refunds,
@@ -294,7 +313,8 @@ impl Pending {
         }
     }
 
-    fn word(&self, policy: &Policy, verdict: Verdict, degraded: Option<Degraded>) -> Conclusion {
+    fn word(&self, verdict: Verdict, degraded: Option<Degraded>) -> Conclusion {
+        let policy = &self.edition.policy;
         let mark = degraded.and_then(|how| answer::degraded_header(policy, how));
         match verdict {
             Verdict::Passed { shown } => {
@@ -417,6 +437,7 @@ impl<'a> Credentials<'a> {
 mod tests {
     use super::*;
     use crate::config::Config;
+    use crate::live::Version;
     use crate::script::{Reading, Retry, Told};
     use crate::units::Millis;
 
@@ -456,12 +477,16 @@ mod tests {
         }
     }
 
+    fn edition(config: &crate::config::LimiterConfig) -> Rc<Edition> {
+        Rc::new(Edition::configured(config.policy.clone()))
+    }
+
     fn admit_from(peer: &'static str, headers: &[(&str, &str)]) -> Admission {
         let config = config();
         let headers = headers
             .iter()
             .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-        admit(&config, headers, &Peer(peer))
+        admit(&edition(&config), &config.sources, headers, &Peer(peer))
     }
 
     fn keys(step: &Step) -> Vec<String> {
@@ -578,7 +603,8 @@ mod tests {
         let headers = headers
             .iter()
             .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-        let admission = admit(&config(), headers, &Nobody);
+        let config = config();
+        let admission = admit(&edition(&config), &config.sources, headers, &Nobody);
         assert!(matches!(admission.step, Step::Pass));
     }
 
@@ -645,9 +671,7 @@ mod tests {
     fn conclude_at(worker: &mut Worker, headers: &[(&str, &str)], outcome: &Outcome) -> Conclusion {
         let mut pending = pending(headers);
         assert!(pending.receive(0, outcome));
-        pending
-            .conclude(&config().policy, worker, || Micros(1))
-            .conclusion
+        pending.conclude(worker, || Micros(1)).conclusion
     }
 
     fn told(verdict: crate::script::Verdict, readings: &[(i64, Retry)]) -> Outcome {
@@ -719,7 +743,6 @@ mod tests {
         let ann = [GET[0], GET[1], ("x-user-id", "ann")];
         let bob = [GET[0], GET[1], ("x-user-id", "bob")];
         let mut worker = Worker::new(&config().store);
-        let policy = config().policy;
         let readings = [
             (8, Retry::Now),
             (0, Retry::After(Millis(700))),
@@ -727,9 +750,8 @@ mod tests {
         ];
         let outcome = told(crate::script::Verdict::Refused, &readings);
         conclude_at(&mut worker, &ann, &outcome);
-        let mut recall = |headers: &[(&str, &str)], now| {
-            pending(headers).recall(&policy, &mut worker, Micros(now))
-        };
+        let mut recall =
+            |headers: &[(&str, &str)], now| pending(headers).recall(&mut worker, Micros(now));
         let Some(Conclusion::Respond(answer, _)) = recall(&ann, 699_000) else {
             panic!()
         };
@@ -742,7 +764,6 @@ mod tests {
     fn a_refusal_of_a_question_in_parts_is_not_kept() {
         let ann = [GET[0], GET[1], ("x-user-id", "ann")];
         let mut worker = Worker::new(&config().store);
-        let policy = config().policy;
         let mut asked = pending(&ann);
         let parts = asked.parts(Topology::Cluster).len();
         assert_eq!(parts, 3);
@@ -753,11 +774,30 @@ mod tests {
         for part in 0..parts {
             asked.receive(part, &refused);
         }
-        let conclusion = asked
-            .conclude(&policy, &mut worker, || Micros(1))
-            .conclusion;
+        let conclusion = asked.conclude(&mut worker, || Micros(1)).conclusion;
         assert!(matches!(conclusion, Conclusion::Respond(_, _)));
-        assert_eq!(pending(&ann).recall(&policy, &mut worker, Micros(1)), None);
+        assert_eq!(pending(&ann).recall(&mut worker, Micros(1)), None);
+    }
+
+    /// A policy that raised a limit, while a request was asking about the old one.
+    #[test]
+    fn a_refusal_under_a_policy_that_is_no_longer_in_force_is_told_and_not_kept() {
+        let ann = [GET[0], GET[1], ("x-user-id", "ann")];
+        let mut worker = Worker::new(&config().store);
+        let first = edition(&config());
+        let readings = [
+            (8, Retry::Now),
+            (0, Retry::After(Millis(700))),
+            (3, Retry::Now),
+        ];
+        let outcome = told(crate::script::Verdict::Refused, &readings);
+        conclude_at(&mut worker, &ann, &outcome);
+        assert!(pending(&ann).recall(&mut worker, Micros(1)).is_some());
+        worker.enter(first.followed_by(first.policy.clone(), Version(1)).epoch);
+        assert_eq!(pending(&ann).recall(&mut worker, Micros(1)), None);
+        let conclusion = conclude_at(&mut worker, &ann, &outcome);
+        assert!(matches!(conclusion, Conclusion::Respond(_, _)));
+        assert_eq!(pending(&ann).recall(&mut worker, Micros(1)), None);
     }
 
     #[test]

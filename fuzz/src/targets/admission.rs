@@ -3,8 +3,11 @@
 //!
 //! An input is a byte for the peer, and then header lines as `name: value`, divided by LF.
 
+use std::rc::Rc;
+
 use weir_core::config::{Config, LimiterConfig};
 use weir_core::limiter::{Facts, Step, admit};
+use weir_core::live::Edition;
 use weir_core::slot::Topology;
 
 use crate::Target;
@@ -75,11 +78,15 @@ impl Facts for Peer {
 
 fn run(data: &[u8]) {
     // Of one thread: like a worker's, it is not to be shared.
-    thread_local!(static CONFIG: LimiterConfig = config());
-    CONFIG.with(|config| decide(config, data));
+    thread_local!(static WORLD: (LimiterConfig, Rc<Edition>) = {
+        let config = config();
+        let edition = Rc::new(Edition::configured(config.policy.clone()));
+        (config, edition)
+    });
+    WORLD.with(|(config, edition)| decide(config, edition, data));
 }
 
-fn decide(config: &LimiterConfig, data: &[u8]) {
+fn decide(config: &LimiterConfig, edition: &Rc<Edition>, data: &[u8]) {
     let mut input = Input(data);
     let peer = Peer(input.byte());
     let headers: Vec<(&[u8], &[u8])> = input
@@ -91,7 +98,7 @@ fn decide(config: &LimiterConfig, data: &[u8]) {
             Some((&line[..colon], value.unwrap_or(&line[colon + 1..])))
         })
         .collect();
-    let admission = admit(config, headers.iter().copied(), &peer);
+    let admission = admit(edition, &config.sources, headers.iter().copied(), &peer);
     let believed = matches!(peer.0 / 4 % 3, 0);
     for name in ["x-user-id", "x-user-tier", "x-api-key"] {
         let sent = headers.iter().any(|(sent, _)| *sent == name.as_bytes());
