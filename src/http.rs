@@ -49,7 +49,7 @@ impl HttpStream {
     /// once.
     fn ask(&self, mut pending: Pending) -> Action {
         if let Some(refusal) = self.limiter.recall(&pending) {
-            return perform(&self.state, refusal);
+            return perform(&self.state, refusal.conclusion);
         }
         let parts = pending.parts(self.limiter.store.topology);
         let mut complete = parts.is_empty();

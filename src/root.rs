@@ -12,7 +12,7 @@ use proxy_wasm::types::ContextType;
 use weir_core::batch::{Batcher, CallId, Effects, Next};
 use weir_core::config::{Config, LimiterConfig, StoreConfig};
 use weir_core::identity::{self, Sources};
-use weir_core::limiter::{Conclusion, Pending, Worker};
+use weir_core::limiter::{Conclusion, Ending, Pending, Worker};
 use weir_core::live::Edition;
 use weir_core::question::Part;
 use weir_core::units::{Micros, Millis};
@@ -204,7 +204,7 @@ impl Limiter {
     }
 
     /// The refusal of a request that is known to be out of quota.
-    pub fn recall(&self, pending: &Pending) -> Option<Conclusion> {
+    pub fn recall(&self, pending: &Pending) -> Option<Ending> {
         let mut worker = self.worker.borrow_mut();
         pending.recall(&mut worker, host::now(self.origin))
     }
@@ -233,7 +233,7 @@ impl Limiter {
         let mut worker = self.worker.borrow_mut();
         let ending = pending.conclude(&mut worker, host::wall_clock);
         drop(worker);
-        if let Some(how) = ending.degraded {
+        if let Some(how) = ending.record.and_then(|record| record.degraded()) {
             self.metrics.degraded(how);
         }
         for part in &ending.refunds {

@@ -5,7 +5,7 @@
 //! these together into a [`question`], unless [`denials`] knows the answer; [`batch`] sends the questions of concurrent requests in one
 //! call and reads the reply by the contract of [`script`]; where a question spans several [`slot`]s
 //! of a cluster its answers meet again in a [`gathering`]. [`verdict`] weighs them, and [`answer`]
-//! words the result. When the store fails, the [`breaker`] spares it and [`local`] keeps the limits
+//! words the result; a [`record`] of it is what operators are told. When the store fails, the [`breaker`] spares it and [`local`] keeps the limits
 //! in [`memory`]. [`status`] is the same for the call that only looks. [`wire`] is the language spoken
 //! with the store, on both sides. Under all of it lies the policy that is in force, which is [`live`]'s.
 
@@ -27,6 +27,7 @@ pub mod memory;
 pub mod path;
 pub mod policy;
 pub mod question;
+pub mod record;
 pub mod script;
 pub mod secret;
 pub mod slot;

@@ -9,18 +9,19 @@ use crate::answer::{self, Answer, Headers};
 use crate::config::StoreConfig;
 use crate::denials::Denials;
 use crate::gathering::{Gathering, Heard, Outcome};
-use crate::identity::{Belief, Caller, Credentials, Field, Source, Sources};
+use crate::identity::{Belief, Caller, Credentials, Field, Source, Sources, Subject};
 use crate::key;
 use crate::live::{Edition, Epoch};
 use crate::local::Local;
 use crate::path;
 use crate::policy::{LimitId, Policy, Target};
 use crate::question::{Check, Part, Question};
+use crate::record::{self, Record};
 use crate::script::Kind;
 use crate::slot::Topology;
 use crate::status::{self, Inquiry};
 use crate::units::{Cost, Micros};
-use crate::verdict::{self, Degraded, Standing, Verdict};
+use crate::verdict::{self, Standing, Verdict};
 
 /// What the proxy knows of a request besides its headers.
 pub trait Facts {
@@ -62,8 +63,15 @@ pub struct Pending {
 
 #[derive(Debug)]
 enum Wants {
-    Passage(Vec<LimitId>),
+    Passage(Passage),
     Status(Inquiry),
+}
+
+/// Who wants to pass, and the limits that are for them, in reporting order.
+#[derive(Debug)]
+struct Passage {
+    subject: Subject,
+    limits: Vec<LimitId>,
 }
 
 /// What one worker remembers between requests.
@@ -80,8 +88,8 @@ pub struct Ending {
     pub conclusion: Conclusion,
     /// To be asked without waiting: a request that does not pass consumes nothing.
     pub refunds: Vec<Part>,
-    /// How it was decided where the store did not answer.
-    pub degraded: Option<Degraded>,
+    /// What operators are told of it; nothing of a status call.
+    pub record: Option<Record>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -205,7 +213,13 @@ fn passage_step(
         });
     let mut question = Question::default();
     question.ask(Kind::Take, Cost::ONE, checks);
-    ask(edition, question, head.protocol, Wants::Passage(limits))
+    let subject = caller.subject;
+    ask(
+        edition,
+        question,
+        head.protocol,
+        Wants::Passage(Passage { subject, limits }),
+    )
 }
 
 fn ask(edition: &Rc<Edition>, question: Question, protocol: Protocol, wants: Wants) -> Step {
@@ -235,17 +249,47 @@ impl Worker {
 
 impl Pending {
     /// The refusal of a request that is known to be out of quota.
-    pub fn recall(&self, worker: &mut Worker, now: Micros) -> Option<Conclusion> {
-        let Wants::Passage(limits) = &self.wants else {
+    pub fn recall(&self, worker: &mut Worker, now: Micros) -> Option<Ending> {
+        let Wants::Passage(passage) = &self.wants else {
             return None;
         };
         let checks = self.gathering.question().checks();
-        let mut known = limits.iter().zip(checks).filter_map(|(&limit, check)| {
-            let reading = worker.denials.recall(&check.key, Cost::ONE, now)?;
-            Some(Standing { limit, reading })
-        });
+        let mut known = passage
+            .limits
+            .iter()
+            .zip(checks)
+            .filter_map(|(&limit, check)| {
+                let reading = worker.denials.recall(&check.key, Cost::ONE, now)?;
+                Some(Standing { limit, reading })
+            });
         let verdict = verdict::refusal(&mut known)?;
-        Some(self.word(verdict, None))
+        Some(self.end(verdict, record::Source::Denials))
+    }
+
+    /// Who wants to pass; nobody where it is a status call.
+    pub fn subject(&self) -> Option<&Subject> {
+        match &self.wants {
+            Wants::Passage(passage) => Some(&passage.subject),
+            Wants::Status(_) => None,
+        }
+    }
+
+    /// The limits that it met, in reporting order, each with what the store said is left of it; none
+    /// where the store said nothing.
+    pub fn met(&self) -> impl Iterator<Item = (LimitId, Option<i64>)> {
+        let limits = match &self.wants {
+            Wants::Passage(passage) => passage.limits.as_slice(),
+            Wants::Status(_) => &[],
+        };
+        let heard = self.gathering.operations().next();
+        let heard = heard.map_or(&[][..], |(_, heard)| heard);
+        limits.iter().enumerate().map(|(place, &limit)| {
+            let left = match heard.get(place) {
+                Some(Heard::Told(reading)) => Some(reading.remaining),
+                Some(Heard::Nothing) | None => None,
+            };
+            (limit, left)
+        })
     }
 
     /// The parts to ask the store about; the outcome of each goes to [`Pending::receive`].
@@ -265,9 +309,9 @@ impl Pending {
             Wants::Status(inquiry) => Ending {
                 conclusion: self.respond(inquiry.answer(&self.edition.policy, &self.gathering)),
                 refunds: Vec::new(),
-                degraded: None,
+                record: None,
             },
-            Wants::Passage(limits) => self.conclude_passage(limits, worker, now),
+            Wants::Passage(passage) => self.conclude_passage(&passage.limits, worker, now),
         }
     }
 
@@ -301,20 +345,31 @@ impl Pending {
         };
         let policy = &self.edition.policy;
         let (verdict, degraded) = verdict::decide(policy, limits, refused, heard, take_local);
+        let source = degraded.map_or(record::Source::Store, record::Source::Failure);
+        self.end(verdict, source)
+    }
+
+    fn end(&self, verdict: Verdict, source: record::Source) -> Ending {
+        let (outcome, shown) = match verdict {
+            Verdict::Passed { shown } => (record::Outcome::Allowed, shown),
+            Verdict::Refused { shown, .. } => (record::Outcome::Denied, Some(shown)),
+            Verdict::Unavailable => (record::Outcome::Unavailable, None),
+        };
         let refunds = match verdict {
             Verdict::Passed { .. } => Vec::new(),
             Verdict::Refused { .. } | Verdict::Unavailable => self.gathering.refunds(),
         };
-        let conclusion = self.word(verdict, degraded);
+        let record = Record::new(outcome, source, shown);
         Ending {
-            conclusion,
+            conclusion: self.word(verdict, &record),
             refunds,
-            degraded,
+            record: Some(record),
         }
     }
 
-    fn word(&self, verdict: Verdict, degraded: Option<Degraded>) -> Conclusion {
+    fn word(&self, verdict: Verdict, record: &Record) -> Conclusion {
         let policy = &self.edition.policy;
+        let degraded = record.degraded();
         let mark = degraded.and_then(|how| answer::degraded_header(policy, how));
         match verdict {
             Verdict::Passed { shown } => {
@@ -752,12 +807,16 @@ mod tests {
         conclude_at(&mut worker, &ann, &outcome);
         let mut recall =
             |headers: &[(&str, &str)], now| pending(headers).recall(&mut worker, Micros(now));
-        let Some(Conclusion::Respond(answer, _)) = recall(&ann, 699_000) else {
+        let ending = recall(&ann, 699_000).unwrap();
+        let Conclusion::Respond(answer, _) = ending.conclusion else {
             panic!()
         };
         assert_eq!(answer.status, 429);
-        assert_eq!(recall(&ann, 700_000), None);
-        assert_eq!(recall(&bob, 1), None);
+        let record = ending.record.unwrap();
+        assert_eq!(record.outcome, record::Outcome::Denied);
+        assert_eq!(record.source, record::Source::Denials);
+        assert!(recall(&ann, 700_000).is_none());
+        assert!(recall(&bob, 1).is_none());
     }
 
     #[test]
@@ -776,7 +835,7 @@ mod tests {
         }
         let conclusion = asked.conclude(&mut worker, || Micros(1)).conclusion;
         assert!(matches!(conclusion, Conclusion::Respond(_, _)));
-        assert_eq!(pending(&ann).recall(&mut worker, Micros(1)), None);
+        assert!(pending(&ann).recall(&mut worker, Micros(1)).is_none());
     }
 
     /// A policy that raised a limit, while a request was asking about the old one.
@@ -794,10 +853,10 @@ mod tests {
         conclude_at(&mut worker, &ann, &outcome);
         assert!(pending(&ann).recall(&mut worker, Micros(1)).is_some());
         worker.enter(first.followed_by(first.policy.clone(), Version(1)).epoch);
-        assert_eq!(pending(&ann).recall(&mut worker, Micros(1)), None);
+        assert!(pending(&ann).recall(&mut worker, Micros(1)).is_none());
         let conclusion = conclude_at(&mut worker, &ann, &outcome);
         assert!(matches!(conclusion, Conclusion::Respond(_, _)));
-        assert_eq!(pending(&ann).recall(&mut worker, Micros(1)), None);
+        assert!(pending(&ann).recall(&mut worker, Micros(1)).is_none());
     }
 
     #[test]
