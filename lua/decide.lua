@@ -63,7 +63,7 @@ local function all_fit(head)
   local verdict = 1
   for i = 1, head.limits do
     local quota = terms[i]
-    if not quota.algorithm.fits(settled(held[i], quota), quota, head.cost) then
+    if not quota.algorithm.fits(settled(held[i], quota), quota, quota.cost) then
       verdict = 0
     end
   end
@@ -73,7 +73,7 @@ end
 local function charge(head)
   for i = 1, head.limits do
     local account, quota = held[i], terms[i]
-    quota.algorithm.add(settled(account, quota), quota, head.cost)
+    quota.algorithm.add(settled(account, quota), quota, quota.cost)
     commit(account)
   end
   return 1
@@ -97,7 +97,7 @@ local function give_back(head)
   for i = 1, head.limits do
     local account, quota = held[i], terms[i]
     local state = settled(account, quota)
-    if quota.algorithm.give_back(state, quota, head.cost, head.receipt) or state.moved then
+    if quota.algorithm.give_back(state, quota, quota.cost, head.receipt) or state.moved then
       commit(account)
       account.quota = nil
     end
@@ -120,14 +120,13 @@ local OPERATIONS = { take = take, peek = all_fit, charge = charge, give_back = g
 local heads, quotas = {}, {}
 
 local function parse_head(text)
-  local kind, cost, limits, receipt = match(text, '^([a-z_]+) ([1-9]%d*) ([1-9]%d*) ?(%d*)$')
+  local kind, limits, receipt = match(text, '^([a-z_]+) ([1-9]%d*) ?(%d*)$')
   local run = OPERATIONS[kind or '']
   if not run or (run == give_back) ~= (receipt ~= '') then
     error('ERR Malformed operation', 0)
   end
   local head = {
     run = run,
-    cost = tonumber(cost),
     limits = tonumber(limits),
     receipt = tonumber(receipt),
   }
@@ -136,9 +135,10 @@ local function parse_head(text)
 end
 
 local function parse_quota(text)
-  local code, limit, window, capacity = match(text, '^(%l+) (%d+) (%d+) (%d+)$')
+  local code, limit, window, capacity, cost = match(text, '^(%l+) (%d+) (%d+) (%d+) ?(%d*)$')
   local module = ALGORITHMS[code or '']
-  if not module then
+  cost = cost == '' and 1 or tonumber(cost)
+  if not module or cost == 0 then
     error('ERR Malformed quota', 0)
   end
   local algorithm = module()
@@ -147,6 +147,7 @@ local function parse_quota(text)
     limit = tonumber(limit),
     window = tonumber(window),
     capacity = tonumber(algorithm.holds == 'limit' and limit or capacity),
+    cost = cost,
   }
   quotas[text] = quota
   return quota
@@ -174,7 +175,7 @@ while ARGV[argument] do
     for i = 1, limits do
       local quota, at = terms[i], told + 3 * i
       reply[at - 1], reply[at], reply[at + 1] =
-        quota.algorithm.tell(settled(held[i], quota), quota, head.cost)
+        quota.algorithm.tell(settled(held[i], quota), quota, quota.cost)
     end
   else
     reply[told + 1] = -1

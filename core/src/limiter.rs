@@ -210,9 +210,10 @@ fn passage_step(
         .map(|limit| Check {
             key: key::of(limit, &caller.subject, caller.client),
             terms: limit.terms.clone(),
+            cost: Cost::ONE,
         });
     let mut question = Question::default();
-    question.ask(Kind::Take, Cost::ONE, checks);
+    question.ask(Kind::Take, checks);
     let subject = caller.subject;
     ask(
         edition,
@@ -259,7 +260,7 @@ impl Pending {
             .iter()
             .zip(checks)
             .filter_map(|(&limit, check)| {
-                let reading = worker.denials.recall(&check.key, Cost::ONE, now)?;
+                let reading = worker.denials.recall(&check.key, check.cost, now)?;
                 Some(Standing { limit, reading })
             });
         let verdict = verdict::refusal(&mut known)?;
@@ -332,7 +333,9 @@ impl Pending {
         {
             for (check, heard) in checks.iter().zip(heard) {
                 if let Heard::Told(reading) = heard {
-                    worker.denials.learn(&check.key, Cost::ONE, *reading, asked);
+                    worker
+                        .denials
+                        .learn(&check.key, check.cost, *reading, asked);
                 }
             }
         }
@@ -341,7 +344,7 @@ impl Pending {
                 .iter()
                 .filter_map(|place| checks.get(*place))
                 .collect();
-            worker.local.take(Cost::ONE, &checks, now())
+            worker.local.take(&checks, now())
         };
         let policy = &self.edition.policy;
         let (verdict, degraded) = verdict::decide(policy, limits, refused, heard, take_local);

@@ -6,7 +6,7 @@ use crate::limit::Share;
 use crate::memory::Counters;
 use crate::question::Check;
 use crate::script::{Kind, Told};
-use crate::units::{Cost, Micros};
+use crate::units::Micros;
 
 /// States and log entries of one generation; with keys of about 80 bytes, two generations stay
 /// below 16 MB.
@@ -37,15 +37,18 @@ impl Local {
     }
 
     /// Takes from all of these limits' shares, or from none.
-    pub fn take(&mut self, cost: Cost, checks: &[&Check], now: Micros) -> Told {
+    pub fn take(&mut self, checks: &[&Check], now: Micros) -> Told {
         let limits: Vec<_> = checks
             .iter()
-            .map(|check| (check.key.clone(), check.terms.quota.shared(self.share)))
+            .map(|check| {
+                let quota = check.terms.quota.shared(self.share);
+                (check.key.clone(), quota, check.cost)
+            })
             .collect();
-        for (key, _) in &limits {
+        for (key, ..) in &limits {
             self.young.adopt(key, &mut self.old);
         }
-        let told = self.young.run(Kind::Take, cost, &limits, now);
+        let told = self.young.run(Kind::Take, &limits, now);
         self.age += 1;
         if self.young.weight() > MOST && self.age > SHORTEST {
             self.old = std::mem::take(&mut self.young);
@@ -66,17 +69,19 @@ mod tests {
     use crate::limit::{Algorithm, Quota};
     use crate::question::Terms;
     use crate::script::Verdict;
+    use crate::units::Cost;
 
     fn check(key: &str, limit: u64) -> Check {
         let quota = Quota::try_new(Algorithm::FixedWindow, limit, 60, None).unwrap();
         Check {
             key: key.as_bytes().to_vec(),
             terms: Terms::new(quota),
+            cost: Cost::ONE,
         }
     }
 
     fn passes(local: &mut Local, check: &Check) -> bool {
-        local.take(Cost::ONE, &[check], Micros(1)).verdict == Verdict::Passed
+        local.take(&[check], Micros(1)).verdict == Verdict::Passed
     }
 
     #[test]
@@ -102,12 +107,12 @@ mod tests {
         let busy = Check {
             key: b"busy".to_vec(),
             terms: Terms::new(quota),
+            cost: Cost::ONE,
         };
         for stamp in 0..(MOST as u64 + 100) {
             local.young.run(
                 Kind::Charge,
-                Cost::ONE,
-                &[(busy.key.clone(), quota)],
+                &[(busy.key.clone(), quota, Cost::ONE)],
                 Micros(1_000 + stamp),
             );
         }

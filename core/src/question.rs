@@ -19,7 +19,6 @@ pub struct Question {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Operation {
     pub kind: Kind,
-    pub cost: Cost,
     /// How many checks are its.
     pub checks: usize,
 }
@@ -29,6 +28,7 @@ pub struct Operation {
 pub struct Check {
     pub key: Vec<u8>,
     pub terms: Terms,
+    pub cost: Cost,
 }
 
 /// A quota together with the argument that tells it to the script, written once for all requests.
@@ -75,12 +75,11 @@ impl Terms {
 
 impl Question {
     /// Adds an operation over some checks.
-    pub fn ask(&mut self, kind: Kind, cost: Cost, checks: impl IntoIterator<Item = Check>) {
+    pub fn ask(&mut self, kind: Kind, checks: impl IntoIterator<Item = Check>) {
         let before = self.checks.len();
         self.checks.extend(checks);
         self.operations.push(Operation {
             kind,
-            cost,
             checks: self.checks.len() - before,
         });
     }
@@ -108,19 +107,17 @@ impl Question {
 
     /// Appends the script's keys and arguments.
     pub fn encode(&self, keys: &mut Bulks, arguments: &mut Bulks) {
-        for (
-            Operation {
-                kind,
-                cost,
-                checks: count,
-            },
-            checks,
-        ) in self.operations()
-        {
-            arguments.push(script::head_argument(kind, cost, count).as_bytes());
-            for check in checks {
-                keys.push(&check.key);
-                arguments.push(check.terms.argument.as_bytes());
+        for (operation, checks) in self.operations() {
+            let head = script::head_argument(operation.kind, checks.len());
+            arguments.push(head.as_bytes());
+            for Check { key, terms, cost } in checks {
+                keys.push(key);
+                if *cost == Cost::ONE {
+                    arguments.push(terms.argument.as_bytes());
+                } else {
+                    let argument = script::costly_argument(&terms.argument, *cost);
+                    arguments.push(argument.as_bytes());
+                }
             }
         }
     }
@@ -140,7 +137,7 @@ impl Question {
         for (operation, checks) in self.operations() {
             if operation.kind == Kind::Take {
                 let kind = Kind::GiveBack { receipt };
-                back.ask(kind, operation.cost, checks.iter().cloned());
+                back.ask(kind, checks.iter().cloned());
             }
         }
         back
@@ -189,7 +186,7 @@ impl Question {
                 .map(|(number, (check, _))| (number, check.clone()))
                 .unzip();
             if !own.is_empty() {
-                question.ask(operation.kind, operation.cost, own);
+                question.ask(operation.kind, own);
                 operations.push(at);
                 checks.extend(numbers);
             }
@@ -255,13 +252,14 @@ mod tests {
         Check {
             key: key.as_bytes().to_vec(),
             terms: Terms::new(quota),
+            cost: Cost::ONE,
         }
     }
 
     fn question() -> Rc<Question> {
         let mut question = Question::default();
-        question.ask(Kind::Take, Cost::ONE, ["{a}1", "{b}1"].map(check));
-        question.ask(Kind::Peek, Cost::ONE, ["{b}2", "{c}1", "{b}3"].map(check));
+        question.ask(Kind::Take, ["{a}1", "{b}1"].map(check));
+        question.ask(Kind::Peek, ["{b}2", "{c}1", "{b}3"].map(check));
         Rc::new(question)
     }
 
@@ -299,7 +297,7 @@ mod tests {
     #[test]
     fn keys_of_one_slot_stay_together() {
         let mut question = Question::default();
-        question.ask(Kind::Take, Cost::ONE, ["{a}1", "{a}2"].map(check));
+        question.ask(Kind::Take, ["{a}1", "{a}2"].map(check));
         assert_eq!(Rc::new(question).split(Topology::Cluster).len(), 1);
     }
 

@@ -112,8 +112,8 @@ pub enum Kind {
     Reset,
 }
 
-/// `take COST N` and so on: what an operation over so many limits begins with.
-pub fn head_argument(kind: Kind, cost: Cost, limits: usize) -> String {
+/// `take N` and so on: what an operation over so many limits begins with.
+pub fn head_argument(kind: Kind, limits: usize) -> String {
     let name = match kind {
         Kind::Take => "take",
         Kind::Peek => "peek",
@@ -121,14 +121,14 @@ pub fn head_argument(kind: Kind, cost: Cost, limits: usize) -> String {
         Kind::GiveBack { .. } => "give_back",
         Kind::Reset => "reset",
     };
-    let head = format!("{name} {} {limits}", cost.get());
+    let head = format!("{name} {limits}");
     match kind {
         Kind::GiveBack { receipt } => format!("{head} {}", receipt.0),
         _ => head,
     }
 }
 
-/// `ALGORITHM LIMIT WINDOW_MS CAPACITY`.
+/// `ALGORITHM LIMIT WINDOW_MS CAPACITY`: what a limit is told by, at a cost of 1.
 pub fn quota_argument(quota: &Quota) -> String {
     format!(
         "{} {} {} {}",
@@ -137,6 +137,11 @@ pub fn quota_argument(quota: &Quota) -> String {
         quota.window().0,
         quota.capacity()
     )
+}
+
+/// The same with the cost that is not 1.
+pub fn costly_argument(quota: &str, cost: Cost) -> String {
+    format!("{quota} {}", cost.get())
 }
 
 /// What one call told.
@@ -170,7 +175,7 @@ pub enum Verdict {
 pub struct Reading {
     /// Capacity − used, in whole permits; negative for a debt.
     pub remaining: i64,
-    /// When this limit alone would let the operation's cost pass.
+    /// When this limit alone would let its cost pass.
     pub retry: Retry,
     /// Until nothing of the limit is used any more.
     pub reset: Millis,
@@ -275,15 +280,16 @@ mod tests {
     #[test]
     fn a_call_is_one_resp_command() {
         let script = Script::new("return 1".into());
-        let check = |key: &[u8], algorithm, burst| Check {
+        let check = |key: &[u8], algorithm, burst, permits| Check {
             key: key.to_vec(),
             terms: Terms::new(Quota::try_new(algorithm, 5, 1, burst).unwrap()),
+            cost: cost(permits),
         };
-        let bucket = check(b"b", Algorithm::TokenBucket, Some(9));
-        let window = check(b"a\r\n\xff", Algorithm::FixedWindow, None);
+        let bucket = check(b"b", Algorithm::TokenBucket, Some(9), 1);
+        let window = check(b"a\r\n\xff", Algorithm::FixedWindow, None, 3);
         let mut question = Question::default();
-        question.ask(Kind::Take, cost(3), [window, bucket.clone()]);
-        question.ask(Kind::GiveBack { receipt: Micros(7) }, cost(1), [bucket]);
+        question.ask(Kind::Take, [window, bucket.clone()]);
+        question.ask(Kind::GiveBack { receipt: Micros(7) }, [bucket]);
 
         let call = |by| {
             let (mut keys, mut arguments) = (Bulks::default(), Bulks::default());
@@ -296,8 +302,8 @@ mod tests {
             call(By::Source).escape_ascii().to_string(),
             b"*11\r\n$4\r\nEVAL\r\n$8\r\nreturn 1\r\n$1\r\n3\r\n\
               $4\r\na\r\n\xff\r\n$1\r\nb\r\n$1\r\nb\r\n\
-              $8\r\ntake 3 2\r\n$11\r\nfw 5 1000 5\r\n$11\r\ntb 5 1000 9\r\n\
-              $15\r\ngive_back 1 1 7\r\n$11\r\ntb 5 1000 9\r\n"
+              $6\r\ntake 2\r\n$13\r\nfw 5 1000 5 3\r\n$11\r\ntb 5 1000 9\r\n\
+              $13\r\ngive_back 1 7\r\n$11\r\ntb 5 1000 9\r\n"
                 .escape_ascii()
                 .to_string()
         );

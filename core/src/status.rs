@@ -117,6 +117,7 @@ impl Inquiry {
         let own = Check {
             key: key::of_status(asker, terms.quota.algorithm()),
             terms: terms.clone(),
+            cost: Status::COST,
         };
         let limits: Vec<LimitId> = policy
             .rules()
@@ -129,10 +130,11 @@ impl Inquiry {
             .map(|limit| Check {
                 key: key::of(limit, &about.subject, about.client),
                 terms: limit.terms.clone(),
+                cost: Cost::ONE,
             });
         let mut question = Question::default();
-        question.ask(Kind::Take, Status::COST, [own]);
-        question.ask(Kind::Peek, Cost::ONE, checks);
+        question.ask(Kind::Take, [own]);
+        question.ask(Kind::Peek, checks);
         (Inquiry { about, limits }, question)
     }
 

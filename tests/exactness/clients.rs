@@ -231,7 +231,7 @@ fn tickets(heard: &Heard) -> Checked<()> {
 fn who(history: &History, operation: &Operation) -> Checked<Who> {
     let mut who = Who::default();
     let mut rules: Vec<&str> = Vec::new();
-    for (key, _) in &operation.limits {
+    for (key, ..) in &operation.limits {
         let (subject, rest) = parts(history, *key)?;
         match subject.split_once(':') {
             Some(("u", user)) => who.user = user.strip_prefix("user").and_then(|n| n.parse().ok()),
@@ -277,7 +277,7 @@ fn told(operation: &Operation) -> Told {
     });
     Told {
         status: if passed { 200 } else { 429 },
-        limit: shown.map(|((_, quota), _)| quota.limit()),
+        limit: shown.map(|((_, quota, _), _)| quota.limit()),
         remaining: shown.map(|(_, reading)| u64::try_from(reading.remaining).unwrap_or(0)),
         reset_seconds: shown.map(|(_, reading)| reading.reset.0.div_ceil(1000)),
         retry_after_seconds: longest.max().filter(|_| !passed),
@@ -290,7 +290,7 @@ impl Limits {
     fn learn(&mut self, history: &History, who: &Who, operation: &Operation) {
         self.of.entry(who.sort()).or_insert_with(|| {
             let limits = operation.limits.iter();
-            let limits = limits.filter_map(|(key, quota)| {
+            let limits = limits.filter_map(|(key, quota, _)| {
                 let (subject, rest) = parts(history, *key).ok()?;
                 Some(Limit {
                     subject: subject.to_owned(),

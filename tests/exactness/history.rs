@@ -43,8 +43,7 @@ pub struct Call {
 #[derive(Clone, Debug)]
 pub struct Operation {
     pub kind: Kind,
-    pub cost: Cost,
-    pub limits: Vec<(KeyId, Quota)>,
+    pub limits: Vec<(KeyId, Quota, Cost)>,
     pub told: Told,
 }
 
@@ -139,15 +138,17 @@ impl History {
         let mut operations = Vec::new();
         let (mut keys, mut arguments) = (keys.iter(), arguments.iter());
         while let Some(head) = arguments.next() {
-            let (kind, cost, count) = read_head(head)?;
+            let (kind, count) = read_head(head)?;
             let quotas = arguments.by_ref().take(count);
             let limits: Vec<_> = quotas
                 .zip(keys.by_ref())
-                .map(|(quota, key)| Ok((self.id(key), read_quota(quota)?)))
+                .map(|(quota, key)| {
+                    let (quota, cost) = read_quota(quota)?;
+                    Ok((self.id(key), quota, cost))
+                })
                 .collect::<Checked<_>>()?;
             operations.push(Operation {
                 kind,
-                cost,
                 limits,
                 told: Told {
                     verdict: script::Verdict::Unreadable,
@@ -227,25 +228,30 @@ fn answer(shape: impl Iterator<Item = usize>, reply: Option<&[u8]>) -> Checked<O
     }
 }
 
-fn read_head(head: &[u8]) -> Checked<(Kind, Cost, usize)> {
+fn read_head(head: &[u8]) -> Checked<(Kind, usize)> {
     let parts: Vec<&[u8]> = head.split(|&byte| byte == b' ').collect();
-    let (kind, cost, limits) = match parts.as_slice() {
-        [b"take", cost, limits] => (Kind::Take, cost, limits),
-        [b"peek", cost, limits] => (Kind::Peek, cost, limits),
-        [b"charge", cost, limits] => (Kind::Charge, cost, limits),
-        [b"reset", cost, limits] => (Kind::Reset, cost, limits),
-        [b"give_back", cost, limits, receipt] => {
+    let (kind, limits) = match parts.as_slice() {
+        [b"take", limits] => (Kind::Take, limits),
+        [b"peek", limits] => (Kind::Peek, limits),
+        [b"charge", limits] => (Kind::Charge, limits),
+        [b"reset", limits] => (Kind::Reset, limits),
+        [b"give_back", limits, receipt] => {
             let receipt = Micros(number(receipt)?);
-            (Kind::GiveBack { receipt }, cost, limits)
+            (Kind::GiveBack { receipt }, limits)
         }
         _ => return fault(format!("not an operation: {}", head.escape_ascii())),
     };
-    Ok((kind, Cost(number(cost)?), number(limits)?))
+    Ok((kind, number(limits)?))
 }
 
-fn read_quota(quota: &[u8]) -> Checked<Quota> {
+fn read_quota(quota: &[u8]) -> Checked<(Quota, Cost)> {
     let parts: Vec<&[u8]> = quota.split(|&byte| byte == b' ').collect();
-    if let [code, limit, window_ms, capacity] = parts.as_slice() {
+    if let [code, limit, window_ms, capacity, cost @ ..] = parts.as_slice() {
+        let cost = match cost {
+            [] => Cost::ONE,
+            [cost] => Cost(number(cost)?),
+            _ => return fault(format!("not a quota: {}", quota.escape_ascii())),
+        };
         let named = |algorithm: &Algorithm| algorithm.code().as_bytes() == *code;
         let algorithm = Algorithm::ALL.into_iter().find(named);
         let window_ms: u64 = number(window_ms)?;
@@ -254,7 +260,7 @@ fn read_quota(quota: &[u8]) -> Checked<Quota> {
             let burst = (algorithm == Algorithm::TokenBucket).then_some(capacity);
             let read = Quota::try_new(algorithm, number(limit)?, window_ms / 1000, burst);
             if let Ok(read) = read {
-                return Ok(read);
+                return Ok((read, cost));
             }
         }
     }

@@ -49,7 +49,7 @@ pub fn audit(history: &History, calls: &[&Call]) -> Checked<Ledger> {
     let mut totals = Totals::default();
     for call in calls {
         for operation in &call.operations {
-            for (key, quota) in &operation.limits {
+            for (key, quota, _) in &operation.limits {
                 if *quotas.entry(*key).or_insert(*quota) != *quota {
                     return fault(format!("{} has two quotas", history.key(*key)));
                 }
@@ -58,9 +58,9 @@ pub fn audit(history: &History, calls: &[&Call]) -> Checked<Ledger> {
             match (operation.kind, operation.told.verdict) {
                 (Kind::Take, Verdict::Passed) => {
                     totals.passed += 1;
-                    for (key, quota) in &operation.limits {
+                    for (key, quota, cost) in &operation.limits {
                         let account = accounts.entry(*key).or_default();
-                        account.add(quota, operation.cost, call.now);
+                        account.add(quota, *cost, call.now);
                     }
                 }
                 (Kind::Take, _) => totals.refused += 1,
@@ -84,9 +84,9 @@ fn check(
     now: Micros,
 ) -> Checked<()> {
     let none = Account::default();
-    let mut full = operation.limits.iter().filter_map(|(key, quota)| {
+    let mut full = operation.limits.iter().filter_map(|(key, quota, cost)| {
         let account = accounts.get(key).unwrap_or(&none);
-        let fits = account.fits(quota, operation.cost, now);
+        let fits = account.fits(quota, *cost, now);
         (!fits).then_some(((*key, *quota), account))
     });
     match (operation.told.verdict, full.next()) {
@@ -98,10 +98,11 @@ fn check(
         )),
         (Verdict::Refused, None) => {
             let mut text = "refused, though every limit has room".to_owned();
-            for limit in &operation.limits {
-                let account = accounts.get(&limit.0).unwrap_or(&none);
-                let place = history.place(*limit, now);
-                text += &format!("\n  {place}\n    {}", account.describe(&limit.1, now));
+            for (key, quota, cost) in &operation.limits {
+                let account = accounts.get(key).unwrap_or(&none);
+                let (place, cost) = (history.place((*key, *quota), now), cost.get());
+                let passed = account.describe(quota, now);
+                text += &format!("\n  {place}, cost {cost}\n    {passed}");
             }
             fault(text)
         }

@@ -94,28 +94,24 @@ fn arrange<'a>(
 
 fn run(history: &History, counters: &mut Counters<KeyId>, call: &Call) -> Checked<()> {
     for operation in &call.operations {
-        let Operation {
-            kind,
-            cost,
-            limits,
-            told,
-        } = operation;
-        let expected = counters.run(*kind, *cost, limits, call.now);
+        let Operation { kind, limits, told } = operation;
+        let expected = counters.run(*kind, limits, call.now);
         if *told == expected {
             continue;
         }
         let mut text = format!(
-            "Redis decided otherwise than the algorithms in memory: {kind:?} of {}, told {:?}, \
-             expected {:?}",
-            cost.get(),
-            told.verdict,
-            expected.verdict
+            "Redis decided otherwise than the algorithms in memory: {kind:?}, told {:?}, expected \
+             {:?}",
+            told.verdict, expected.verdict
         );
         let readings = limits.iter().zip(&told.limits).zip(&expected.limits);
-        for ((limit, told), expected) in readings {
+        for (((key, quota, cost), told), expected) in readings {
             let mark = if told == expected { ' ' } else { '≠' };
-            let place = history.place(*limit, call.now);
-            text += &format!("\n{mark} {place}\n    told     {told:?}\n    expected {expected:?}");
+            let place = history.place((*key, *quota), call.now);
+            let cost = cost.get();
+            text += &format!(
+                "\n{mark} {place}, cost {cost}\n    told     {told:?}\n    expected {expected:?}"
+            );
         }
         return fault(text);
     }

@@ -26,9 +26,9 @@ const CONNECTIONS: u64 = 4;
 const FAULTS: [(&str, &str, &str); 7] = [
     (
         "one take in a hundred is forgotten",
-        "    quota.algorithm.add(settled(account, quota), quota, head.cost)\n",
+        "    quota.algorithm.add(settled(account, quota), quota, quota.cost)\n",
         "    if now % 101 > 0 then
-               quota.algorithm.add(settled(account, quota), quota, head.cost)
+               quota.algorithm.add(settled(account, quota), quota, quota.cost)
              end\n",
     ),
     (
@@ -40,8 +40,8 @@ const FAULTS: [(&str, &str, &str); 7] = [
         "a refused take consumes wherever there was room",
         "    if settled(held[i], terms[i]).moved then\n",
         "    local quota, state = terms[i], settled(held[i], terms[i])
-             if quota.algorithm.fits(state, quota, head.cost) then
-               quota.algorithm.add(state, quota, head.cost)\n",
+             if quota.algorithm.fits(state, quota, quota.cost) then
+               quota.algorithm.add(state, quota, quota.cost)\n",
     ),
     (
         "a sliding window is a twentieth short",
@@ -127,8 +127,7 @@ fn call(script: &Script, address: SocketAddr, number: u64) {
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(take + 1);
             let random = round >> 33;
-            let cost = Cost((1 + random % 3).try_into().unwrap());
-            question.ask(Kind::Take, cost, limits(script.sha(), random / 3));
+            question.ask(Kind::Take, limits(script.sha(), random));
         }
         let (mut keys, mut arguments) = (Bulks::default(), Bulks::default());
         question.encode(&mut keys, &mut arguments);
@@ -147,7 +146,8 @@ fn call(script: &Script, address: SocketAddr, number: u64) {
     }
 }
 
-/// One to four limits of one of a few callers; each of the four is the tightest for somebody.
+/// One to four limits of one of a few callers, at costs of their own; each of the four is the
+/// tightest for somebody.
 fn limits(run: &str, random: u64) -> Vec<Check> {
     let all = [
         (Algorithm::FixedWindow, 40, None),
@@ -158,9 +158,10 @@ fn limits(run: &str, random: u64) -> Vec<Check> {
     let (caller, chosen) = (random % 7, 1 + random / 7 % 15);
     let limits = all.into_iter().enumerate();
     let limits = limits.filter(|(bit, _)| chosen >> bit & 1 == 1);
-    let check = |(_, (algorithm, limit, burst)): (usize, (Algorithm, u64, Option<u64>))| Check {
+    let check = |(bit, (algorithm, limit, burst)): (usize, (Algorithm, u64, Option<u64>))| Check {
         key: format!("{run}:{caller}:{}", algorithm.code()).into_bytes(),
         terms: Terms::new(Quota::try_new(algorithm, limit, 1, burst).unwrap()),
+        cost: Cost((1 + ((random / 105) >> (2 * bit)) % 3).try_into().unwrap()),
     };
     limits.map(check).collect()
 }

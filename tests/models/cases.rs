@@ -318,12 +318,12 @@ fn the_wait_for_any_cost_is_exact_among_weighted_entries() {
         let told = weir.one(Kind::Charge, permits, &limits);
         assert_eq!(
             told,
-            counters.run(Kind::Charge, cost(permits), &[(limits[0].0, limit)], now)
+            counters.run(Kind::Charge, &[(limits[0].0, limit, cost(permits))], now)
         );
     }
     for permits in 1..=1000 {
         let told = weir.one(Kind::Peek, permits, &limits);
-        let expected = counters.run(Kind::Peek, cost(permits), &[(limits[0].0, limit)], now);
+        let expected = counters.run(Kind::Peek, &[(limits[0].0, limit, cost(permits))], now);
         assert_eq!(told, expected, "cost {permits}");
     }
 }
@@ -365,11 +365,12 @@ fn a_debt_stops_growing_where_doubles_lose_integers() {
         weir.set_clock(at(permits % 10));
         let told = weir.one(Kind::Charge, permits, &limits);
         let now = at(permits % 10);
-        assert_eq!(
-            told,
-            counters.run(Kind::Charge, cost(permits), &limits, now),
-            "{permits}"
-        );
+        let limits = limits
+            .clone()
+            .into_iter()
+            .map(|(key, limit)| (key, limit, cost(permits)));
+        let expected = counters.run(Kind::Charge, &limits.collect::<Vec<_>>(), now);
+        assert_eq!(told, expected, "{permits}");
     }
     let told = weir.one(Kind::Peek, 1, &limits);
     let bucket = (600_000 - MOST).div_euclid(60_000);
@@ -502,17 +503,19 @@ fn what_is_no_operation_is_an_error_and_writes_nothing() {
     let mut weir = Weir::new(&server);
     let script = Script::production();
     for arguments in [
-        &["take 1 1"][..],
-        &["take 0 1", "fw 5 1000 5"],
-        &["take 1 0", "fw 5 1000 5"],
-        &["take 1", "fw 5 1000 5"],
-        &["take 1 1 5", "fw 5 1000 5"],
-        &["give_back 1 1", "fw 5 1000 5"],
-        &["steal 1 1", "fw 5 1000 5"],
-        &["take 1 1", "xx 5 1000 5"],
-        &["take 1 1", "fw 5 1000"],
-        &["take 1 2", "fw 5 1000 5", "fw 5 1000 5"],
-        &["take 1 1", "fw 5 1000 5", "fw 5 1000 5"],
+        &["take 1"][..],
+        &["take 0", "fw 5 1000 5"],
+        &["take", "fw 5 1000 5"],
+        &["take 1 5", "fw 5 1000 5"],
+        &["give_back 1", "fw 5 1000 5"],
+        &["steal 1", "fw 5 1000 5"],
+        &["take 1", "xx 5 1000 5"],
+        &["take 1", "fw 5 1000"],
+        &["take 1", "fw 5 1000 5 0"],
+        &["take 1", "fw 5 1000 5 -1"],
+        &["take 1", "fw 5 1000 5 1 1"],
+        &["take 2", "fw 5 1000 5", "fw 5 1000 5"],
+        &["take 1", "fw 5 1000 5", "fw 5 1000 5"],
         &[""],
     ] {
         let reply: redis::RedisResult<Value> = redis::cmd("EVALSHA")

@@ -43,8 +43,7 @@ fn play(scenario: &Scenario, weir: &mut Weir) -> Result<(), TestCaseError> {
         })?;
         assert_eq!(answer.now, clock.now);
         for (operation, told) in operations.iter().zip(&answer.told) {
-            let expected =
-                counters.run(operation.kind, operation.cost, &operation.limits, clock.now);
+            let expected = counters.run(operation.kind, &operation.limits, clock.now);
             if *told != expected {
                 return Err(TestCaseError::fail(format!(
                     "step {index} at {:?}: {operation:#?}\ntold     {told:?}\nexpected {expected:?}",

@@ -56,8 +56,7 @@ pub struct Pick {
 #[derive(Clone, Debug)]
 struct Draft {
     kind: DraftKind,
-    cost: DraftCost,
-    limits: Vec<Pick>,
+    limits: Vec<(Pick, DraftCost)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -73,7 +72,7 @@ enum DraftKind {
 #[derive(Clone, Copy, Debug)]
 enum DraftCost {
     Exactly(u64),
-    /// The first limit's capacity, and a few.
+    /// The limit's capacity, and a few.
     Capacity(i64),
     /// So many tenths of it.
     Tenths(u64),
@@ -146,7 +145,14 @@ fn drafts() -> impl Strategy<Value = Draft> {
         2 => (-1..=1i64).prop_map(DraftCost::Capacity),
         2 => (1..=9u64).prop_map(DraftCost::Tenths),
     ];
-    (kind, cost, vec(picks(), 1..=4)).prop_map(|(kind, cost, limits)| Draft { kind, cost, limits })
+    let limit = (picks(), cost.clone());
+    // Mostly one cost for all limits: with many, some limit refuses too often.
+    let limits = prop_oneof![
+        3 => (vec(picks(), 1..=4), cost)
+            .prop_map(|(picks, cost)| picks.into_iter().map(|pick| (pick, cost)).collect()),
+        1 => vec(limit, 1..=4),
+    ];
+    (kind, limits).prop_map(|(kind, limits)| Draft { kind, limits })
 }
 
 // === playing a scenario ===
@@ -218,12 +224,15 @@ impl Scenario {
 impl Step {
     pub fn operations(&self, scenario: &Scenario, clock: &Clock) -> Vec<Operation> {
         let operation = |draft: &Draft| {
-            let limits: Vec<(String, Quota)> = draft
-                .limits
-                .iter()
-                .map(|pick| (format!("weir:1:{}", pick.key), scenario.quota(*pick)))
-                .collect();
-            let capacity = limits[0].1.capacity();
+            let limit = |(pick, draft): &(Pick, DraftCost)| {
+                let quota = scenario.quota(*pick);
+                let permits = match *draft {
+                    DraftCost::Exactly(permits) => permits,
+                    DraftCost::Capacity(and) => quota.capacity().saturating_add_signed(and).max(1),
+                    DraftCost::Tenths(tenths) => (quota.capacity() * tenths / 10).max(1),
+                };
+                (format!("weir:1:{}", pick.key), quota, cost(permits))
+            };
             Operation {
                 kind: match draft.kind {
                     DraftKind::Take => Kind::Take,
@@ -234,12 +243,7 @@ impl Step {
                     },
                     DraftKind::Reset => Kind::Reset,
                 },
-                cost: cost(match draft.cost {
-                    DraftCost::Exactly(permits) => permits,
-                    DraftCost::Capacity(and) => capacity.saturating_add_signed(and).max(1),
-                    DraftCost::Tenths(tenths) => (capacity * tenths / 10).max(1),
-                }),
-                limits,
+                limits: draft.limits.iter().map(limit).collect(),
             }
         };
         self.batch.iter().map(operation).collect()

@@ -11,12 +11,12 @@ use weir_lab::redis::Redis;
 
 const TEST_CLOCK: &str = include_str!("clock.lua");
 
-/// One operation with the quotas that the memory needs and the script's are written from.
+/// One operation with the quotas that the memory needs and the script's are written from, each with
+/// its cost.
 #[derive(Clone, Debug)]
 pub struct Operation {
     pub kind: Kind,
-    pub cost: Cost,
-    pub limits: Vec<(String, Quota)>,
+    pub limits: Vec<(String, Quota, Cost)>,
 }
 
 pub struct Weir {
@@ -32,13 +32,13 @@ pub fn quota(algorithm: Algorithm, limit: u64, window_seconds: u64) -> Quota {
     Quota::try_new(algorithm, limit, window_seconds, None).expect("a quota")
 }
 
+/// An operation that takes as many permits of each limit.
 pub fn operation(kind: Kind, permits: u64, limits: &[(&str, Quota)]) -> Operation {
     Operation {
         kind,
-        cost: cost(permits),
         limits: limits
             .iter()
-            .map(|(key, quota)| (key.to_string(), *quota))
+            .map(|(key, quota)| (key.to_string(), *quota, cost(permits)))
             .collect(),
     }
 }
@@ -78,12 +78,13 @@ impl Weir {
 
     pub fn call_by(&mut self, by: By, operations: &[Operation]) -> Result<Answer, RedisError> {
         let mut question = Question::default();
-        for Operation { kind, cost, limits } in operations {
-            let checks = limits.iter().map(|(key, quota)| Check {
+        for Operation { kind, limits } in operations {
+            let checks = limits.iter().map(|(key, quota, cost)| Check {
                 key: key.as_bytes().to_vec(),
                 terms: Terms::new(*quota),
+                cost: *cost,
             });
-            question.ask(*kind, *cost, checks);
+            question.ask(*kind, checks);
         }
         let (mut keys, mut arguments) = (Bulks::default(), Bulks::default());
         question.encode(&mut keys, &mut arguments);

@@ -49,18 +49,20 @@ impl<K> Default for Counters<K> {
 }
 
 impl<K: Clone + Eq + Hash> Counters<K> {
-    /// Does one operation over all of `limits`, as the script does.
-    pub fn run(&mut self, kind: Kind, cost: Cost, limits: &[(K, Quota)], now: Micros) -> Told {
-        let strangers = limits.iter().any(|(key, quota)| !self.holds(key, quota));
+    /// Does one operation over all of `limits`, each at its cost, as the script does.
+    pub fn run(&mut self, kind: Kind, limits: &[(K, Quota, Cost)], now: Micros) -> Told {
+        let strangers = limits.iter().any(|(key, quota, _)| !self.holds(key, quota));
         if strangers {
             return self.unreadable(limits);
         }
-        let fits = |(key, quota): &(K, Quota)| self.view(key, quota, now).fits(quota, cost, now);
+        let fits = |(key, quota, cost): &(K, Quota, Cost)| {
+            self.view(key, quota, now).fits(quota, *cost, now)
+        };
         let verdict = match kind {
             Kind::Take | Kind::Peek if !limits.iter().all(fits) => Verdict::Refused,
             _ => Verdict::Passed,
         };
-        for (key, quota) in limits {
+        for &(ref key, ref quota, cost) in limits {
             match (kind, verdict) {
                 (Kind::Take, Verdict::Passed) | (Kind::Charge, _) => {
                     self.change(key, quota, now, |state| state.add(quota, cost, now));
@@ -79,7 +81,9 @@ impl<K: Clone + Eq + Hash> Counters<K> {
                 (Kind::Peek, _) => {}
             }
         }
-        let read = |(key, quota): &(K, Quota)| self.view(key, quota, now).read(quota, cost, now);
+        let read = |(key, quota, cost): &(K, Quota, Cost)| {
+            self.view(key, quota, now).read(quota, *cost, now)
+        };
         Told {
             verdict,
             limits: limits.iter().map(read).collect(),
@@ -120,8 +124,8 @@ impl<K: Clone + Eq + Hash> Counters<K> {
             .is_none_or(|state| state.algorithm() == quota.algorithm())
     }
 
-    fn unreadable(&self, limits: &[(K, Quota)]) -> Told {
-        let read = |(key, quota): &(K, Quota)| Reading {
+    fn unreadable(&self, limits: &[(K, Quota, Cost)]) -> Told {
+        let read = |(key, quota, _): &(K, Quota, Cost)| Reading {
             remaining: if self.holds(key, quota) { 0 } else { -1 },
             retry: Retry::Now,
             reset: Millis(0),
@@ -268,15 +272,15 @@ mod tests {
             charges in prop::collection::vec((0..30_000_000u64, 1..8u64), 1..20),
             permits in 1..20u64,
         ) {
-            let limits = [((), quota)];
+            let limits = |permits| [((), quota, cost(permits))];
             let mut counters = Counters::default();
             let mut now = 4_102_444_800_000_000;
             for (later, permits) in charges {
                 now += later;
-                counters.run(Kind::Charge, cost(permits), &limits, Micros(now));
+                counters.run(Kind::Charge, &limits(permits), Micros(now));
             }
             let mut peek = |permits, now| {
-                let told = counters.run(Kind::Peek, cost(permits), &limits, Micros(now));
+                let told = counters.run(Kind::Peek, &limits(permits), Micros(now));
                 (told.verdict, told.limits[0])
             };
             let (verdict, reading) = peek(permits, now);
@@ -298,14 +302,14 @@ mod tests {
             quota in quotas(),
             takes in prop::collection::vec((0..3_000_000u64, 1..4u64), 1..200),
         ) {
-            let limits = [((), quota)];
             let mut counters = Counters::default();
             let window = quota.window().0 * 1000;
             let mut now = 4_102_444_800_000_000;
             let mut passed: Vec<(u64, u64)> = Vec::new();
             for (later, permits) in takes {
                 now += later;
-                let told = counters.run(Kind::Take, cost(permits), &limits, Micros(now));
+                let limits = [((), quota, cost(permits))];
+                let told = counters.run(Kind::Take, &limits, Micros(now));
                 if told.verdict == Verdict::Passed {
                     passed.push((now, permits));
                 }
@@ -327,19 +331,19 @@ mod tests {
     fn a_key_of_another_algorithm_is_not_touched() {
         let mut counters = Counters::default();
         let quota = |algorithm| Quota::try_new(algorithm, 5, 10, None).unwrap();
-        let window = [("key", quota(Algorithm::FixedWindow))];
+        let window = |permits| [("key", quota(Algorithm::FixedWindow), cost(permits))];
         let mixed = [
-            ("other", quota(Algorithm::LeakyBucket)),
-            ("key", quota(Algorithm::LeakyBucket)),
+            ("other", quota(Algorithm::LeakyBucket), cost(1)),
+            ("key", quota(Algorithm::LeakyBucket), cost(1)),
         ];
-        counters.run(Kind::Take, cost(2), &window, Micros(0));
+        counters.run(Kind::Take, &window(2), Micros(0));
         for kind in [Kind::Take, Kind::Charge, Kind::Reset] {
-            let told = counters.run(kind, cost(1), &mixed, Micros(0));
+            let told = counters.run(kind, &mixed, Micros(0));
             assert_eq!(told.verdict, Verdict::Unreadable);
             let remaining: Vec<_> = told.limits.iter().map(|limit| limit.remaining).collect();
             assert_eq!(remaining, [0, -1]);
         }
-        let told = counters.run(Kind::Peek, cost(1), &window, Micros(0));
+        let told = counters.run(Kind::Peek, &window(1), Micros(0));
         assert_eq!(told.limits[0].remaining, 3);
     }
 }

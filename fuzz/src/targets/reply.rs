@@ -134,8 +134,9 @@ fn question(request: u32) -> Rc<Question> {
     let check = |place: u32| Check {
         key: format!("weir:1:{{u:{request}}}:r:user:fw:{place}").into_bytes(),
         terms: Terms::new(quota),
+        cost: Cost::ONE,
     };
     let mut question = Question::default();
-    question.ask(Kind::Take, Cost::ONE, (0..=request % 2).map(check));
+    question.ask(Kind::Take, (0..=request % 2).map(check));
     Rc::new(question)
 }
