@@ -97,8 +97,8 @@ impl HttpContext for HttpStream {
             host::remove_request_header(name);
         }
         match admission.step {
-            Step::Pass => Action::Continue,
-            Step::Respond(answer, protocol) => {
+            Step::Pass | Step::Exempt => Action::Continue,
+            Step::Block(answer, protocol) | Step::Respond(answer, protocol) => {
                 perform(&self.state, Conclusion::Respond(answer, protocol))
             }
             Step::Ask(pending) => self.ask(pending),

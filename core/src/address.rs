@@ -11,6 +11,17 @@ pub struct Cidr {
     prefix: u8,
 }
 
+/// Any number of networks, asked for an address by one bisection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Networks {
+    v4: Ranges<u32>,
+    v6: Ranges<u128>,
+}
+
+/// First and last of each, ascending and disjoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Ranges<N>(Vec<(N, N)>);
+
 /// Why a text is not a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CidrError {
@@ -36,6 +47,63 @@ impl Cidr {
     /// The length of the prefix: of two networks that hold an address, the longer is the closer.
     pub fn prefix(&self) -> u8 {
         self.prefix
+    }
+}
+
+impl Networks {
+    pub fn contain(&self, address: IpAddr) -> bool {
+        match unmapped(address) {
+            IpAddr::V4(v4) => self.v4.hold(v4.into()),
+            IpAddr::V6(v6) => self.v6.hold(v6.into()),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.v4.0.is_empty() && self.v6.0.is_empty()
+    }
+}
+
+impl FromIterator<Cidr> for Networks {
+    fn from_iter<I: IntoIterator<Item = Cidr>>(networks: I) -> Networks {
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for Cidr { network, prefix } in networks {
+            match network {
+                IpAddr::V4(first) => {
+                    let first = u32::from(first);
+                    let others = u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
+                    v4.push((first, first | others));
+                }
+                IpAddr::V6(first) => {
+                    let first = u128::from(first);
+                    let others = u128::MAX.checked_shr(prefix.into()).unwrap_or(0);
+                    v6.push((first, first | others));
+                }
+            }
+        }
+        Networks {
+            v4: Ranges::new(v4),
+            v6: Ranges::new(v6),
+        }
+    }
+}
+
+impl<N: Copy + Ord> Ranges<N> {
+    /// Of networks one lies within the other, or they share nothing: the widest of each nest stay.
+    fn new(mut ranges: Vec<(N, N)>) -> Ranges<N> {
+        ranges.sort_unstable_by_key(|&(first, last)| (first, std::cmp::Reverse(last)));
+        let mut widest: Vec<(N, N)> = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            if widest.last().is_none_or(|&(_, last)| last < range.0) {
+                widest.push(range);
+            }
+        }
+        Ranges(widest)
+    }
+
+    fn hold(&self, number: N) -> bool {
+        let begun = self.0.partition_point(|&(first, _)| first <= number);
+        let closest = begun.checked_sub(1).and_then(|place| self.0.get(place));
+        closest.is_some_and(|&(_, last)| number <= last)
     }
 }
 
@@ -145,6 +213,8 @@ fn masked(address: IpAddr, prefix: u8) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn ip(text: &str) -> IpAddr {
@@ -213,5 +283,35 @@ mod tests {
         );
         assert_eq!(client(ip("2001:db8:1:2:3::4"), 0), ip("::"));
         assert_eq!(client(ip("10.0.0.9"), 64), ip("10.0.0.9"));
+    }
+
+    /// Few bits that differ, so that networks nest and addresses hit them.
+    fn addresses() -> impl Strategy<Value = IpAddr> {
+        prop_oneof![
+            (0..8u8, 0..8u8).prop_map(|(a, b)| IpAddr::from([10, a, b * 32, b])),
+            (0..8u16, 0..8u16).prop_map(|(a, b)| IpAddr::from([0x2001, a << 13, 0, b, 0, 0, 0, a])),
+        ]
+    }
+
+    fn networks() -> impl Strategy<Value = Cidr> {
+        (addresses(), any::<u8>()).prop_map(|(address, prefix)| {
+            let prefix = prefix % if address.is_ipv4() { 33 } else { 129 };
+            let network = masked(address, prefix);
+            Cidr { network, prefix }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn many_networks_hold_what_one_of_them_holds(
+            networks in prop::collection::vec(networks(), 0..12),
+            addresses in prop::collection::vec(addresses(), 1..40),
+        ) {
+            let together: Networks = networks.iter().copied().collect();
+            for address in addresses {
+                let one = networks.iter().any(|network| network.contains(address));
+                prop_assert_eq!(together.contain(address), one, "{}", address);
+            }
+        }
     }
 }

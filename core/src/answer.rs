@@ -215,6 +215,13 @@ pub fn forbidden() -> Answer {
     plain(403, "Forbidden", message, GrpcCode::PermissionDenied, None)
 }
 
+/// 403: the caller is on the policy's list of those whom nothing is for. Which entry it was is not
+/// told: whoever is kept out need not learn how to come in.
+pub fn blocked() -> Answer {
+    let message = "This caller is not served here.";
+    plain(403, "Forbidden", message, GrpcCode::PermissionDenied, None)
+}
+
 /// 200 with a JSON body that nobody else should be shown.
 pub fn json(body: &impl Serialize) -> Answer {
     Answer {

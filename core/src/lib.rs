@@ -1,7 +1,7 @@
 //! Every decision of Weir, pure: no proxy-wasm, no sockets, no clock, no randomness.
 //!
-//! The life of a request, module by module: [`identity`] says who is calling, [`path`] what the
-//! router will see, [`policy`] which limits apply, [`key`] where each is counted. [`limiter`] puts
+//! The life of a request, module by module: [`identity`] says who is calling, [`exempt`] whether any
+//! limit is for them, [`path`] what the router will see, [`policy`] which limits apply, [`key`] where each is counted. [`limiter`] puts
 //! these together into a [`question`], unless [`denials`] knows the answer; [`batch`] sends the questions of concurrent requests in one
 //! call and reads the reply by the contract of [`script`]; where a question spans several [`slot`]s
 //! of a cluster its answers meet again in a [`gathering`]. [`verdict`] weighs them, and [`answer`]
@@ -15,6 +15,7 @@ pub mod batch;
 pub mod breaker;
 pub mod config;
 pub mod denials;
+pub mod exempt;
 pub mod gathering;
 pub mod identity;
 pub mod json;

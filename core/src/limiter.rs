@@ -8,6 +8,7 @@ use crate::address;
 use crate::answer::{self, Answer, Headers};
 use crate::config::StoreConfig;
 use crate::denials::Denials;
+use crate::exempt::Treatment;
 use crate::gathering::{Gathering, Heard, Outcome};
 use crate::identity::{Belief, Caller, Credentials, Field, Source, Sources, Subject};
 use crate::key;
@@ -44,8 +45,12 @@ pub struct Admission {
 
 #[derive(Debug)]
 pub enum Step {
-    /// No rule is for this request.
+    /// No limit is for this request.
     Pass,
+    /// No limit is for this caller.
+    Exempt,
+    /// Nothing is for this caller.
+    Block(Answer, Protocol),
     /// Somebody has to decide: the worker from memory ([`Pending::recall`]), or the store.
     Ask(Pending),
     Respond(Answer, Protocol),
@@ -160,20 +165,30 @@ pub fn admit<'a>(
     }
     let path = path::normalise(head.target);
     let step = if head.method == status::METHOD && path.as_ref() == status::PATH {
-        status_step(edition, caller(sources, head.credentials, facts), &head)
+        status_step(edition, sources, &head, facts)
     } else {
         passage_step(edition, sources, &path, &head, facts)
     };
     Admission { remove, step }
 }
 
-fn status_step(edition: &Rc<Edition>, caller: Caller, head: &Head<'_>) -> Step {
+fn status_step(
+    edition: &Rc<Edition>,
+    sources: &Sources,
+    head: &Head<'_>,
+    facts: &impl Facts,
+) -> Step {
+    let (caller, treatment) = caller(edition, sources, head.credentials, facts);
+    if treatment == Treatment::Blocked {
+        return Step::Block(answer::blocked(), head.protocol);
+    }
     let query = head
         .target
         .splitn(2, |byte| *byte == b'?')
         .nth(1)
         .unwrap_or_default();
-    match Inquiry::try_new(&edition.policy, caller, query, head.operator_secret) {
+    let about = (caller, treatment);
+    match Inquiry::try_new(&edition.policy, about, query, head.operator_secret) {
         Ok((inquiry, question)) => ask(edition, question, head.protocol, Wants::Status(inquiry)),
         Err(answer) => Step::Respond(answer, head.protocol),
     }
@@ -193,11 +208,16 @@ fn passage_step(
         authority: head.authority,
     };
     let mut rules = policy.matching(target).peekable();
-    // Who is calling is asked of the proxy only where a rule wants to know.
-    if rules.peek().is_none() {
+    // Who is calling is asked of the proxy only where a rule or a list wants to know.
+    if rules.peek().is_none() && !policy.exemptions.block() {
         return Step::Pass;
     }
-    let caller = caller(sources, head.credentials, facts);
+    let (caller, treatment) = caller(edition, sources, head.credentials, facts);
+    match treatment {
+        Treatment::Limited => {}
+        Treatment::Exempt => return Step::Exempt,
+        Treatment::Blocked => return Step::Block(answer::blocked(), head.protocol),
+    }
     let limits: Vec<LimitId> = rules
         .flat_map(|rule| rule.limits_for(&caller.tier, caller.address))
         .collect();
@@ -230,6 +250,19 @@ fn ask(edition: &Rc<Edition>, question: Question, protocol: Protocol, wants: Wan
         wants,
         gathering: Gathering::new(question),
     })
+}
+
+impl Step {
+    /// What operators are told where nothing remains to be decided; nothing of a bad request, nor of
+    /// a status call.
+    pub fn outcome(&self) -> Option<record::Outcome> {
+        match self {
+            Step::Pass => Some(record::Outcome::Unmatched),
+            Step::Exempt => Some(record::Outcome::Exempt),
+            Step::Block(..) => Some(record::Outcome::Blocked),
+            Step::Ask(_) | Step::Respond(..) => None,
+        }
+    }
 }
 
 impl Worker {
@@ -447,7 +480,13 @@ fn is_grpc(content_type: &[u8]) -> bool {
         .is_some_and(|rest| matches!(rest, [] | [b'+', ..]))
 }
 
-fn caller(sources: &Sources, credentials: Credentials<'_>, facts: &impl Facts) -> Caller {
+/// Who is calling, and whether limits are for them at all.
+fn caller(
+    edition: &Edition,
+    sources: &Sources,
+    credentials: Credentials<'_>,
+    facts: &impl Facts,
+) -> (Caller, Treatment) {
     let claim = |source: &Source| {
         let (path, kind) = source.property()?;
         kind.read(&facts.claim(path)?)
@@ -462,7 +501,10 @@ fn caller(sources: &Sources, credentials: Credentials<'_>, facts: &impl Facts) -
         tier: tier.as_deref().or(credentials.tier),
         api_key: api_key.as_deref().or(credentials.api_key),
     };
-    sources.caller(credentials, &facts.source_address())
+    let caller = sources.caller(credentials, &facts.source_address());
+    let exemptions = &edition.policy.exemptions;
+    let treatment = exemptions.treatment(&caller, credentials.api_key);
+    (caller, treatment)
 }
 
 impl<'a> Credentials<'a> {
@@ -547,6 +589,22 @@ mod tests {
         admit(&edition(&config), &config.sources, headers, &Peer(peer))
     }
 
+    /// What becomes of a request from a trusted peer where the policy has these lists.
+    fn admit_listed(lists: &str, headers: &[(&str, &str)]) -> Step {
+        let policy = POLICY.replacen('{', &format!("{{{lists},"), 1);
+        let text = format!(
+            r#"{{"role": "limiter", "identity": {{"trust": ["127.0.0.0/8"]}}, "policy": {policy}}}"#
+        );
+        let Ok(Config::Limiter(config)) = Config::parse(&text) else {
+            panic!("{:?}", Config::parse(&text))
+        };
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        let peer = Peer("127.0.0.1");
+        admit(&edition(&config), &config.sources, headers, &peer).step
+    }
+
     fn keys(step: &Step) -> Vec<String> {
         let Step::Ask(pending) = step else {
             panic!("{step:?}")
@@ -559,7 +617,7 @@ mod tests {
 
     fn status(step: &Step) -> u16 {
         match step {
-            Step::Respond(answer, _) => answer.status,
+            Step::Respond(answer, _) | Step::Block(answer, _) => answer.status,
             other => panic!("{other:?}"),
         }
     }
@@ -598,6 +656,46 @@ mod tests {
                 "weir:1:{a:192.0.2.1}:api:ip:sw:0"
             ]
         );
+    }
+
+    #[test]
+    fn who_is_listed_meets_no_limit() {
+        let ann = ("x-user-id", "ann");
+        let status_call = (":path", "/api/v1/rate-limits/status");
+        let allow = r#""allow": {"users": ["ann"]}"#;
+        let deny = r#""allow": {"users": ["ann"]}, "deny": {"networks": ["127.0.0.0/8"]}"#;
+        assert!(matches!(
+            admit_listed(allow, &[GET[0], GET[1], ann]),
+            Step::Exempt
+        ));
+        assert_eq!(keys(&admit_listed(allow, &GET)).len(), 2);
+        // Where no rule is, and where the status is asked for.
+        for path in [GET[1], (":path", "/web/x"), status_call] {
+            let step = admit_listed(deny, &[GET[0], path, ann]);
+            let Step::Block(answer, _) = step else {
+                panic!("{path:?} {step:?}")
+            };
+            assert_eq!(answer.status, 403);
+            assert_eq!(answer.grpc.code, answer::GrpcCode::PermissionDenied);
+            let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+            assert!(body["error"].is_string() && body["message"].is_string());
+        }
+    }
+
+    #[test]
+    fn a_listed_key_is_known_by_its_hash_whoever_it_comes_with() {
+        // SHA-256 of "k".
+        let deny = r#""deny": {"api_keys":
+            ["8254c329a92850f6d539dd376f4816ee2764517da5e0235514af433164480d7a"]}"#;
+        let key = ("x-api-key", "k");
+        for headers in [
+            vec![GET[0], GET[1], key],
+            vec![GET[0], GET[1], key, ("x-user-id", "ann")],
+        ] {
+            assert_eq!(status(&admit_listed(deny, &headers)), 403);
+        }
+        let other = [GET[0], GET[1], ("x-api-key", "kk")];
+        assert_eq!(keys(&admit_listed(deny, &other)).len(), 3);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use percent_encoding::percent_decode;
 use serde::Serialize;
 
 use crate::answer::{self, Answer};
+use crate::exempt::Treatment;
 use crate::gathering::{Gathering, Heard};
 use crate::identity::{Caller, Subject};
 use crate::key;
@@ -23,6 +24,7 @@ pub const METHOD: &[u8] = b"GET";
 #[derive(Debug)]
 pub struct Inquiry {
     about: Caller,
+    treatment: Treatment,
     limits: Vec<LimitId>,
 }
 
@@ -31,6 +33,9 @@ pub struct Inquiry {
 struct Report<'a> {
     user_id: String,
     user_tier: &'a str,
+    /// The list of the policy that they are on, so that no limit holds for them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    listed: Option<&'static str>,
     rate_limits: BTreeMap<&'a str, Usage<'a>>,
     /// Seconds since the Unix epoch, by the store's clock.
     timestamp: u64,
@@ -72,7 +77,7 @@ impl Inquiry {
     /// and was sent.
     pub fn try_new(
         policy: &Policy,
-        caller: Caller,
+        (caller, treatment): (Caller, Treatment),
         query: &[u8],
         secret: Option<&[u8]>,
     ) -> Result<(Inquiry, Question), Answer> {
@@ -95,8 +100,10 @@ impl Inquiry {
             return Err(answer::forbidden());
         }
         let asker = caller.subject.clone();
+        if about_self {
+            return Ok(Inquiry::ask(policy, &asker, caller, treatment));
+        }
         let about = match (user_id, user_tier) {
-            _ if about_self => caller,
             (Some(id), tier) => Caller {
                 subject: Subject::User(id),
                 tier: tier.map_or("free".to_string(), |tier| lossy(&tier)),
@@ -109,10 +116,17 @@ impl Inquiry {
                 ..caller
             },
         };
-        Ok(Inquiry::ask(policy, &asker, about))
+        // Nor is it known which API key they would send.
+        let treatment = policy.exemptions.treatment(&about, None);
+        Ok(Inquiry::ask(policy, &asker, about, treatment))
     }
 
-    fn ask(policy: &Policy, asker: &Subject, about: Caller) -> (Inquiry, Question) {
+    fn ask(
+        policy: &Policy,
+        asker: &Subject,
+        about: Caller,
+        treatment: Treatment,
+    ) -> (Inquiry, Question) {
         let terms = &policy.status.terms;
         let own = Check {
             key: key::of_status(asker, terms.quota.algorithm()),
@@ -135,7 +149,12 @@ impl Inquiry {
         let mut question = Question::default();
         question.ask(Kind::Take, [own]);
         question.ask(Kind::Peek, checks);
-        (Inquiry { about, limits }, question)
+        let inquiry = Inquiry {
+            about,
+            treatment,
+            limits,
+        };
+        (inquiry, question)
     }
 
     /// The answer, once the store has told of both operations.
@@ -166,6 +185,7 @@ impl Inquiry {
         answer::json(&Report {
             user_id: id_text(&self.about.subject),
             user_tier: &self.about.tier,
+            listed: self.treatment.list(),
             rate_limits: rate_limits.collect(),
             timestamp: gathering.now().0 / 1_000_000,
         })

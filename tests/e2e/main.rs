@@ -14,6 +14,7 @@ mod concurrency;
 mod configuration;
 mod consumption;
 mod crowd;
+mod exemptions;
 mod failure;
 mod grpc;
 mod identity;
@@ -82,6 +83,7 @@ fn trials(world: &Arc<World>) -> Vec<Trial> {
         answers::CASES,
         status::CASES,
         keys::CASES,
+        exemptions::CASES,
         failure::CASES,
     ];
     let cases = one_way.iter().chain(both_ways.into_iter().flatten());

@@ -24,6 +24,7 @@ pub struct World {
     // A gateway before what it talks to: fields are dropped in order.
     reference: OnceLock<Gateway>,
     workshop: OnceLock<Gateway>,
+    rollout: OnceLock<Gateway>,
     fragile: Mutex<Option<Fragile>>,
     redis: OnceLock<Redis>,
 }
@@ -43,6 +44,7 @@ impl World {
             way,
             reference: OnceLock::new(),
             workshop: OnceLock::new(),
+            rollout: OnceLock::new(),
             fragile: Mutex::default(),
             redis: OnceLock::new(),
         }
@@ -73,6 +75,16 @@ impl World {
         })
     }
 
+    /// A gateway with `rollout.json`: who is exempt, what is on trial, what costs more. It believes the
+    /// same peers as the workshop's.
+    pub fn rollout(&self) -> &Gateway {
+        self.rollout.get_or_init(|| {
+            let policy = include_str!("rollout.json").to_owned();
+            let gateway = self.gateway().policy(Policy::Text(policy));
+            gateway.trust(json!(["127.0.0.0/9"])).start().unwrap()
+        })
+    }
+
     /// A gateway with `fragile.json` and a Redis of its own.
     pub fn fragile(&self) -> Lease<'_> {
         let mut fragile = self.fragile.lock().unwrap_or_else(PoisonError::into_inner);
@@ -92,7 +104,7 @@ impl World {
 
     /// Where the shared gateways' logs are.
     pub fn logs(&self) -> Vec<PathBuf> {
-        let shared = [self.reference.get(), self.workshop.get()];
+        let shared = [&self.reference, &self.workshop, &self.rollout].map(OnceLock::get);
         let logs = shared.into_iter().flatten();
         let mut logs: Vec<PathBuf> = logs.map(|g| g.process().log_path().to_owned()).collect();
         let fragile = self.fragile.lock().unwrap_or_else(PoisonError::into_inner);

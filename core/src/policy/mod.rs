@@ -4,12 +4,15 @@
 
 mod parse;
 
+pub(crate) use parse::check_name;
+
 use std::fmt;
 use std::net::IpAddr;
 
 use globset::{Candidate, GlobSet};
 
 use crate::address::Cidr;
+use crate::exempt::Exemptions;
 use crate::json::{At, ConfigError};
 use crate::limit::Algorithm;
 use crate::question::Terms;
@@ -23,6 +26,7 @@ pub struct Policy {
     rules: Vec<Rule>,
     globs: GlobSet,
     limits: Vec<Limit>,
+    pub exemptions: Exemptions,
     pub answers: Answers,
     pub status: Status,
     pub warnings: Vec<String>,

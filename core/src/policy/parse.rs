@@ -7,6 +7,7 @@ use super::{
     Status, TierLimits,
 };
 use crate::address::{Cidr, CidrError};
+use crate::exempt::Exemptions;
 use crate::identity::header_name;
 use crate::json::{At, ConfigError};
 use crate::limit::{Algorithm, Quota, QuotaError};
@@ -50,6 +51,7 @@ pub(super) fn policy(source: &At<'_>) -> Result<Policy, ConfigError> {
         }
         rules.push(rule);
     }
+    let exemptions = Exemptions::read(&mut fields)?;
     let answers = answers(&mut fields)?;
     let status = fields
         .optional("status")
@@ -69,6 +71,7 @@ pub(super) fn policy(source: &At<'_>) -> Result<Policy, ConfigError> {
         rules,
         globs,
         limits: limits.list,
+        exemptions,
         answers,
         status,
         warnings,
@@ -234,7 +237,7 @@ fn name(at: &At<'_>) -> Result<String, ConfigError> {
     Ok(name.to_string())
 }
 
-fn check_name(name: &str, at: &At<'_>) -> Result<(), ConfigError> {
+pub(crate) fn check_name(name: &str, at: &At<'_>) -> Result<(), ConfigError> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
     if name.is_empty() {
         return Err(at.error("has an empty name; use 1 to 64 of A-Z a-z 0-9 _ . -"));

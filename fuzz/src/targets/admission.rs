@@ -106,8 +106,8 @@ fn decide(config: &LimiterConfig, edition: &Rc<Edition>, data: &[u8]) {
         assert_eq!(removed, sent && !believed, "{name}");
     }
     match admission.step {
-        Step::Pass => {}
-        Step::Respond(answer, _) => {
+        Step::Pass | Step::Exempt => {}
+        Step::Block(answer, _) | Step::Respond(answer, _) => {
             assert!((400..500).contains(&answer.status));
             let sendable = |byte: u8| byte == b'\t' || (b' '..=b'~').contains(&byte);
             for (name, value) in &answer.headers {
