@@ -1,5 +1,5 @@
-//! What is built from this project for the parts to run: the filter and the sidecar. cargo decides
-//! whether there is anything to do.
+//! What is built from this project for the parts to run: the filter, the sidecar, and what benchmarks
+//! compare them with. cargo decides whether there is anything to do.
 
 use std::{
     env,
@@ -18,11 +18,16 @@ const WASM_TARGET: &str = "wasm32-wasip1";
 /// The filter, built. `WEIR_WASM` names one that is built already.
 pub fn wasm() -> Result<PathBuf> {
     static BUILT: Once = Once::new();
-    BUILT.get("WEIR_WASM", || {
-        bring_wasm_target()?;
-        build(&["--package", "weir", "--target", WASM_TARGET])?;
-        Ok(target_folder()?.join(WASM_TARGET).join("release/weir.wasm"))
-    })
+    BUILT.get("WEIR_WASM", || wasm_of("weir"))
+}
+
+/// Another package of the project, built as a filter.
+pub fn wasm_of(package: &str) -> Result<PathBuf> {
+    bring_wasm_target()?;
+    build(&["--package", package, "--target", WASM_TARGET])?;
+    let file = package.replace('-', "_");
+    let folder = target_folder()?.join(WASM_TARGET).join("release");
+    Ok(folder.join(file).with_extension("wasm"))
 }
 
 /// The sidecar, built. `WEIR_SIDECAR` names one that is built already.

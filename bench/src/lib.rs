@@ -1,0 +1,25 @@
+//! What a request costs: Weir, plain Envoy and peers, measured in turns on one machine.
+//!
+//! A *system* is a gateway with all that it needs, each in front of the same [`upstream`]. Systems run
+//! side by side and take turns, A B C A B C …; one *round* is a turn of each. What is compared is the
+//! processor time of a request, as a multiple of plain Envoy's in the same round, so that what the
+//! machine does besides weighs on both sides.
+//!
+//! - [`scenario`] is what every request is checked against;
+//! - [`system`] and [`envoy`] start what is measured;
+//! - [`crowd`] asks, [`upstream`] answers: both in this program, which is not counted;
+//! - [`cpu`] and [`store`] read what was used, [`turn`] puts it together for one turn;
+//! - [`rounds`] lets them take turns, [`series`] says what many rounds say together;
+//! - [`quick`] is `make bench-quick`.
+
+pub mod cpu;
+pub mod crowd;
+pub mod envoy;
+pub mod quick;
+pub mod rounds;
+pub mod scenario;
+pub mod series;
+pub mod store;
+pub mod system;
+pub mod turn;
+pub mod upstream;
