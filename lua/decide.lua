@@ -7,6 +7,7 @@
 -- Redis that refuses writes refuses the first one, and nothing was written.
 
 local find, match, tonumber = string.find, string.match, tonumber
+local max, min = math.max, math.min
 local KEYS, ARGV = KEYS, ARGV
 
 local ALGORITHMS = { fw = fixed_window, sw = sliding_window, tb = token_bucket, lb = leaky_bucket }
@@ -73,7 +74,7 @@ end
 local function charge(head)
   for i = 1, head.limits do
     local account, quota = held[i], terms[i]
-    quota.algorithm.add(settled(account, quota), quota, quota.cost)
+    quota.algorithm.add(settled(account, quota), quota, quota.cost, 0)
     commit(account)
   end
   return 1
@@ -93,11 +94,31 @@ local function take(head)
   return 0
 end
 
+-- How many permits the lease at hand took of each limit.
+local granted = {}
+
+-- The state is told at once: what remains is what a lease may take.
+local function lease(head)
+  for i = 1, head.limits do
+    local account, quota = held[i], terms[i]
+    local state = settled(account, quota)
+    local remaining = quota.algorithm.tell(state, quota, 1)
+    granted[i] = max(min(quota.cost, remaining), 0)
+    if granted[i] > 0 then
+      quota.algorithm.add(state, quota, granted[i], head.operand * 1000)
+    end
+    if granted[i] > 0 or state.moved then
+      commit(account)
+    end
+  end
+  return 1
+end
+
 local function give_back(head)
   for i = 1, head.limits do
     local account, quota = held[i], terms[i]
     local state = settled(account, quota)
-    if quota.algorithm.give_back(state, quota, quota.cost, head.receipt) or state.moved then
+    if quota.algorithm.give_back(state, quota, quota.cost, head.operand) or state.moved then
       commit(account)
       account.quota = nil
     end
@@ -113,22 +134,29 @@ local function reset(head)
   return 1
 end
 
-local OPERATIONS = { take = take, peek = all_fit, charge = charge, give_back = give_back, reset = reset }
+local OPERATIONS = {
+  take = take,
+  peek = all_fit,
+  charge = charge,
+  lease = lease,
+  give_back = give_back,
+  reset = reset,
+}
 
 -- === arguments: each distinct string is parsed once ===
 
 local heads, quotas = {}, {}
 
 local function parse_head(text)
-  local kind, limits, receipt = match(text, '^([a-z_]+) ([1-9]%d*) ?(%d*)$')
+  local kind, limits, operand = match(text, '^([a-z_]+) ([1-9]%d*) ?(%d*)$')
   local run = OPERATIONS[kind or '']
-  if not run or (run == give_back) ~= (receipt ~= '') then
+  if not run or (run == give_back or run == lease) ~= (operand ~= '') then
     error('ERR Malformed operation', 0)
   end
   local head = {
     run = run,
     limits = tonumber(limits),
-    receipt = tonumber(receipt),
+    operand = tonumber(operand),
   }
   heads[text] = head
   return head
@@ -176,6 +204,11 @@ while ARGV[argument] do
       local quota, at = terms[i], told + 3 * i
       reply[at - 1], reply[at], reply[at + 1] =
         quota.algorithm.tell(settled(held[i], quota), quota, quota.cost)
+    end
+    if head.run == lease then
+      for i = 1, limits do
+        reply[told + 3 * i] = granted[i]
+      end
     end
   else
     reply[told + 1] = -1

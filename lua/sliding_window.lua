@@ -6,6 +6,12 @@
 -- the entry whose expiry frees a permit is found by bisection. Expires when the newest entry does.
 -- Tells remaining permits; retry and reset in ms, rounded up.
 --
+-- Leased permits are used later than they are taken. They are stamped with the last moment at which
+-- they can be, LEAD µs after the entry was begun: "TOTAL:COST:LEAD". What is taken before that moment
+-- comes joins this entry, for entries stay in order; it counts for up to LEAD longer than it had to.
+-- So stamps and beginnings both grow from entry to entry, and the log's own time is that of the
+-- newest beginning.
+--
 -- In memory a log is `tail`, its newest entries, and `body`, whether older ones are left in Redis.
 -- Only the tail ever changes: takes merge into it or extend it.
 
@@ -24,12 +30,18 @@ local function entry(reply, i)
   if not member then
     return nil
   end
+  local lead
   local total, cost = match(member, '^(%d+):(%d+)$')
+  if not total then
+    total, cost, lead = match(member, '^(%d+):(%d+):(%d+)$')
+  end
   if not total then
     error('WRONGTYPE Not a log of Weir', 0)
   end
+  local stamp = tonumber(reply[i + 1])
   return {
-    stamp = tonumber(reply[i + 1]),
+    stamp = stamp,
+    begun = lead and stamp - lead or stamp,
     total = tonumber(total),
     cost = tonumber(cost),
     member = member,
@@ -71,11 +83,11 @@ local function first_live(log, cutoff)
   end
 end
 
--- A log of `used` permits, all taken at this moment.
-local function begin(used, now, window)
+-- A log of `used` permits, all taken at this moment, to be used up to `lead` later.
+local function begin(used, now, window, lead)
   local tail = {}
   if used > 0 then
-    tail[1] = { stamp = now, total = used, cost = used, changed = true }
+    tail[1] = { stamp = now + lead, begun = now, total = used, cost = used, changed = true }
   end
   return {
     body = false,
@@ -95,18 +107,18 @@ local function settle(stored, quota, now)
   local window = quota.window * 1000
   local newest = stored and stored.tail[#stored.tail]
   if not newest then
-    return begin(0, now, window)
+    return begin(0, now, window, 0)
   end
-  local at = max(now, newest.stamp)
+  local at = max(now, newest.begun)
   local cutoff = max(at - window, stored.cutoff)
   local first = first_live(stored, cutoff)
   if not first then
-    return begin(0, now, window)
+    return begin(0, now, window, 0)
   end
   local base = first.total - first.cost
   local used = newest.total - base
   if at - now > window then
-    return begin(used, now, window)
+    return begin(used, now, window, newest.stamp - newest.begun)
   end
   return {
     key = stored.key,
@@ -131,32 +143,36 @@ local function fits(state, quota, cost)
   return cost <= quota.capacity - state.used
 end
 
-local function add(state, _, cost)
+-- `lead`: how much later the permits may be used, µs.
+local function add(state, _, cost, lead)
   local tail, at = state.tail, state.at
-  local newest = tail[#tail]
+  local newest, stamp = tail[#tail], at + lead
   local total = (newest and newest.total or 0) + cost
   state.used = min(state.used + cost, MOST)
   if total > MOST then
     -- Totals have run out of integers: count anew, with all usage as young as this take.
     state.body, state.base, state.gone = false, 0, {}
-    state.tail = { { stamp = at, total = state.used, cost = state.used, changed = true } }
-  elseif newest and newest.stamp == at then
+    stamp = newest and max(stamp, newest.stamp) or stamp
+    state.tail =
+      { { stamp = stamp, begun = at, total = state.used, cost = state.used, changed = true } }
+  elseif newest and (newest.stamp >= stamp or newest.begun == at) then
+    newest.stamp = max(newest.stamp, stamp)
     newest.total, newest.cost, newest.changed = total, newest.cost + cost, true
   else
-    tail[#tail + 1] = { stamp = at, total = total, cost = cost, changed = true }
+    tail[#tail + 1] = { stamp = stamp, begun = at, total = total, cost = cost, changed = true }
   end
 end
 
--- Brings the entries from `stamp` on into the tail. False if there are too many, or none at `stamp`.
-local function reach(state, stamp)
-  local tail = state.tail
-  if not state.body or stamp >= state.from then
+-- Brings what was taken at this time, and all that follows, into the tail. False if that is too much.
+local function reach(state, taken)
+  local tail, first = state.tail, max(taken, state.cutoff + 1)
+  if not state.body or first >= state.from or taken >= tail[1].begun then
     return true
   end
-  local from, to = format('%.0f', stamp), format('(%.0f', state.from)
+  local from, to = format('%.0f', first), format('(%.0f', state.from)
   local most = format('%.0f', MOST_ENTRIES + 1)
   local reply = call('ZRANGEBYSCORE', state.key, from, to, 'WITHSCORES', 'LIMIT', '0', most)
-  if #reply > 2 * MOST_ENTRIES or tonumber(reply[2]) ~= stamp then
+  if #reply > 2 * MOST_ENTRIES then
     return false
   end
   local longer = {}
@@ -167,22 +183,21 @@ local function reach(state, stamp)
   for i = 1, #tail do
     longer[#longer + 1] = tail[i]
   end
-  state.tail, state.from = longer, stamp
+  state.tail, state.from = longer, first
   return true
 end
 
--- The receipt is the entry's stamp. Every later total counts it in, and is rewritten.
+-- The receipt is the time of the take, which went into the newest entry that had been begun by then.
+-- Every later total counts it in, and is rewritten.
 local function give_back(state, _, cost, receipt)
-  if state.used == 0 or receipt <= state.cutoff or not reach(state, receipt) then
+  if state.used == 0 or not reach(state, receipt) then
     return false
   end
-  local tail, at = state.tail, nil
-  for i = 1, #tail do
-    if tail[i].stamp == receipt then
-      at = i
-    end
+  local tail, at = state.tail, #state.tail
+  while at > 0 and tail[at].begun > receipt do
+    at = at - 1
   end
-  if not at then
+  if at == 0 or tail[at].stamp < receipt or tail[at].stamp <= state.cutoff then
     return false
   end
   local taken = tail[at]
@@ -281,8 +296,10 @@ local function save(key, state, existed)
       if changed.member then
         gone[#gone + 1] = changed.member
       end
-      fresh[#fresh + 1] = format('%.0f', changed.stamp)
-      fresh[#fresh + 1] = format('%.0f:%.0f', changed.total, changed.cost)
+      local stamp, lead = changed.stamp, changed.stamp - changed.begun
+      fresh[#fresh + 1] = format('%.0f', stamp)
+      fresh[#fresh + 1] = lead == 0 and format('%.0f:%.0f', changed.total, changed.cost)
+        or format('%.0f:%.0f:%.0f', changed.total, changed.cost, lead)
     end
   end
   if #gone > 0 then

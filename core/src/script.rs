@@ -103,7 +103,9 @@ pub enum Kind {
     Peek,
     /// Consumes whatever the limits say; may leave a debt.
     Charge,
-    /// Undoes a take or charge where what it counted in is still alive.
+    /// Takes as many as are free, up to the cost, to be used within this time.
+    Lease { ttl: Millis },
+    /// Undoes a take, charge or lease where what it counted in is still alive.
     GiveBack {
         /// `Answer::now` of the call that took.
         receipt: Micros,
@@ -118,11 +120,13 @@ pub fn head_argument(kind: Kind, limits: usize) -> String {
         Kind::Take => "take",
         Kind::Peek => "peek",
         Kind::Charge => "charge",
+        Kind::Lease { .. } => "lease",
         Kind::GiveBack { .. } => "give_back",
         Kind::Reset => "reset",
     };
     let head = format!("{name} {limits}");
     match kind {
+        Kind::Lease { ttl } => format!("{head} {}", ttl.0),
         Kind::GiveBack { receipt } => format!("{head} {}", receipt.0),
         _ => head,
     }
@@ -179,6 +183,29 @@ pub struct Reading {
     pub retry: Retry,
     /// Until nothing of the limit is used any more.
     pub reset: Millis,
+}
+
+impl Reading {
+    /// What a lease told: how many permits it took stands where other operations tell the wait.
+    pub fn leased(remaining: i64, granted: u64, reset: Millis) -> Reading {
+        let retry = match granted {
+            0 => Retry::Now,
+            granted => Retry::After(Millis(granted)),
+        };
+        Reading {
+            remaining,
+            retry,
+            reset,
+        }
+    }
+
+    /// How many permits a lease took.
+    pub fn granted(&self) -> u64 {
+        match self.retry {
+            Retry::After(Millis(granted)) => granted,
+            Retry::Now | Retry::Never => 0,
+        }
+    }
 }
 
 /// In order of the wait.

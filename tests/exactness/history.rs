@@ -5,7 +5,7 @@ use std::fmt;
 
 use weir_core::limit::{Algorithm, Quota};
 use weir_core::script::{self, Answer, Kind, Told};
-use weir_core::units::{Cost, Micros};
+use weir_core::units::{Cost, Micros, Millis};
 use weir_core::wire::resp::{Reader, Token};
 use weir_lab::recorder::Exchange;
 
@@ -235,6 +235,10 @@ fn read_head(head: &[u8]) -> Checked<(Kind, usize)> {
         [b"peek", limits] => (Kind::Peek, limits),
         [b"charge", limits] => (Kind::Charge, limits),
         [b"reset", limits] => (Kind::Reset, limits),
+        [b"lease", limits, ttl] => {
+            let ttl = Millis(number(ttl)?);
+            (Kind::Lease { ttl }, limits)
+        }
         [b"give_back", limits, receipt] => {
             let receipt = Micros(number(receipt)?);
             (Kind::GiveBack { receipt }, limits)

@@ -152,6 +152,105 @@ fn a_clock_that_stepped_back_neither_refills_nor_freezes() {
     );
 }
 
+// === leases ===
+
+fn lease(ttl_ms: u64) -> Kind {
+    Kind::Lease {
+        ttl: Millis(ttl_ms),
+    }
+}
+
+#[test]
+fn a_lease_takes_what_is_free_and_no_more() {
+    let server = Redis::start().expect("a Redis");
+    let mut weir = Weir::new(&server);
+    let limits = one_of_each(5, HOUR);
+    weir.one(Kind::Take, 3, &limits);
+    for (permits, granted) in [(1, 1), (10, 1), (10, 0)] {
+        let told = weir.one(lease(1000), permits, &limits);
+        assert_eq!(told.verdict, Verdict::Passed);
+        let took: Vec<_> = told.limits.iter().map(Reading::granted).collect();
+        assert_eq!(took, [granted; 4], "of {permits}");
+    }
+    assert_eq!(remaining(&weir.one(Kind::Peek, 1, &limits)), [0; 4]);
+    // A debt leaves nothing to lease, and is no credit.
+    weir.one(Kind::Charge, 2, &limits);
+    let told = weir.one(lease(1000), 1, &limits);
+    assert_eq!(told.limits[0].granted(), 0);
+    assert_eq!(remaining(&told), [-2; 4]);
+}
+
+/// A permit that is leased may be used until the lease ends, and must count for a window after that.
+#[test]
+fn a_log_counts_leased_permits_as_if_used_at_the_last_moment() {
+    let server = Redis::start().expect("a Redis");
+    let mut weir = Weir::with_test_clock(&server);
+    let limits = [("weir:1:log", quota(Algorithm::SlidingWindow, 10, 10))];
+    let second = |n: u64| at(n * 1_000_000);
+    weir.set_clock(second(0));
+    assert_eq!(remaining(&weir.one(Kind::Take, 1, &limits)), [9]);
+    weir.set_clock(second(1));
+    assert_eq!(remaining(&weir.one(lease(4000), 3, &limits)), [6]);
+    // What is taken meanwhile counts as long; entries stay in order.
+    weir.set_clock(second(2));
+    assert_eq!(remaining(&weir.one(Kind::Take, 1, &limits)), [5]);
+    weir.set_clock(second(6));
+    assert_eq!(remaining(&weir.one(Kind::Take, 1, &limits)), [4]);
+    let held = weir.strings(&["ZRANGE", "weir:1:log", "0", "-1"]);
+    assert_eq!(held, ["1:1", "5:4:4000000", "6:1"]);
+    // The log's own time is when its newest entry was begun: the oldest goes when it is due.
+    for (seconds, micros, left) in [(9, 999_999, 4), (10, 0, 5), (14, 999_999, 5), (15, 0, 9)] {
+        weir.set_clock(at(seconds * 1_000_000 + micros));
+        let told = weir.one(Kind::Peek, 1, &limits);
+        assert_eq!(remaining(&told), [left], "{seconds}.{micros:06}");
+    }
+    weir.check_keys().unwrap();
+}
+
+#[test]
+fn unused_permits_go_back_to_the_lease_that_took_them() {
+    let server = Redis::start().expect("a Redis");
+    let mut weir = Weir::with_test_clock(&server);
+    let limits = [("weir:1:log", quota(Algorithm::SlidingWindow, 100, 10))];
+    for (ms, ttl) in [(0, 1000), (300, 1000), (600, 1000)] {
+        weir.set_clock(at(ms * 1000));
+        weir.one(lease(ttl), 10, &limits);
+    }
+    let give_back = |ms: u64| Kind::GiveBack {
+        receipt: at(ms * 1000),
+    };
+    weir.one(give_back(300), 4, &limits);
+    let held = weir.strings(&["ZRANGE", "weir:1:log", "0", "-1", "WITHSCORES"]);
+    let members: Vec<_> = held.iter().step_by(2).collect();
+    assert_eq!(members, ["10:10:1000000", "16:6:1000000", "26:10:1000000"]);
+    // Of a lease whose state is gone nothing goes back, whoever took since.
+    weir.one(Kind::Reset, 1, &limits);
+    weir.set_clock(at(700_000));
+    weir.one(Kind::Take, 5, &limits);
+    assert_eq!(remaining(&weir.one(give_back(600), 10, &limits)), [95]);
+}
+
+/// One entry cannot be two: a take and a lease of one moment share their receipt, and must not be
+/// taken for each other.
+#[test]
+fn a_lease_at_the_moment_of_a_take_joins_it() {
+    let server = Redis::start().expect("a Redis");
+    let mut weir = Weir::with_test_clock(&server);
+    let limits = [("weir:1:log", quota(Algorithm::SlidingWindow, 100, 10))];
+    weir.set_clock(at(0));
+    for _ in 0..2 {
+        weir.one(Kind::Take, 1, &limits);
+        weir.one(lease(1000), 10, &limits);
+    }
+    let held = weir.strings(&["ZRANGE", "weir:1:log", "0", "-1"]);
+    assert_eq!(held, ["22:22:1000000"]);
+    weir.one(Kind::GiveBack { receipt: at(0) }, 10, &limits);
+    weir.set_clock(at(10_999_999));
+    assert_eq!(remaining(&weir.one(Kind::Peek, 1, &limits)), [88]);
+    weir.set_clock(at(11_000_000));
+    assert_eq!(remaining(&weir.one(Kind::Peek, 1, &limits)), [100]);
+}
+
 // === give back ===
 
 #[test]
@@ -508,6 +607,7 @@ fn what_is_no_operation_is_an_error_and_writes_nothing() {
         &["take", "fw 5 1000 5"],
         &["take 1 5", "fw 5 1000 5"],
         &["give_back 1", "fw 5 1000 5"],
+        &["lease 1", "fw 5 1000 5"],
         &["steal 1", "fw 5 1000 5"],
         &["take 1", "xx 5 1000 5"],
         &["take 1", "fw 5 1000"],

@@ -6,7 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use weir_core::limit::{Algorithm, Quota};
 use weir_core::script::{Answer, Kind, Retry};
-use weir_core::units::Micros;
+use weir_core::units::{Micros, Millis};
 
 use crate::weir::{Operation, cost};
 
@@ -64,6 +64,8 @@ enum DraftKind {
     Take,
     Peek,
     Charge,
+    /// For so many hundreds of ms.
+    Lease(u64),
     /// By the receipt of the call so many calls ago; 0 is this very one.
     GiveBack(usize),
     Reset,
@@ -136,6 +138,7 @@ fn drafts() -> impl Strategy<Value = Draft> {
         8 => Just(DraftKind::Take),
         2 => Just(DraftKind::Peek),
         2 => Just(DraftKind::Charge),
+        4 => (1..40u64).prop_map(DraftKind::Lease),
         3 => (0..4usize).prop_map(DraftKind::GiveBack),
         1 => Just(DraftKind::Reset),
     ];
@@ -238,6 +241,9 @@ impl Step {
                     DraftKind::Take => Kind::Take,
                     DraftKind::Peek => Kind::Peek,
                     DraftKind::Charge => Kind::Charge,
+                    DraftKind::Lease(hundreds) => Kind::Lease {
+                        ttl: Millis(hundreds * 100),
+                    },
                     DraftKind::GiveBack(ago) => Kind::GiveBack {
                         receipt: clock.receipt(ago),
                     },

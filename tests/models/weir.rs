@@ -140,9 +140,13 @@ impl Weir {
             if self.redis(&["TYPE", &key]) == Value::SimpleString("zset".into()) {
                 let mut before = None;
                 for member in self.strings(&["ZRANGE", &key, "0", "-1"]) {
-                    let entry = member.split_once(':').ok_or(format!("{key}: {member}"))?;
-                    let total: u64 = entry.0.parse().map_err(|_| format!("{key}: {member}"))?;
-                    let cost: u64 = entry.1.parse().map_err(|_| format!("{key}: {member}"))?;
+                    let foreign = || format!("{key}: {member}");
+                    let parts: Result<Vec<u64>, _> = member.split(':').map(str::parse).collect();
+                    let (total, cost) = match parts.map_err(|_| foreign())?[..] {
+                        [total, cost] => (total, cost),
+                        [total, cost, lead] if lead > 0 => (total, cost),
+                        _ => return Err(foreign()),
+                    };
                     if before.is_some_and(|before| before + cost != total) {
                         return Err(format!("{key}: {member} after a total of {before:?}"));
                     }

@@ -9,6 +9,7 @@ mod sliding_window;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::num::NonZeroU64;
 
 use crate::limit::{Algorithm, Quota};
 use crate::script::{Kind, Reading, Retry, Told, Verdict};
@@ -62,10 +63,24 @@ impl<K: Clone + Eq + Hash> Counters<K> {
             Kind::Take | Kind::Peek if !limits.iter().all(fits) => Verdict::Refused,
             _ => Verdict::Passed,
         };
+        let mut granted = Vec::new();
         for &(ref key, ref quota, cost) in limits {
             match (kind, verdict) {
                 (Kind::Take, Verdict::Passed) | (Kind::Charge, _) => {
-                    self.change(key, quota, now, |state| state.add(quota, cost, now));
+                    let at_once = Millis(0);
+                    self.change(key, quota, now, |state| {
+                        state.add(quota, cost, at_once, now);
+                    });
+                }
+                (Kind::Lease { ttl }, _) => {
+                    let free = self.view(key, quota, now).read(quota, Cost::ONE, now);
+                    let most = cost.get().min(u64::try_from(free.remaining).unwrap_or(0));
+                    self.change(key, quota, now, |state| {
+                        if let Some(cost) = NonZeroU64::new(most).map(Cost) {
+                            state.add(quota, cost, ttl, now);
+                        }
+                    });
+                    granted.push(most);
                 }
                 // Consumes nothing; but a state that clock or policy moved is kept as it is told,
                 // or one that lies in the future would refuse for as long as it is refused.
@@ -84,9 +99,13 @@ impl<K: Clone + Eq + Hash> Counters<K> {
         let read = |(key, quota, cost): &(K, Quota, Cost)| {
             self.view(key, quota, now).read(quota, *cost, now)
         };
+        let mut readings: Vec<Reading> = limits.iter().map(read).collect();
+        for (reading, granted) in readings.iter_mut().zip(granted) {
+            *reading = Reading::leased(reading.remaining, granted, reading.reset);
+        }
         Told {
             verdict,
-            limits: limits.iter().map(read).collect(),
+            limits: readings,
         }
     }
 
@@ -219,10 +238,11 @@ impl State {
         }
     }
 
-    fn add(&mut self, quota: &Quota, cost: Cost, now: Micros) {
+    /// `lead`: within which time the permits will be used. Only a log can tell.
+    fn add(&mut self, quota: &Quota, cost: Cost, lead: Millis, now: Micros) {
         match self {
             State::FixedWindow(window) => window.add(quota, cost, now),
-            State::SlidingWindow(log) => log.add(quota, cost, now),
+            State::SlidingWindow(log) => log.add(quota, cost, lead, now),
             State::TokenBucket(bucket) | State::LeakyBucket(bucket) => bucket.add(quota, cost, now),
         }
     }

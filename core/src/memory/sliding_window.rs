@@ -1,4 +1,5 @@
-//! An exact log of what was taken in (now − window, now].
+//! An exact log of what was taken in (now − window, now], and of what was leased to be used until a
+//! moment to come.
 
 use std::collections::VecDeque;
 
@@ -17,8 +18,11 @@ pub(super) struct SlidingWindow {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Entry {
-    /// µs since the epoch.
+    /// The last moment at which it may be used, µs since the epoch; what was not leased is used at
+    /// once.
     stamp: u64,
+    /// When the first of it was taken. Both grow from entry to entry.
+    begun: u64,
     cost: u64,
 }
 
@@ -33,11 +37,12 @@ impl SlidingWindow {
 
     pub fn moved(&self, quota: &Quota, now: Micros) -> Option<SlidingWindow> {
         let newest = self.log.back()?;
-        if newest.stamp.saturating_sub(now.0) <= micros(quota.window()) {
+        if newest.begun.saturating_sub(now.0) <= micros(quota.window()) {
             return None;
         }
         let all = Entry {
-            stamp: now.0,
+            stamp: now.0 + (newest.stamp - newest.begun),
+            begun: now.0,
             cost: self.used(quota, now),
         };
         Some(SlidingWindow {
@@ -78,28 +83,31 @@ impl SlidingWindow {
         }
     }
 
-    pub fn add(&mut self, quota: &Quota, cost: Cost, now: Micros) {
+    /// To be used up to `lead` later. What is taken while leased permits may still be used counts as
+    /// long as they do.
+    pub fn add(&mut self, quota: &Quota, cost: Cost, lead: Millis, now: Micros) {
         self.forget_expired(quota, now);
-        let stamp = self.at(now);
+        let begun = self.at(now);
+        let stamp = begun + micros(lead);
         let room = MOST - self.used(quota, now);
         let cost = cost.get().min(room);
         self.total += cost;
         match self.log.back_mut() {
-            Some(newest) if newest.stamp == stamp => newest.cost += cost,
-            _ => self.log.push_back(Entry { stamp, cost }),
+            Some(newest) if newest.stamp >= stamp || newest.begun == begun => {
+                newest.stamp = newest.stamp.max(stamp);
+                newest.cost += cost;
+            }
+            _ => self.log.push_back(Entry { stamp, begun, cost }),
         }
     }
 
-    /// The receipt is the entry's stamp.
+    /// The receipt is the time of the take, which went into the newest entry begun by then.
     pub fn give_back(&mut self, quota: &Quota, cost: Cost, receipt: Micros, now: Micros) {
-        let expired = self.cutoff(quota, now);
-        if receipt.0 <= expired {
-            return;
-        }
-        let place = self
-            .log
-            .binary_search_by_key(&receipt.0, |entry| entry.stamp);
-        let Ok(place) = place else {
+        let cutoff = self.cutoff(quota, now);
+        let begun = self.log.partition_point(|entry| entry.begun <= receipt.0);
+        let covers = |entry: &Entry| entry.stamp >= receipt.0 && entry.stamp > cutoff;
+        let place = begun.checked_sub(1);
+        let Some(place) = place.filter(|place| self.log.get(*place).is_some_and(covers)) else {
             return;
         };
         // Before the entry goes: with it the log's own time may go back.
@@ -142,11 +150,11 @@ impl SlidingWindow {
         self.log.partition_point(|entry| entry.stamp <= cutoff)
     }
 
-    /// Now, or the newest entry's stamp if the clock went back.
+    /// Now, or when the newest entry was begun if the clock went back.
     fn at(&self, now: Micros) -> u64 {
         self.log
             .back()
-            .map_or(now.0, |newest| newest.stamp.max(now.0))
+            .map_or(now.0, |newest| newest.begun.max(now.0))
     }
 
     /// Entries up to here are expired: one that is a whole window old is.
