@@ -178,7 +178,7 @@ impl Limiter {
             for warning in &policy.warnings {
                 warn!("weir: {warning}");
             }
-            for rule in policy.rules() {
+            for rule in policy.rules().iter().chain(policy.off()) {
                 info!("weir: {}", rule.describe(&policy));
             }
         }

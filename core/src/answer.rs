@@ -9,7 +9,8 @@ use std::borrow::Cow;
 use serde::Serialize;
 
 use crate::limit::{Algorithm, Quota};
-use crate::policy::{Answers, Body, Limit, Policy, Scope};
+use crate::policy::{Answers, Body, Limit, LimitId, Policy, Scope};
+use crate::rollout::Would;
 use crate::script::{Reading, Retry};
 use crate::units::Millis;
 use crate::verdict::{Degraded, Standing};
@@ -108,6 +109,32 @@ pub fn standing_headers(policy: &Policy, shown: Standing) -> Headers {
 pub fn degraded_header(policy: &Policy, how: Degraded) -> Option<(Cow<'static, str>, String)> {
     let name = policy.answers.degraded.clone()?;
     Some((name.into(), how.name().to_string()))
+}
+
+/// What rules on trial would have done, unless nobody wants to be told: `search_api=denied;scope=user`
+/// or `search_api=allowed`, divided by commas; `unknown` where the store could not say.
+pub fn shadow_header(
+    policy: &Policy,
+    trials: impl Iterator<Item = (Option<LimitId>, Option<Would>)>,
+) -> Option<(Cow<'static, str>, String)> {
+    let name = policy.answers.shadow.clone()?;
+    let told = trials.filter_map(|(first, would)| {
+        let rule = &policy.limit(first?)?.rule;
+        let told = match would {
+            None => "unknown".to_string(),
+            Some(Would::Pass(_)) => "allowed".to_string(),
+            Some(Would::Deny(limit, retry)) => {
+                let scope = policy.limit(limit)?.scope.name();
+                match retry_seconds(retry) {
+                    Some(seconds) => format!("denied;scope={scope};retry_after={seconds}"),
+                    None => format!("denied;scope={scope}"),
+                }
+            }
+        };
+        Some(format!("{rule}={told}"))
+    });
+    let told: Vec<String> = told.collect();
+    (!told.is_empty()).then(|| (name.into(), told.join(", ")))
 }
 
 /// 429: a limit is used up. `retry` is the longest wait over all limits that failed.

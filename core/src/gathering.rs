@@ -38,10 +38,20 @@ pub struct Gathering {
     waiting: usize,
     heard: Vec<Heard>,
     refused: Vec<bool>,
-    /// The parts in which something was taken, with their receipts.
-    taken: Vec<(usize, Micros)>,
+    taken: Vec<Taken>,
     now: Micros,
-    asked: Micros,
+    /// The earliest that a part was asked at.
+    asked: Option<Micros>,
+}
+
+/// What a part has taken for one of its operations.
+#[derive(Debug)]
+struct Taken {
+    part: usize,
+    /// The operation's place in the part, and in the whole.
+    nth: usize,
+    operation: usize,
+    receipt: Micros,
 }
 
 impl Gathering {
@@ -54,7 +64,7 @@ impl Gathering {
             refused: Vec::new(),
             taken: Vec::new(),
             now: Micros(0),
-            asked: Micros(0),
+            asked: None,
         }
     }
 
@@ -71,7 +81,7 @@ impl Gathering {
     pub fn receive(&mut self, at: usize, outcome: &Outcome) -> bool {
         if let Outcome::Told { now, asked, told } = outcome {
             self.now = self.now.max(*now);
-            self.asked = *asked;
+            self.asked = Some(self.asked.map_or(*asked, |earliest| earliest.min(*asked)));
             self.read(at, *now, told);
         }
         self.waiting = self.waiting.saturating_sub(1);
@@ -84,12 +94,15 @@ impl Gathering {
         };
         let mut check = 0;
         for (nth, ((operation, checks), told)) in part.question.operations().zip(told).enumerate() {
-            let refused = part
-                .operation(nth)
-                .and_then(|whole| self.refused.get_mut(whole));
-            match (told.verdict, refused) {
+            let whole = part.operation(nth).unwrap_or(nth);
+            match (told.verdict, self.refused.get_mut(whole)) {
                 (Verdict::Refused, Some(refused)) => *refused = true,
-                (Verdict::Passed, _) if operation.kind == Kind::Take => self.taken.push((at, now)),
+                (Verdict::Passed, _) if operation.kind == Kind::Take => self.taken.push(Taken {
+                    part: at,
+                    nth,
+                    operation: whole,
+                    receipt: now,
+                }),
                 _ => {}
             }
             if told.verdict != Verdict::Unreadable {
@@ -115,9 +128,11 @@ impl Gathering {
         self.now
     }
 
-    /// When the question was asked, on the worker's clock, if that was as a whole.
-    pub fn asked_whole(&self) -> Option<Micros> {
-        (self.parts.len() == 1).then_some(self.asked)
+    /// When an operation was asked, on the worker's clock, if that was as a whole.
+    pub fn asked_whole(&self, operation: usize) -> Option<Micros> {
+        let has_some = |part: &&Part| part.holds(operation);
+        let whole = self.parts.iter().filter(has_some).count() == 1;
+        self.asked.filter(|_| whole)
     }
 
     /// Each operation's answers, and whether any part of it was refused.
@@ -135,10 +150,36 @@ impl Gathering {
 
     /// What gives back all that was taken: a request that does not pass consumes nothing.
     pub fn refunds(&self) -> Vec<Part> {
-        let back = |(at, receipt): &(usize, Micros)| {
-            let part = self.parts.get(*at)?;
-            Some(part.asking(part.question.giving_back(*receipt)))
-        };
-        self.taken.iter().filter_map(back).collect()
+        self.giving_back(|_| true)
+    }
+
+    /// What gives back what was taken for operations of which another part was refused.
+    pub fn refunds_of_refused(&self) -> Vec<Part> {
+        self.giving_back(|taken| self.refused.get(taken.operation) == Some(&true))
+    }
+
+    fn giving_back(&self, wanted: impl Fn(&Taken) -> bool) -> Vec<Part> {
+        let mut refunds: Vec<Part> = Vec::new();
+        let mut rest = self.taken.as_slice();
+        // What a part has taken stands together, and has one receipt.
+        while let Some(first) = rest.first() {
+            let of_part = rest.iter().take_while(|taken| taken.part == first.part);
+            let (own, others) = rest
+                .split_at_checked(of_part.count())
+                .unwrap_or((rest, &[]));
+            rest = others;
+            let operations: Vec<usize> = own
+                .iter()
+                .filter(|taken| wanted(taken))
+                .map(|taken| taken.nth)
+                .collect();
+            if let Some(part) = self.parts.get(first.part)
+                && !operations.is_empty()
+            {
+                let question = part.question.giving_back(first.receipt, &operations);
+                refunds.push(part.asking(question));
+            }
+        }
+        refunds
     }
 }

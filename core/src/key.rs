@@ -1,4 +1,5 @@
-//! The names of counters in Redis: `weir:1:{subject}:rule:scope:algorithm:place`.
+//! The names of counters in Redis: `weir:1:{subject}:rule:scope:algorithm:place`, and `:shadow` after
+//! it where a rule is on trial.
 //!
 //! Injective whatever bytes an id holds, and all limits of one subject share a hash slot. A key
 //! names what is counted, never how much is allowed: raising a limit or moving a caller to another
@@ -12,6 +13,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, percent_encode
 use crate::identity::{Subject, hex_digest};
 use crate::limit::Algorithm;
 use crate::policy::{Limit, Scope};
+use crate::rollout::Counting;
 
 /// The layout's version: a state with another meaning gets another number here.
 const PREFIX: &[u8] = b"weir:1:{";
@@ -22,11 +24,15 @@ const LONGEST_ID: usize = 128;
 /// is empty.
 const STATUS_RULE: &str = "";
 
+/// What a counter on trial is called besides. It shares the slot of the one that is enforced, and so
+/// its call.
+const SHADOW: &[u8] = b":shadow";
+
 /// Room for a key of ordinary names without growing.
 const TYPICAL: usize = 80;
 
 /// The key of a limit's counter for a subject at an address.
-pub fn of(limit: &Limit, subject: &Subject, client: Option<IpAddr>) -> Vec<u8> {
+pub fn of(limit: &Limit, counting: Counting, subject: &Subject, client: Option<IpAddr>) -> Vec<u8> {
     let mut key = Vec::with_capacity(TYPICAL);
     key.extend_from_slice(PREFIX);
     match limit.scope {
@@ -39,6 +45,9 @@ pub fn of(limit: &Limit, subject: &Subject, client: Option<IpAddr>) -> Vec<u8> {
     }
     let algorithm = limit.terms.quota.algorithm();
     write_rest(&mut key, &limit.rule, limit.scope, algorithm, limit.place);
+    if counting == Counting::Shadow {
+        key.extend_from_slice(SHADOW);
+    }
     key
 }
 
@@ -124,7 +133,7 @@ mod tests {
     }
 
     fn key(limit: &Limit, subject: &Subject, client: Option<IpAddr>) -> String {
-        String::from_utf8(of(limit, subject, client)).unwrap()
+        String::from_utf8(of(limit, Counting::Enforced, subject, client)).unwrap()
     }
 
     #[test]
@@ -187,6 +196,17 @@ mod tests {
                 expected
             );
         }
+    }
+
+    #[test]
+    fn a_counter_on_trial_is_another_in_the_same_slot() {
+        let limit = limit(Scope::Global, Algorithm::FixedWindow, 0);
+        let subject = Subject::Address(None);
+        let key = of(&limit, Counting::Shadow, &subject, None);
+        assert_eq!(
+            key,
+            b"weir:1:{g:general_api}:general_api:global:fw:0:shadow"
+        );
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Every decision of Weir, pure: no proxy-wasm, no sockets, no clock, no randomness.
 //!
 //! The life of a request, module by module: [`identity`] says who is calling, [`exempt`] whether any
-//! limit is for them, [`path`] what the router will see, [`policy`] which limits apply, [`key`] where each is counted. [`limiter`] puts
+//! limit is for them, [`path`] what the router will see, [`policy`] which limits apply, [`rollout`] whether
+//! they are enforced or on trial, [`key`] where each is counted. [`limiter`] puts
 //! these together into a [`question`], unless [`denials`] knows the answer; [`batch`] sends the questions of concurrent requests in one
 //! call and reads the reply by the contract of [`script`]; where a question spans several [`slot`]s
 //! of a cluster its answers meet again in a [`gathering`]. [`verdict`] weighs them, and [`answer`]
@@ -29,6 +30,7 @@ pub mod path;
 pub mod policy;
 pub mod question;
 pub mod record;
+pub mod rollout;
 pub mod script;
 pub mod secret;
 pub mod slot;

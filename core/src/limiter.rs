@@ -1,6 +1,7 @@
 //! The limiter's side of one request, from its head to what is to be done with it. It puts the other
 //! modules together; what it needs of the world it asks of [`Facts`], and only where it matters.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -18,6 +19,7 @@ use crate::path;
 use crate::policy::{LimitId, Policy, Target};
 use crate::question::{Check, Part, Question};
 use crate::record::{self, Record};
+use crate::rollout::{Counting, Trial, Would};
 use crate::script::Kind;
 use crate::slot::Topology;
 use crate::status::{self, Inquiry};
@@ -72,11 +74,13 @@ enum Wants {
     Status(Inquiry),
 }
 
-/// Who wants to pass, and the limits that are for them, in reporting order.
+/// Who wants to pass, and the limits that are for them, in reporting order. Those that are enforced
+/// are the question's first operation, if there are any; each trial is one of those after it.
 #[derive(Debug)]
 struct Passage {
     subject: Subject,
     limits: Vec<LimitId>,
+    trials: Vec<Trial>,
 }
 
 /// What one worker remembers between requests.
@@ -218,29 +222,44 @@ fn passage_step(
         Treatment::Exempt => return Step::Exempt,
         Treatment::Blocked => return Step::Block(answer::blocked(), head.protocol),
     }
-    let limits: Vec<LimitId> = rules
-        .flat_map(|rule| rule.limits_for(&caller.tier, caller.address))
-        .collect();
-    if limits.is_empty() {
+    let (mut limits, mut trials) = (Vec::new(), Vec::new());
+    for rule in rules {
+        let own = rule.limits_for(&caller.tier, caller.address);
+        match rule.counting(&caller.subject) {
+            Counting::Enforced => limits.extend(own),
+            Counting::Shadow => trials.push(Trial {
+                limits: own.collect(),
+            }),
+        }
+    }
+    trials.retain(|trial| !trial.limits.is_empty());
+    let mut question = Question::default();
+    let mut take = |limits: &[LimitId], counting| {
+        let checks = limits
+            .iter()
+            .filter_map(|id| policy.limit(*id))
+            .map(|limit| Check {
+                key: key::of(limit, counting, &caller.subject, caller.client),
+                terms: limit.terms.clone(),
+                cost: Cost::ONE,
+            });
+        question.ask(Kind::Take, checks);
+    };
+    if !limits.is_empty() {
+        take(&limits, Counting::Enforced);
+    }
+    for trial in &trials {
+        take(&trial.limits, Counting::Shadow);
+    }
+    if limits.is_empty() && trials.is_empty() {
         return Step::Pass;
     }
-    let checks = limits
-        .iter()
-        .filter_map(|id| policy.limit(*id))
-        .map(|limit| Check {
-            key: key::of(limit, &caller.subject, caller.client),
-            terms: limit.terms.clone(),
-            cost: Cost::ONE,
-        });
-    let mut question = Question::default();
-    question.ask(Kind::Take, checks);
-    let subject = caller.subject;
-    ask(
-        edition,
-        question,
-        head.protocol,
-        Wants::Passage(Passage { subject, limits }),
-    )
+    let passage = Passage {
+        subject: caller.subject,
+        limits,
+        trials,
+    };
+    ask(edition, question, head.protocol, Wants::Passage(passage))
 }
 
 fn ask(edition: &Rc<Edition>, question: Question, protocol: Protocol, wants: Wants) -> Step {
@@ -297,7 +316,7 @@ impl Pending {
                 Some(Standing { limit, reading })
             });
         let verdict = verdict::refusal(&mut known)?;
-        Some(self.end(verdict, record::Source::Denials))
+        Some(self.end(verdict, record::Source::Denials, &[]))
     }
 
     /// Who wants to pass; nobody where it is a status call.
@@ -345,24 +364,29 @@ impl Pending {
                 refunds: Vec::new(),
                 record: None,
             },
-            Wants::Passage(passage) => self.conclude_passage(&passage.limits, worker, now),
+            Wants::Passage(passage) => self.conclude_passage(passage, worker, now),
         }
     }
 
     fn conclude_passage(
         &self,
-        limits: &[LimitId],
+        passage: &Passage,
         worker: &mut Worker,
         now: impl FnOnce() -> Micros,
     ) -> Ending {
         let checks = self.gathering.question().checks();
-        let (refused, heard) = self.gathering.operations().next().unwrap_or((false, &[]));
+        let mut operations = self.gathering.operations();
+        let enforced = match passage.limits.as_slice() {
+            [] => None,
+            _ => operations.next(),
+        };
+        let (refused, heard) = enforced.unwrap_or((false, &[]));
         // Of a question in parts, one may have been refused for what another request took and is
         // about to give back: such a refusal is not kept. Nor is one of a policy that is no longer in
         // force.
         if refused
             && worker.epoch == self.edition.epoch
-            && let Some(asked) = self.gathering.asked_whole()
+            && let Some(asked) = self.gathering.asked_whole(0)
         {
             for (check, heard) in checks.iter().zip(heard) {
                 if let Heard::Told(reading) = heard {
@@ -380,27 +404,60 @@ impl Pending {
             worker.local.take(&checks, now())
         };
         let policy = &self.edition.policy;
+        let limits = &passage.limits;
         let (verdict, degraded) = verdict::decide(policy, limits, refused, heard, take_local);
         let source = degraded.map_or(record::Source::Store, record::Source::Failure);
-        self.end(verdict, source)
+        let trials = passage.trials.iter().zip(operations);
+        let would: Vec<Option<Would>> = trials
+            .map(|(trial, (refused, heard))| trial.outcome(refused, heard))
+            .collect();
+        self.end(verdict, source, &would)
     }
 
-    fn end(&self, verdict: Verdict, source: record::Source) -> Ending {
+    /// `would` is what each trial would have done.
+    fn end(&self, verdict: Verdict, source: record::Source, would: &[Option<Would>]) -> Ending {
         let (outcome, shown) = match verdict {
             Verdict::Passed { shown } => (record::Outcome::Allowed, shown),
             Verdict::Refused { shown, .. } => (record::Outcome::Denied, Some(shown)),
             Verdict::Unavailable => (record::Outcome::Unavailable, None),
         };
         let refunds = match verdict {
-            Verdict::Passed { .. } => Vec::new(),
+            // A trial in parts may have been refused in one of them.
+            Verdict::Passed { .. } if would.is_empty() => Vec::new(),
+            Verdict::Passed { .. } => self.gathering.refunds_of_refused(),
             Verdict::Refused { .. } | Verdict::Unavailable => self.gathering.refunds(),
         };
-        let record = Record::new(outcome, source, shown);
+        let mut record = Record::new(outcome, source, shown);
+        for would in would.iter().flatten() {
+            match would {
+                Would::Pass(limit) => record.shadow_passed.push(*limit),
+                Would::Deny(limit, _) => record.shadow_denied.push(*limit),
+            }
+        }
+        let mut conclusion = self.word(verdict, &record);
+        if let Some(header) = self.shadow_header(would) {
+            match &mut conclusion {
+                Conclusion::Pass(headers) => headers.push(header),
+                Conclusion::Respond(answer, _) => answer.headers.push(header),
+            }
+        }
         Ending {
-            conclusion: self.word(verdict, &record),
+            conclusion,
             refunds,
             record: Some(record),
         }
+    }
+
+    fn shadow_header(&self, would: &[Option<Would>]) -> Option<(Cow<'static, str>, String)> {
+        let Wants::Passage(passage) = &self.wants else {
+            return None;
+        };
+        if would.is_empty() {
+            return None;
+        }
+        let trials = passage.trials.iter().zip(would);
+        let trials = trials.map(|(trial, would)| (trial.limits.first().copied(), *would));
+        answer::shadow_header(&self.edition.policy, trials)
     }
 
     fn word(&self, verdict: Verdict, record: &Record) -> Conclusion {

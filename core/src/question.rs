@@ -131,11 +131,11 @@ impl Question {
         peek
     }
 
-    /// Undoes what these operations took at the time of the receipt.
-    pub fn giving_back(&self, receipt: Micros) -> Question {
+    /// Undoes what the operations at these places took at the time of the receipt.
+    pub fn giving_back(&self, receipt: Micros, places: &[usize]) -> Question {
         let mut back = Question::default();
-        for (operation, checks) in self.operations() {
-            if operation.kind == Kind::Take {
+        for (place, (operation, checks)) in self.operations().enumerate() {
+            if operation.kind == Kind::Take && places.contains(&place) {
                 let kind = Kind::GiveBack { receipt };
                 back.ask(kind, checks.iter().cloned());
             }
@@ -215,6 +215,14 @@ impl Part {
         match &self.places {
             Places::All => Some(nth),
             Places::Some { checks, .. } => checks.get(nth).copied(),
+        }
+    }
+
+    /// Whether checks of the whole's operation of this place are among its.
+    pub fn holds(&self, operation: usize) -> bool {
+        match &self.places {
+            Places::All => true,
+            Places::Some { operations, .. } => operations.contains(&operation),
         }
     }
 
@@ -303,7 +311,7 @@ mod tests {
 
     #[test]
     fn only_what_was_taken_is_given_back() {
-        let back = question().giving_back(Micros(7));
+        let back = question().giving_back(Micros(7), &[0, 1]);
         let kinds: Vec<Kind> = back
             .operations
             .iter()

@@ -15,8 +15,10 @@ pub struct Record {
     pub shown: Option<Standing>,
     /// How long the request was held back on purpose.
     pub delay: Millis,
-    /// The limits that would have refused it if they were enforced, in reporting order.
+    /// What rules on trial would have done, each by the limit that decided, in order of priority:
+    /// those that would have refused it, and those that would have let it pass.
     pub shadow_denied: Vec<LimitId>,
+    pub shadow_passed: Vec<LimitId>,
     /// The limits of which so much is used that the caller was warned.
     pub warned: Vec<LimitId>,
     /// The variants of experiments that it was decided by.
@@ -69,6 +71,7 @@ impl Record {
             shown,
             delay: Millis(0),
             shadow_denied: Vec::new(),
+            shadow_passed: Vec::new(),
             warned: Vec::new(),
             variants: Vec::new(),
         }

@@ -11,8 +11,9 @@ use crate::exempt::Treatment;
 use crate::gathering::{Gathering, Heard};
 use crate::identity::{Caller, Subject};
 use crate::key;
-use crate::policy::{Limit, LimitId, Policy, Scope, Status};
+use crate::policy::{Limit, LimitId, Policy, Rule, Scope, Status};
 use crate::question::{Check, Question};
+use crate::rollout::Counting;
 use crate::script::{Kind, Reading, Retry};
 use crate::units::Cost;
 
@@ -25,7 +26,7 @@ pub const METHOD: &[u8] = b"GET";
 pub struct Inquiry {
     about: Caller,
     treatment: Treatment,
-    limits: Vec<LimitId>,
+    limits: Vec<(LimitId, Counting)>,
 }
 
 /// What the status call tells.
@@ -44,10 +45,16 @@ struct Report<'a> {
 /// A rule's leading limit, and all limits that the rule sets for this caller.
 #[derive(Serialize)]
 struct Usage<'a> {
+    /// Where the rule is on trial for them: it refuses nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mode: Option<&'static str>,
     #[serde(flatten)]
     leading: Line,
     limits: Vec<Scoped<'a>>,
 }
+
+/// How a rule counts for somebody, and where they stand with its limits.
+type OfRule<'a> = (Counting, Vec<(&'a Limit, Reading)>);
 
 #[derive(Clone, Serialize)]
 struct Line {
@@ -133,22 +140,25 @@ impl Inquiry {
             terms: terms.clone(),
             cost: Status::COST,
         };
-        let limits: Vec<LimitId> = policy
-            .rules()
-            .iter()
-            .flat_map(|rule| rule.limits_for(&about.tier, about.address))
-            .collect();
+        let of_rule = |rule| {
+            let counting = Rule::counting(rule, &about.subject);
+            let limits = rule.limits_for(&about.tier, about.address);
+            limits.map(move |limit| (limit, counting))
+        };
+        let limits: Vec<(LimitId, Counting)> = policy.rules().iter().flat_map(of_rule).collect();
         let checks = limits
             .iter()
-            .filter_map(|id| policy.limit(*id))
-            .map(|limit| Check {
-                key: key::of(limit, &about.subject, about.client),
+            .filter_map(|(id, counting)| Some((policy.limit(*id)?, *counting)))
+            .map(|(limit, counting)| Check {
+                key: key::of(limit, counting, &about.subject, about.client),
                 terms: limit.terms.clone(),
                 cost: Cost::ONE,
             });
         let mut question = Question::default();
         question.ask(Kind::Take, [own]);
-        question.ask(Kind::Peek, checks);
+        if !limits.is_empty() {
+            question.ask(Kind::Peek, checks);
+        }
         let inquiry = Inquiry {
             about,
             treatment,
@@ -160,28 +170,27 @@ impl Inquiry {
     /// The answer, once the store has told of both operations.
     pub fn answer(&self, policy: &Policy, gathering: &Gathering) -> Answer {
         let mut operations = gathering.operations();
-        let (Some((refused, [Heard::Told(own)])), Some((_, peeked))) =
-            (operations.next(), operations.next())
-        else {
+        let Some((refused, [Heard::Told(own)])) = operations.next() else {
             return answer::unavailable();
         };
+        // Nothing was asked about somebody whom no limit is for.
+        let peeked = operations.next().map_or(&[][..], |(_, peeked)| peeked);
         if refused {
             return answer::status_refused(&policy.status.terms.quota, *own);
         }
-        let mut rules: BTreeMap<&str, Vec<(&Limit, Reading)>> = BTreeMap::new();
-        for (id, heard) in self.limits.iter().zip(peeked) {
+        let mut rules: BTreeMap<&str, OfRule<'_>> = BTreeMap::new();
+        for ((id, counting), heard) in self.limits.iter().zip(peeked) {
             let (Some(limit), Heard::Told(reading)) = (policy.limit(*id), heard) else {
                 // A part of the usage would pass for the whole.
                 return answer::unavailable();
             };
-            rules
-                .entry(&limit.rule)
-                .or_default()
-                .push((limit, *reading));
+            let of_rule = rules.entry(&limit.rule);
+            let (_, limits) = of_rule.or_insert_with(|| (*counting, Vec::new()));
+            limits.push((limit, *reading));
         }
         let rate_limits = rules
             .into_iter()
-            .filter_map(|(rule, limits)| Some((rule, usage(&limits)?)));
+            .filter_map(|(rule, (counting, limits))| Some((rule, usage(counting, &limits)?)));
         answer::json(&Report {
             user_id: id_text(&self.about.subject),
             user_tier: &self.about.tier,
@@ -194,11 +203,12 @@ impl Inquiry {
 
 /// A rule's summary. The call is about a caller, so their own limit leads; where a rule has none
 /// for them, whatever limit it has. Of several the one with the fewest requests left.
-fn usage<'a>(limits: &[(&'a Limit, Reading)]) -> Option<Usage<'a>> {
+fn usage<'a>(counting: Counting, limits: &[(&'a Limit, Reading)]) -> Option<Usage<'a>> {
     let rank =
         |(limit, reading): &&(&Limit, Reading)| (limit.scope != Scope::User, reading.remaining);
     let (limit, reading) = limits.iter().min_by_key(rank)?;
     Some(Usage {
+        mode: (counting == Counting::Shadow).then_some("shadow"),
         leading: line(limit, *reading),
         limits: limits
             .iter()

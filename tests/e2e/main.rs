@@ -21,6 +21,7 @@ mod identity;
 mod keys;
 mod matching;
 mod model;
+mod rollout;
 mod rules;
 mod status;
 mod visitor;
@@ -84,6 +85,7 @@ fn trials(world: &Arc<World>) -> Vec<Trial> {
         status::CASES,
         keys::CASES,
         exemptions::CASES,
+        rollout::CASES,
         failure::CASES,
     ];
     let cases = one_way.iter().chain(both_ways.into_iter().flatten());

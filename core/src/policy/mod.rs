@@ -13,9 +13,11 @@ use globset::{Candidate, GlobSet};
 
 use crate::address::Cidr;
 use crate::exempt::Exemptions;
+use crate::identity::Subject;
 use crate::json::{At, ConfigError};
 use crate::limit::Algorithm;
 use crate::question::Terms;
+use crate::rollout::{Counting, Mode};
 use crate::secret::Secret;
 use crate::units::Cost;
 
@@ -24,6 +26,8 @@ use crate::units::Cost;
 pub struct Policy {
     /// In order of priority; a rule's place here is its place in `globs`.
     rules: Vec<Rule>,
+    /// Those that are for nobody, kept to be told of.
+    off: Vec<Rule>,
     globs: GlobSet,
     limits: Vec<Limit>,
     pub exemptions: Exemptions,
@@ -38,6 +42,7 @@ pub struct Rule {
     name: String,
     pattern: String,
     priority: u64,
+    mode: Mode,
     methods: Option<Vec<String>>,
     hosts: Option<Vec<Host>>,
     global: Vec<LimitId>,
@@ -110,6 +115,8 @@ pub struct Answers {
     pub body: Body,
     /// The header that marks an answer given without the store.
     pub degraded: Option<String>,
+    /// The header that says what rules on trial would have done.
+    pub shadow: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,6 +154,11 @@ impl Policy {
         &self.rules
     }
 
+    /// The rules that are switched off.
+    pub fn off(&self) -> &[Rule] {
+        &self.off
+    }
+
     pub fn limit(&self, id: LimitId) -> Option<&Limit> {
         self.limits.get(id.0 as usize)
     }
@@ -175,6 +187,15 @@ impl Rule {
 
     pub fn pattern(&self) -> &str {
         &self.pattern
+    }
+
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Whether it is enforced for this caller, or on trial.
+    pub fn counting(&self, subject: &Subject) -> Counting {
+        self.mode.counting(&self.name, subject)
     }
 
     /// The limits that apply to this tier and address, in the order they are reported.
@@ -299,6 +320,12 @@ impl fmt::Display for Described<'_> {
         if let Some(hosts) = &rule.hosts {
             let names: Vec<String> = hosts.iter().map(Host::to_string).collect();
             write!(f, " hosts {}", names.join(","))?;
+        }
+        match rule.mode {
+            Mode::Enforce => {}
+            Mode::Partly(percent) => write!(f, " enforce_percent {}", percent.get())?,
+            Mode::Shadow => f.write_str(" mode shadow")?,
+            Mode::Off => f.write_str(" mode off")?,
         }
         let mut separator = ": ";
         for (_, limit) in self
@@ -483,6 +510,37 @@ mod tests {
               in Redis for each address; a token bucket keeps one"
             ]
         );
+    }
+
+    #[test]
+    fn a_rule_says_how_far_it_is_in_force() {
+        for (fields, told) in [
+            (r#""mode": "enforce","#, "rule r pattern * priority 100: "),
+            (
+                r#""mode": "shadow","#,
+                "rule r pattern * priority 100 mode shadow: ",
+            ),
+            (
+                r#""mode": "off","#,
+                "rule r pattern * priority 100 mode off: ",
+            ),
+            (
+                r#""enforce_percent": 0.5,"#,
+                "rule r pattern * priority 100 enforce_percent 0.5: ",
+            ),
+            (
+                r#""enforce_percent": 100,"#,
+                "rule r pattern * priority 100: ",
+            ),
+        ] {
+            let policy = policy(&format!(
+                r#"{{"rules": [{{"name": "r", "pattern": "*", {fields} "global_limit": {LIMIT}}}]}}"#
+            ));
+            let mut rules = policy.rules().iter().chain(policy.off());
+            let line = rules.next().unwrap().describe(&policy).to_string();
+            assert!(line.starts_with(told), "{line}");
+            assert_eq!(policy.warnings.len(), usize::from(fields.contains("0.5")));
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::identity::header_name;
 use crate::json::{At, ConfigError};
 use crate::limit::{Algorithm, Quota, QuotaError};
 use crate::question::Terms;
+use crate::rollout::Mode;
 use crate::secret::Secret;
 
 /// Names end up in keys, metrics and structured fields; 64 keeps all of them short.
@@ -59,6 +60,8 @@ pub(super) fn policy(source: &At<'_>) -> Result<Policy, ConfigError> {
     fields.finish()?;
 
     rules.sort_by_key(|rule| rule.priority);
+    let (off, rules): (Vec<Rule>, Vec<Rule>) =
+        rules.into_iter().partition(|rule| rule.mode == Mode::Off);
     let mut globs = GlobSetBuilder::new();
     for rule in &rules {
         globs.add(glob(&rule.pattern, &source.path)?);
@@ -66,9 +69,13 @@ pub(super) fn policy(source: &At<'_>) -> Result<Policy, ConfigError> {
     let globs = globs
         .build()
         .map_err(|error| source.error(format!("has patterns that do not compile: {error}")))?;
-    let warnings = limits.list.iter().filter_map(warning).collect();
+    let large = limits.list.iter().filter_map(warning);
+    let warnings = large
+        .chain(rules.iter().filter_map(partial_count))
+        .collect();
     Ok(Policy {
         rules,
+        off,
         globs,
         limits: limits.list,
         exemptions,
@@ -94,6 +101,19 @@ fn warning(limit: &Limit) -> Option<String> {
             limit = quota.limit(),
         )
     })
+}
+
+/// A count that everybody shares is a part of itself while some are on trial.
+fn partial_count(rule: &Rule) -> Option<String> {
+    match rule.mode {
+        Mode::Partly(percent) if !rule.global.is_empty() => Some(format!(
+            "rule {}: while enforce_percent is {}, its global limit counts the requests of that share \
+             of its callers only, and is reached later than it will be at 100",
+            rule.name,
+            percent.get()
+        )),
+        _ => None,
+    }
 }
 
 /// The limits of all rules as they are read, each with its id.
@@ -140,6 +160,7 @@ fn rule(at: &At<'_>, limits: &mut Limits) -> Result<Rule, ConfigError> {
     let priority = fields
         .optional("priority")
         .map_or(Ok(DEFAULT_PRIORITY), |at| at.whole())?;
+    let mode = Mode::read(&mut fields)?;
     let methods = fields
         .optional("methods")
         .map(|at| methods(&at))
@@ -187,6 +208,7 @@ fn rule(at: &At<'_>, limits: &mut Limits) -> Result<Rule, ConfigError> {
         name,
         pattern,
         priority,
+        mode,
         methods,
         hosts,
         global,
@@ -326,6 +348,7 @@ fn answers(fields: &mut crate::json::Fields<'_>) -> Result<Answers, ConfigError>
         ietf: false,
         body: Body::Json,
         degraded: Some(DEFAULT_DEGRADED_HEADER.to_string()),
+        shadow: None,
     };
     if let Some(at) = fields.optional("headers") {
         answers.x_ratelimit = false;
@@ -341,6 +364,12 @@ fn answers(fields: &mut crate::json::Fields<'_>) -> Result<Answers, ConfigError>
     }
     if let Some(at) = fields.optional("degraded_header") {
         answers.degraded = match at.text()? {
+            "" => None,
+            name => Some(header_name(&at, name)?),
+        };
+    }
+    if let Some(at) = fields.optional("shadow_header") {
+        answers.shadow = match at.text()? {
             "" => None,
             name => Some(header_name(&at, name)?),
         };

@@ -1,0 +1,197 @@
+//! The gateway, its store and what it answers.
+
+use std::rc::Rc;
+
+use weir_core::answer::Headers;
+use weir_core::config::{Config, LimiterConfig};
+use weir_core::gathering::Outcome;
+use weir_core::limiter::{self, Conclusion, Ending, Facts, Step, Worker};
+use weir_core::live::Edition;
+use weir_core::memory::Counters;
+use weir_core::question::Part;
+use weir_core::record::Record;
+use weir_core::slot::Topology;
+use weir_core::units::Micros;
+
+pub struct Gateway {
+    config: LimiterConfig,
+    edition: Rc<Edition>,
+    worker: Worker,
+    topology: Topology,
+    pub store: Store,
+    pub now: Micros,
+}
+
+#[derive(Default)]
+pub struct Store {
+    counters: Counters<Vec<u8>>,
+    /// Whoever asks about a key with this in it gets no answer.
+    pub lost: Option<&'static str>,
+    /// The keys that were asked about, in order.
+    pub asked: Vec<String>,
+}
+
+/// What a client and an operator see.
+#[derive(Debug)]
+pub struct Answer {
+    /// 200 where the request went on.
+    pub status: u16,
+    pub headers: Headers,
+    pub body: serde_json::Value,
+    pub record: Option<Record>,
+}
+
+struct Localhost;
+
+impl Facts for Localhost {
+    fn source_address(&self) -> Vec<u8> {
+        b"127.0.0.1:1".to_vec()
+    }
+    fn direct_peer(&self, _filter_state: &str) -> Option<Vec<u8>> {
+        Some(b"127.0.0.1".to_vec())
+    }
+    fn claim(&self, _path: &[String]) -> Option<Vec<u8>> {
+        None
+    }
+}
+
+impl Gateway {
+    pub fn new(topology: Topology, policy: &str) -> Gateway {
+        let text = format!(
+            r#"{{"role": "limiter", "identity": {{"trust": ["127.0.0.0/8"]}}, "policy": {policy}}}"#
+        );
+        let Ok(Config::Limiter(config)) = Config::parse(&text) else {
+            panic!("{:?}", Config::parse(&text))
+        };
+        Gateway {
+            edition: Rc::new(Edition::configured(config.policy.clone())),
+            worker: Worker::new(&config.store),
+            config: *config,
+            topology,
+            store: Store::default(),
+            now: Micros(1_800_000_000_000_000),
+        }
+    }
+
+    /// Both ways that Redis can be spread.
+    pub fn of_each_topology(policy: &str) -> [Gateway; 2] {
+        [Topology::Single, Topology::Cluster].map(|topology| Gateway::new(topology, policy))
+    }
+
+    /// Another policy over the same store.
+    pub fn adopts(&mut self, policy: &str) {
+        let store = std::mem::take(&mut self.store);
+        *self = Gateway {
+            store,
+            ..Gateway::new(self.topology, policy)
+        };
+    }
+
+    pub fn get(&mut self, user: &str, path: &str) -> Answer {
+        self.request(&[(":path", path), ("x-user-id", user)])
+    }
+
+    pub fn request(&mut self, headers: &[(&str, &str)]) -> Answer {
+        let headers = [(":method", "GET")].iter().chain(headers);
+        let headers = headers.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        let sources = &self.config.sources;
+        let admission = limiter::admit(&self.edition, sources, headers, &Localhost);
+        let mut pending = match admission.step {
+            Step::Pass | Step::Exempt => return Answer::passed(),
+            Step::Block(answer, _) | Step::Respond(answer, _) => return Answer::of(answer, None),
+            Step::Ask(pending) => pending,
+        };
+        if let Some(ending) = pending.recall(&mut self.worker, self.now) {
+            return self.end(ending);
+        }
+        let parts = pending.parts(self.topology);
+        for (number, part) in parts.iter().enumerate() {
+            let outcome = self.store.answer(part, self.now);
+            let is_last = pending.receive(number, &outcome);
+            assert_eq!(is_last, number + 1 == parts.len());
+        }
+        let now = self.now;
+        let ending = pending.conclude(&mut self.worker, || now);
+        self.end(ending)
+    }
+
+    fn end(&mut self, ending: Ending) -> Answer {
+        for part in &ending.refunds {
+            self.store.answer(part, self.now);
+        }
+        match ending.conclusion {
+            Conclusion::Pass(headers) => Answer {
+                headers,
+                record: ending.record,
+                ..Answer::passed()
+            },
+            Conclusion::Respond(answer, _) => Answer::of(answer, ending.record),
+        }
+    }
+
+    pub fn passes(&mut self, user: &str, path: &str) -> bool {
+        let answer = self.get(user, path);
+        assert!(matches!(answer.status, 200 | 429), "{answer:?}");
+        answer.status == 200
+    }
+
+    pub fn status(&mut self, user: &str) -> serde_json::Value {
+        let answer = self.get(user, "/api/v1/rate-limits/status");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.body
+    }
+}
+
+impl Store {
+    /// Runs a part as the script would.
+    pub fn answer(&mut self, part: &Part, now: Micros) -> Outcome {
+        let keys = part.question.checks().iter().map(|check| &check.key);
+        let keys: Vec<String> = keys
+            .map(|key| String::from_utf8(key.clone()).unwrap())
+            .collect();
+        let is_lost = |lost| keys.iter().any(|key| key.contains(lost));
+        let failed = self.lost.is_some_and(is_lost);
+        self.asked.extend(keys);
+        if failed {
+            return Outcome::Failed;
+        }
+        let told = part.question.operations().map(|(operation, checks)| {
+            let limits: Vec<_> = checks
+                .iter()
+                .map(|check| (check.key.clone(), check.terms.quota, check.cost))
+                .collect();
+            assert!(!limits.is_empty(), "the script takes no empty operation");
+            self.counters.run(operation.kind, &limits, now)
+        });
+        Outcome::Told {
+            now,
+            asked: now,
+            told: told.collect(),
+        }
+    }
+}
+
+impl Answer {
+    fn passed() -> Answer {
+        Answer {
+            status: 200,
+            headers: Headers::new(),
+            body: serde_json::Value::Null,
+            record: None,
+        }
+    }
+
+    fn of(answer: weir_core::answer::Answer, record: Option<Record>) -> Answer {
+        Answer {
+            status: answer.status,
+            headers: answer.headers,
+            body: serde_json::from_slice(&answer.body).unwrap(),
+            record,
+        }
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let header = self.headers.iter().find(|(own, _)| own == name)?;
+        Some(&header.1)
+    }
+}
