@@ -7,6 +7,7 @@ use weir_core::key;
 use weir_core::limit::{Algorithm, Quota};
 use weir_core::policy::{Limit, OnStoreFailure, Scope};
 use weir_core::question::Terms;
+use weir_core::rollout::Counting;
 
 use crate::Target;
 use crate::input::Input;
@@ -22,6 +23,7 @@ pub const TARGET: Target = Target {
         "u:",
         "a:",
         ":user:fw:0",
+        ":shadow",
         "\0",
         "\u{1}",
     ],
@@ -44,6 +46,7 @@ struct Rest {
     rule: &'static str,
     algorithm: Algorithm,
     place: usize,
+    counting: Counting,
 }
 
 fn run(data: &[u8]) {
@@ -67,10 +70,12 @@ fn counter(input: &mut Input<'_>) -> (Counter, Vec<u8>) {
     let rule = RULES[input.below(4)];
     let client = address(input);
     let subject = subject(input);
+    let counting = [Counting::Enforced, Counting::Shadow][input.below(2)];
     let rest = Rest {
         rule,
         algorithm,
         place,
+        counting,
     };
     if input.below(8) == 7 {
         let key = key::of_status(&subject, Algorithm::FixedWindow);
@@ -84,7 +89,7 @@ fn counter(input: &mut Input<'_>) -> (Counter, Vec<u8>) {
         terms: Terms::new(Quota::try_new(algorithm, 1, 1, None).expect("a quota")),
         on_store_failure: OnStoreFailure::Allow,
     };
-    let key = key::of(&limit, &subject, client);
+    let key = key::of(&limit, counting, &subject, client);
     let counter = match scope {
         Scope::Global => Counter::Global(rest),
         Scope::User => Counter::User(subject, rest),
