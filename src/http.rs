@@ -7,7 +7,7 @@ use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 use weir_core::answer::Headers;
 use weir_core::gathering::Outcome;
-use weir_core::limiter::{self, Conclusion, Pending, Step};
+use weir_core::limiter::{self, Conclusion, Hold, Pending, Step};
 
 use crate::host::{self, ContextId, RequestFacts};
 use crate::root::{Asked, Limiter};
@@ -23,6 +23,8 @@ pub struct HttpStream {
 struct State {
     /// Set while the request waits for the store.
     pending: Option<Pending>,
+    /// Set once the request is held back; whether it still is the limiter knows.
+    held: Option<Hold>,
     /// What the response will carry.
     response_headers: Headers,
 }
@@ -64,11 +66,32 @@ impl HttpStream {
             }
         }
         if complete {
-            return perform(&self.state, self.limiter.conclude(&pending));
+            let conclusion = conclude(&self.limiter, self.id, &self.state, &pending);
+            return conclusion.map_or(Action::Pause, |now| perform(&self.state, now));
         }
         self.state.borrow_mut().pending = Some(pending);
         Action::Pause
     }
+}
+
+/// What is to be done with a request now that all is known; nothing where it is held back.
+fn conclude(
+    limiter: &Limiter,
+    id: ContextId,
+    state: &RefCell<State>,
+    pending: &Pending,
+) -> Option<Conclusion> {
+    let (conclusion, hold) = limiter.conclude(pending);
+    let Some(hold) = hold else {
+        return Some(conclusion);
+    };
+    limiter.hold(id, &hold);
+    let mut state = state.borrow_mut();
+    state.held = Some(hold);
+    if let Conclusion::Pass(headers) = conclusion {
+        state.response_headers = headers;
+    }
+    None
 }
 
 /// Keeps what the response will carry, or answers the proxy's current request.
@@ -86,6 +109,16 @@ fn perform(state: &RefCell<State>, conclusion: Conclusion) -> Action {
 }
 
 impl Context for HttpStream {}
+
+/// A client may be gone before its request went on.
+impl Drop for HttpStream {
+    fn drop(&mut self) {
+        let held = self.state.borrow_mut().held.take();
+        if let Some(hold) = held {
+            self.limiter.leave(self.id, hold);
+        }
+    }
+}
 
 impl HttpContext for HttpStream {
     fn on_http_request_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
@@ -128,7 +161,9 @@ impl Ticket {
             state.borrow_mut().pending = Some(pending);
             return;
         }
-        let conclusion = limiter.conclude(&pending);
+        let Some(conclusion) = conclude(limiter, self.id, &state, &pending) else {
+            return;
+        };
         if host::set_context(self.id).is_err() {
             return;
         }

@@ -11,8 +11,9 @@ use proxy_wasm::traits::{Context, HttpContext, RootContext, StreamContext};
 use proxy_wasm::types::ContextType;
 use weir_core::batch::{Batcher, CallId, Effects, Next};
 use weir_core::config::{Config, LimiterConfig, StoreConfig};
+use weir_core::delays::StreamId;
 use weir_core::identity::{self, Sources};
-use weir_core::limiter::{Conclusion, Ending, Pending, Worker};
+use weir_core::limiter::{Conclusion, Ending, Hold, Pending, Worker};
 use weir_core::live::Edition;
 use weir_core::question::Part;
 use weir_core::units::{Micros, Millis};
@@ -21,15 +22,15 @@ use crate::bridge::BridgeStream;
 use crate::host::{self, ContextId, QueueId};
 use crate::http::{HttpStream, Ticket};
 use crate::metrics::Metrics;
+use crate::ticker::Ticker;
 
 /// How exactly deadlines are kept. Finer costs wake-ups of every worker, coarser adds to the wait
 /// when Redis is away.
 const TICK: Millis = Millis(10);
 /// A worker without requests stops ticking after a second.
-const IDLE_TICKS: u32 = 100;
+const IDLE: Micros = Micros(1_000_000);
 /// Where the host has no shared queue, the earliest tick there is stands in for the next turn.
 const SOONEST_TICK: Millis = Millis(1);
-const NO_TICK: Millis = Millis(0);
 
 /// The golden ratio's share of 256: multiples of it spread evenly, however many there are.
 const JITTER_STEP: u32 = 159;
@@ -55,7 +56,9 @@ pub struct Limiter {
     batcher: RefCell<Batcher<Ticket>>,
     worker: RefCell<Worker>,
     queue: Option<QueueId>,
-    ticking: Cell<Ticking>,
+    ticker: Ticker,
+    /// When somebody waited for the store last.
+    busy: Cell<Micros>,
     metrics: Metrics,
     origin: Instant,
 }
@@ -67,15 +70,6 @@ pub enum Asked {
     Waits,
     /// The outcome is a failure, now.
     Failed,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Ticking {
-    Off,
-    /// Nobody has waited for this many ticks.
-    On {
-        idle: u32,
-    },
 }
 
 impl Root {
@@ -192,7 +186,8 @@ impl Limiter {
             edition: RefCell::new(Rc::new(Edition::configured(policy))),
             root,
             queue,
-            ticking: Cell::new(Ticking::Off),
+            ticker: Ticker::new(),
+            busy: Cell::new(Micros(0)),
             metrics: Metrics::define(),
             origin: Instant::now(),
         }
@@ -213,14 +208,12 @@ impl Limiter {
     pub fn ask(&self, ticket: Option<Ticket>, part: &Part) -> Asked {
         let now = host::now(self.origin);
         let next = self.batcher.borrow_mut().ask(now, ticket, part);
-        if self.ticking.get() == Ticking::Off {
-            self.start_ticking(TICK);
-        }
+        self.ticker.within(now, TICK);
         match next {
             Next::Wait => Asked::Waits,
             Next::AskTurn => {
                 if self.queue.is_none_or(|queue| host::enqueue(queue).is_err()) {
-                    self.start_ticking(SOONEST_TICK);
+                    self.ticker.within(now, SOONEST_TICK);
                 }
                 Asked::Waits
             }
@@ -229,7 +222,7 @@ impl Limiter {
     }
 
     /// The last word on a request, once all of its parts have an outcome.
-    pub fn conclude(&self, pending: &Pending) -> Conclusion {
+    pub fn conclude(&self, pending: &Pending) -> (Conclusion, Option<Hold>) {
         let mut worker = self.worker.borrow_mut();
         let ending = pending.conclude(&mut worker, host::wall_clock);
         drop(worker);
@@ -239,7 +232,39 @@ impl Limiter {
         for part in &ending.refunds {
             self.ask(None, part);
         }
-        ending.conclusion
+        (ending.conclusion, ending.hold)
+    }
+
+    /// Lets a request go on later.
+    pub fn hold(&self, id: ContextId, hold: &Hold) {
+        let now = host::now(self.origin);
+        self.worker.borrow_mut().hold(StreamId(id.0), now, hold);
+        self.ticker.within(now, hold.wait);
+    }
+
+    /// A request that was held back has ended.
+    pub fn leave(&self, id: ContextId, hold: Hold) {
+        let mut worker = self.worker.borrow_mut();
+        let refunds = worker.leave(StreamId(id.0), hold, host::wall_clock);
+        drop(worker);
+        for part in &refunds {
+            self.ask(None, part);
+        }
+    }
+
+    /// Lets those go on whose time has come.
+    fn release(&self, now: Micros) {
+        let next = || self.worker.borrow_mut().delays.pop(now);
+        let mut released = false;
+        while let Some(StreamId(id)) = next() {
+            if host::set_context(ContextId(id)).is_ok() {
+                host::resume_request();
+            }
+            released = true;
+        }
+        if released {
+            let _ = host::set_context(self.root);
+        }
     }
 
     fn turn(&self) {
@@ -255,19 +280,18 @@ impl Limiter {
 
     fn tick(&self) {
         let now = host::now(self.origin);
+        self.release(now);
         let effects = self.batcher.borrow_mut().tick(now);
         self.perform(effects);
         self.tell(now);
-        let idle = match self.ticking.get() {
-            Ticking::On { idle } if self.batcher.borrow().is_idle() => idle.saturating_add(1),
-            _ => 0,
-        };
-        if idle >= IDLE_TICKS {
-            host::set_tick_period(NO_TICK);
-            self.ticking.set(Ticking::Off);
-        } else {
-            self.ticking.set(Ticking::On { idle });
+        if !self.batcher.borrow().is_idle() {
+            self.busy.set(now);
         }
+        let is_idle = now.0.saturating_sub(self.busy.get().0) >= IDLE.0;
+        let next = self.worker.borrow().delays.next();
+        let due = next.map(|due| Millis(due.0.saturating_sub(now.0).div_ceil(1000)));
+        let tick = (!is_idle).then_some(TICK);
+        self.ticker.ticked(now, due.into_iter().chain(tick).min());
     }
 
     /// Tells operators how the store does: in the statistics, and in the log when it changes.
@@ -309,10 +333,5 @@ impl Limiter {
             // The root is always there; were it not, there would be nothing to call back.
             let _ = host::set_context(self.root);
         }
-    }
-
-    fn start_ticking(&self, period: Millis) {
-        host::set_tick_period(period);
-        self.ticking.set(Ticking::On { idle: 0 });
     }
 }

@@ -5,9 +5,11 @@
 //! in RFC 9457's `application/problem+json`.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use crate::approach::Used;
 use crate::limit::{Algorithm, Quota};
 use crate::policy::{Answers, Body, Limit, LimitId, Policy, Scope};
 use crate::rollout::Would;
@@ -16,7 +18,8 @@ use crate::units::Millis;
 use crate::verdict::{Degraded, Standing};
 
 /// Header names are lower case, as Envoy and HTTP/2 have them.
-pub type Headers = Vec<(Cow<'static, str>, String)>;
+pub type Headers = Vec<Header>;
+pub type Header = (Cow<'static, str>, String);
 
 /// An answer that the filter gives itself, in both languages a client may speak.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,7 +109,7 @@ pub fn standing_headers(policy: &Policy, shown: Standing) -> Headers {
 }
 
 /// The mark of a request that was decided without the store, unless it is switched off.
-pub fn degraded_header(policy: &Policy, how: Degraded) -> Option<(Cow<'static, str>, String)> {
+pub fn degraded_header(policy: &Policy, how: Degraded) -> Option<Header> {
     let name = policy.answers.degraded.clone()?;
     Some((name.into(), how.name().to_string()))
 }
@@ -135,6 +138,32 @@ pub fn shadow_header(
     });
     let told: Vec<String> = told.collect();
     (!told.is_empty()).then(|| (name.into(), told.join(", ")))
+}
+
+/// The limits that a caller nears, as a list of structured fields: `"rule";scope=user;used=0.85`.
+/// Nothing where there are none, or the header is switched off.
+pub fn warning_header(policy: &Policy, warned: &[(LimitId, Used)]) -> Option<Header> {
+    let name = policy.answers.warning.clone()?;
+    let mut value = String::new();
+    for (id, used) in warned {
+        if let Some(limit) = policy.limit(*id) {
+            let separator = if value.is_empty() { "" } else { ", " };
+            let scope = limit.scope.name();
+            // Writing to a String cannot fail; a rule's name needs no escape.
+            let _ = write!(
+                value,
+                "{separator}\"{}\";scope={scope};used={used}",
+                limit.rule
+            );
+        }
+    }
+    (!value.is_empty()).then(|| (name.into(), value))
+}
+
+/// For how long a request was held back, if that is told.
+pub fn delay_header(policy: &Policy, delay: Millis) -> Option<Header> {
+    let name = policy.answers.delay.clone()?;
+    Some((name.into(), delay.0.to_string()))
 }
 
 /// 429: a limit is used up. `retry` is the longest wait over all limits that failed.

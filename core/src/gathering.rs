@@ -158,6 +158,11 @@ impl Gathering {
         self.giving_back(|taken| self.refused.get(taken.operation) == Some(&true))
     }
 
+    /// What gives back all the rest.
+    pub fn refunds_of_passed(&self) -> Vec<Part> {
+        self.giving_back(|taken| self.refused.get(taken.operation) != Some(&true))
+    }
+
     fn giving_back(&self, wanted: impl Fn(&Taken) -> bool) -> Vec<Part> {
         let mut refunds: Vec<Part> = Vec::new();
         let mut rest = self.taken.as_slice();

@@ -123,6 +123,13 @@ impl<'a> At<'a> {
         }
     }
 
+    pub fn flag(&self) -> Result<bool, ConfigError> {
+        match self.value {
+            Json::Bool(flag) => Ok(*flag),
+            _ => Err(self.expected("true or false")),
+        }
+    }
+
     pub fn list(&self) -> Result<Vec<At<'a>>, ConfigError> {
         match self.value {
             Json::List(items) => Ok(items

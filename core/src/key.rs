@@ -117,6 +117,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::approach::Approach;
     use crate::limit::Quota;
     use crate::policy::OnStoreFailure;
     use crate::question::Terms;
@@ -128,6 +129,7 @@ mod tests {
             scope,
             place,
             terms: Terms::new(Quota::try_new(algorithm, 10, 60, None).unwrap()),
+            approach: Approach::default(),
             on_store_failure: OnStoreFailure::Allow,
         }
     }

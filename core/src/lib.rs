@@ -5,16 +5,19 @@
 //! they are enforced or on trial, [`key`] where each is counted. [`limiter`] puts
 //! these together into a [`question`], unless [`denials`] knows the answer; [`batch`] sends the questions of concurrent requests in one
 //! call and reads the reply by the contract of [`script`]; where a question spans several [`slot`]s
-//! of a cluster its answers meet again in a [`gathering`]. [`verdict`] weighs them, and [`answer`]
+//! of a cluster its answers meet again in a [`gathering`]. [`verdict`] weighs them; where a limit does
+//! something before it refuses, [`approach`] says what, and [`delays`] who goes on when. [`answer`]
 //! words the result; a [`record`] of it is what operators are told. When the store fails, the [`breaker`] spares it and [`local`] keeps the limits
 //! in [`memory`]. [`status`] is the same for the call that only looks. [`wire`] is the language spoken
 //! with the store, on both sides. Under all of it lies the policy that is in force, which is [`live`]'s.
 
 pub mod address;
 pub mod answer;
+pub mod approach;
 pub mod batch;
 pub mod breaker;
 pub mod config;
+pub mod delays;
 pub mod denials;
 pub mod exempt;
 pub mod gathering;

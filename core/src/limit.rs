@@ -84,6 +84,8 @@ pub enum QuotaError {
     ZeroBurst,
     /// A burst was given to an algorithm that has none.
     BurstOutsideTokenBucket,
+    /// Nobody could ever wait for a turn: they are further apart than the longest wait.
+    WaitBelowTurn { turn: Millis },
     /// Lua's numbers are doubles: beyond 2^53 they lose integers.
     Overflow { capacity: u64, window_seconds: u64 },
 }
@@ -137,6 +139,29 @@ impl Quota {
         })
     }
 
+    /// The same rate, holding as many requests as leave within `longest`: the one that leaves now,
+    /// and those that wait.
+    pub fn shaped(&self, longest: Millis) -> Result<Quota, QuotaError> {
+        let overflow = QuotaError::Overflow {
+            capacity: self.limit,
+            window_seconds: self.window_seconds(),
+        };
+        let leaked = longest.0.checked_mul(self.limit).ok_or(overflow)?;
+        if leaked < self.window.0 {
+            return Err(QuotaError::WaitBelowTurn {
+                turn: Millis(self.window.0.div_ceil(self.limit)),
+            });
+        }
+        let capacity = 1 + leaked / self.window.0;
+        match capacity.checked_mul(self.window.0) {
+            Some(product) if product < DOUBLE_EXACT => Ok(Quota { capacity, ..*self }),
+            _ => Err(QuotaError::Overflow {
+                capacity,
+                window_seconds: self.window_seconds(),
+            }),
+        }
+    }
+
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
@@ -153,7 +178,8 @@ impl Quota {
         self.window.0 / 1000
     }
 
-    /// The most that can be held at once: a token bucket's burst, else the limit.
+    /// The most that can be held at once: a token bucket's burst, what waits for its turn in a shaped
+    /// leaky bucket, else the limit.
     pub fn capacity(&self) -> u64 {
         self.capacity
     }
@@ -185,6 +211,12 @@ impl fmt::Display for QuotaError {
             QuotaError::BurstOutsideTokenBucket => {
                 f.write_str("has a burst_limit outside a token_bucket")
             }
+            QuotaError::WaitBelowTurn { turn } => write!(
+                f,
+                "has a max_wait_ms below {}, how far turns are apart (window / limit), so that nobody \
+                 could wait for one; raise it, or refuse at once without \"shape\"",
+                turn.0
+            ),
             QuotaError::Overflow {
                 capacity,
                 window_seconds,

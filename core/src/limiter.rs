@@ -1,6 +1,8 @@
 //! The limiter's side of one request, from its head to what is to be done with it. It puts the other
 //! modules together; what it needs of the world it asks of [`Facts`], and only where it matters.
 
+mod hold;
+
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -8,6 +10,7 @@ use std::rc::Rc;
 use crate::address;
 use crate::answer::{self, Answer, Headers};
 use crate::config::StoreConfig;
+use crate::delays::Delays;
 use crate::denials::Denials;
 use crate::exempt::Treatment;
 use crate::gathering::{Gathering, Heard, Outcome};
@@ -25,6 +28,8 @@ use crate::slot::Topology;
 use crate::status::{self, Inquiry};
 use crate::units::{Cost, Micros};
 use crate::verdict::{self, Standing, Verdict};
+
+pub use hold::Hold;
 
 /// What the proxy knows of a request besides its headers.
 pub trait Facts {
@@ -89,6 +94,7 @@ pub struct Worker {
     epoch: Epoch,
     local: Local,
     denials: Denials,
+    pub delays: Delays,
 }
 
 /// The last word on a request, and what follows from it.
@@ -99,6 +105,8 @@ pub struct Ending {
     pub refunds: Vec<Part>,
     /// What operators are told of it; nothing of a status call.
     pub record: Option<Record>,
+    /// It passes, but has to wait before it does.
+    pub hold: Option<Hold>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -290,6 +298,7 @@ impl Worker {
             epoch: Epoch::default(),
             local: Local::new(config.local_share),
             denials: Denials::new(config.denial_cache),
+            delays: Delays::default(),
         }
     }
 
@@ -363,6 +372,7 @@ impl Pending {
                 conclusion: self.respond(inquiry.answer(&self.edition.policy, &self.gathering)),
                 refunds: Vec::new(),
                 record: None,
+                hold: None,
             },
             Wants::Passage(passage) => self.conclude_passage(passage, worker, now),
         }
@@ -396,22 +406,30 @@ impl Pending {
                 }
             }
         }
+        let mut receipt = Micros(0);
         let take_local = |places: &[usize]| {
             let checks: Vec<&Check> = places
                 .iter()
                 .filter_map(|place| checks.get(*place))
                 .collect();
-            worker.local.take(&checks, now())
+            receipt = now();
+            worker.local.take(&checks, receipt)
         };
         let policy = &self.edition.policy;
         let limits = &passage.limits;
-        let (verdict, degraded) = verdict::decide(policy, limits, refused, heard, take_local);
-        let source = degraded.map_or(record::Source::Store, record::Source::Failure);
+        let decided = verdict::decide(policy, limits, refused, heard, take_local);
+        let source = decided
+            .degraded
+            .map_or(record::Source::Store, record::Source::Failure);
         let trials = passage.trials.iter().zip(operations);
         let would: Vec<Option<Would>> = trials
             .map(|(trial, (refused, heard))| trial.outcome(refused, heard))
             .collect();
-        self.end(verdict, source, &would)
+        if policy.is_approached() && matches!(decided.verdict, Verdict::Passed { .. }) {
+            self.end_near(&decided, source, &would, receipt, worker)
+        } else {
+            self.end(decided.verdict, source, &would)
+        }
     }
 
     /// `would` is what each trial would have done.
@@ -445,6 +463,7 @@ impl Pending {
             conclusion,
             refunds,
             record: Some(record),
+            hold: None,
         }
     }
 

@@ -2,7 +2,7 @@
 //! share of each limit. Bounded whatever the number of callers: when it is full, those who have not
 //! called for longest are forgotten first.
 
-use crate::limit::Share;
+use crate::limit::{Quota, Share};
 use crate::memory::Counters;
 use crate::question::Check;
 use crate::script::{Kind, Told};
@@ -38,23 +38,34 @@ impl Local {
 
     /// Takes from all of these limits' shares, or from none.
     pub fn take(&mut self, checks: &[&Check], now: Micros) -> Told {
-        let limits: Vec<_> = checks
-            .iter()
-            .map(|check| {
-                let quota = check.terms.quota.shared(self.share);
-                (check.key.clone(), quota, check.cost)
-            })
-            .collect();
-        for (key, ..) in &limits {
-            self.young.adopt(key, &mut self.old);
-        }
-        let told = self.young.run(Kind::Take, &limits, now);
+        let told = self.run(Kind::Take, checks, now);
         self.age += 1;
         if self.young.weight() > MOST && self.age > SHORTEST {
             self.old = std::mem::take(&mut self.young);
             self.age = 0;
         }
         told
+    }
+
+    /// Undoes a take of these checks, which was at the time of the receipt.
+    pub fn give_back(&mut self, checks: &[&Check], receipt: Micros, now: Micros) {
+        self.run(Kind::GiveBack { receipt }, checks, now);
+    }
+
+    /// The part of a limit that is kept here.
+    pub fn quota(&self, check: &Check) -> Quota {
+        check.terms.quota.shared(self.share)
+    }
+
+    fn run(&mut self, kind: Kind, checks: &[&Check], now: Micros) -> Told {
+        let limits: Vec<_> = checks
+            .iter()
+            .map(|check| (check.key.clone(), self.quota(check), check.cost))
+            .collect();
+        for (key, ..) in &limits {
+            self.young.adopt(key, &mut self.old);
+        }
+        self.young.run(kind, &limits, now)
     }
 
     /// How much is kept, in states and log entries.
@@ -66,7 +77,7 @@ impl Local {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limit::{Algorithm, Quota};
+    use crate::limit::Algorithm;
     use crate::question::Terms;
     use crate::script::Verdict;
     use crate::units::Cost;

@@ -17,6 +17,17 @@ pub enum Verdict {
     Unavailable,
 }
 
+/// A verdict, and what it was reached by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decided {
+    pub verdict: Verdict,
+    pub degraded: Option<Degraded>,
+    /// In reporting order; nothing for a limit that could not be read.
+    pub standings: Vec<Option<Standing>>,
+    /// The places of the limits that were taken from in the worker's memory.
+    pub local: Vec<usize>,
+}
+
 /// How a limit that the store could not be asked about was decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Degraded {
@@ -40,10 +51,16 @@ pub fn decide(
     refused: bool,
     heard: &[Heard],
     take_local: impl FnOnce(&[usize]) -> Told,
-) -> (Verdict, Option<Degraded>) {
+) -> Decided {
     let mut standings: Vec<Option<Standing>> = Vec::with_capacity(limits.len());
     let mut local: Vec<usize> = Vec::new();
     let mut degraded = None;
+    let decided = |verdict, degraded, standings, local| Decided {
+        verdict,
+        degraded,
+        standings,
+        local,
+    };
     for (place, (&limit, heard)) in limits.iter().zip(heard).enumerate() {
         match heard {
             Heard::Told(reading) => standings.push(Some(Standing {
@@ -61,10 +78,10 @@ pub fn decide(
         }
     }
     if refused {
-        return (refused_by(standings), degraded);
+        return decided(refused_by(&standings), degraded, standings, Vec::new());
     }
     if degraded == Some(Degraded::Deny) {
-        return (Verdict::Unavailable, degraded);
+        return decided(Verdict::Unavailable, degraded, standings, Vec::new());
     }
     if !local.is_empty() {
         let told = take_local(&local);
@@ -75,20 +92,21 @@ pub fn decide(
             }
         }
         if told.verdict == script::Verdict::Refused {
-            return (refused_by(standings), degraded);
+            return decided(refused_by(&standings), degraded, standings, Vec::new());
         }
     }
     // `min_by_key` keeps the first of equals: ties go to reporting order.
     let shown = standings
-        .into_iter()
+        .iter()
         .flatten()
+        .copied()
         .min_by_key(|standing| standing.reading.remaining);
-    (Verdict::Passed { shown }, degraded)
+    decided(Verdict::Passed { shown }, degraded, standings, local)
 }
 
 /// A refusal that names no limit is no answer of the script's.
-fn refused_by(standings: Vec<Option<Standing>>) -> Verdict {
-    refusal(&mut standings.into_iter().flatten()).unwrap_or(Verdict::Unavailable)
+fn refused_by(standings: &[Option<Standing>]) -> Verdict {
+    refusal(&mut standings.iter().flatten().copied()).unwrap_or(Verdict::Unavailable)
 }
 
 /// The refusal that limits make together, told in reporting order; none if each would pass.

@@ -135,6 +135,11 @@ impl Request<'_> {
         self
     }
 
+    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.body = body.into();
+        self
+    }
+
     /// Sends it once; nothing is ever retried, since what was sent may have counted.
     pub fn send(&self) -> Result<Answer> {
         let mut connection = self.client.connection(self.from)?;

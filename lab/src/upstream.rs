@@ -8,6 +8,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result};
@@ -36,7 +37,7 @@ impl Upstream {
     /// HTTP/1.1 and h2c on a free loopback port.
     ///
     /// The body tells the request as it arrived: `{"method", "path", "headers": [[name, value], …],
-    /// "body_bytes"}`. A header's bytes stand as the characters of the same numbers (Latin-1), so
+    /// "body_bytes", "at_us"}`, the last in µs since the Unix epoch. A header's bytes stand as the characters of the same numbers (Latin-1), so
     /// that none is lost.
     pub fn start() -> Result<Self> {
         let runtime = runtime::Builder::new_current_thread()
@@ -96,6 +97,8 @@ async fn serve(listener: TcpListener, requests: Arc<AtomicU64>) {
 }
 
 async fn tell(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let at = SystemTime::now().duration_since(UNIX_EPOCH);
+    let at_us = u64::try_from(at.unwrap_or_default().as_micros()).unwrap_or(u64::MAX);
     let (head, body) = request.into_parts();
     let headers: Vec<(&str, String)> = head
         .headers
@@ -114,6 +117,7 @@ async fn tell(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infal
         "path": path,
         "headers": headers,
         "body_bytes": body_bytes,
+        "at_us": at_us,
     });
     let mut response = Response::new(Full::new(Bytes::from(told.to_string())));
     response.headers_mut().insert(

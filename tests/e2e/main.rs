@@ -21,6 +21,7 @@ mod identity;
 mod keys;
 mod matching;
 mod model;
+mod no_wall;
 mod rollout;
 mod rules;
 mod status;
@@ -84,6 +85,7 @@ fn trials(world: &Arc<World>) -> Vec<Trial> {
         answers::CASES,
         status::CASES,
         keys::CASES,
+        no_wall::CASES,
         exemptions::CASES,
         rollout::CASES,
         failure::CASES,

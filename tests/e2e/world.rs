@@ -25,6 +25,7 @@ pub struct World {
     reference: OnceLock<Gateway>,
     workshop: OnceLock<Gateway>,
     rollout: OnceLock<Gateway>,
+    eased: OnceLock<[Gateway; 2]>,
     fragile: Mutex<Option<Fragile>>,
     redis: OnceLock<Redis>,
 }
@@ -45,6 +46,7 @@ impl World {
             reference: OnceLock::new(),
             workshop: OnceLock::new(),
             rollout: OnceLock::new(),
+            eased: OnceLock::new(),
             fragile: Mutex::default(),
             redis: OnceLock::new(),
         }
@@ -85,6 +87,17 @@ impl World {
         })
     }
 
+    /// Two gateways with `no_wall.json`, of two workers and of one.
+    pub fn eased(&self) -> &[Gateway; 2] {
+        self.eased.get_or_init(|| {
+            [2, 1].map(|workers| {
+                let policy = include_str!("no_wall.json").to_owned();
+                let gateway = self.gateway().workers(workers);
+                gateway.policy(Policy::Text(policy)).start().unwrap()
+            })
+        })
+    }
+
     /// A gateway with `fragile.json` and a Redis of its own.
     pub fn fragile(&self) -> Lease<'_> {
         let mut fragile = self.fragile.lock().unwrap_or_else(PoisonError::into_inner);
@@ -105,7 +118,8 @@ impl World {
     /// Where the shared gateways' logs are.
     pub fn logs(&self) -> Vec<PathBuf> {
         let shared = [&self.reference, &self.workshop, &self.rollout].map(OnceLock::get);
-        let logs = shared.into_iter().flatten();
+        let eased = self.eased.get().into_iter().flatten();
+        let logs = shared.into_iter().flatten().chain(eased);
         let mut logs: Vec<PathBuf> = logs.map(|g| g.process().log_path().to_owned()).collect();
         let fragile = self.fragile.lock().unwrap_or_else(PoisonError::into_inner);
         logs.extend(

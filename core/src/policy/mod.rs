@@ -12,6 +12,7 @@ use std::net::IpAddr;
 use globset::{Candidate, GlobSet};
 
 use crate::address::Cidr;
+use crate::approach::Approach;
 use crate::exempt::Exemptions;
 use crate::identity::Subject;
 use crate::json::{At, ConfigError};
@@ -31,6 +32,8 @@ pub struct Policy {
     globs: GlobSet,
     limits: Vec<Limit>,
     pub exemptions: Exemptions,
+    /// Whether any limit does something before it refuses.
+    approached: bool,
     pub answers: Answers,
     pub status: Status,
     pub warnings: Vec<String>,
@@ -74,6 +77,14 @@ enum Host {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LimitId(u32);
 
+#[cfg(test)]
+impl LimitId {
+    /// The limit of that place in some policy.
+    pub fn nth(place: usize) -> LimitId {
+        LimitId(place as u32)
+    }
+}
+
 /// Whose usage a limit counts. The order is the one limits are checked and reported in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Scope {
@@ -104,6 +115,7 @@ pub struct Limit {
     /// Its place in its list of limits.
     pub place: usize,
     pub terms: Terms,
+    pub approach: Approach,
     pub on_store_failure: OnStoreFailure,
 }
 
@@ -117,6 +129,10 @@ pub struct Answers {
     pub degraded: Option<String>,
     /// The header that says what rules on trial would have done.
     pub shadow: Option<String>,
+    /// The header that warns a caller who nears a limit.
+    pub warning: Option<String>,
+    /// The header that tells for how many ms a request was held back.
+    pub delay: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,6 +177,11 @@ impl Policy {
 
     pub fn limit(&self, id: LimitId) -> Option<&Limit> {
         self.limits.get(id.0 as usize)
+    }
+
+    /// Whether any limit warns or delays: where none does, no request pays for asking.
+    pub fn is_approached(&self) -> bool {
+        self.approached
     }
 
     pub fn limits(&self) -> impl Iterator<Item = (LimitId, &Limit)> {
@@ -350,6 +371,7 @@ impl fmt::Display for Described<'_> {
             if quota.algorithm() == Algorithm::TokenBucket {
                 write!(f, " burst {}", quota.capacity())?;
             }
+            write!(f, "{}", limit.approach)?;
         }
         Ok(())
     }

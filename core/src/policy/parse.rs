@@ -7,6 +7,7 @@ use super::{
     Status, TierLimits,
 };
 use crate::address::{Cidr, CidrError};
+use crate::approach::Approach;
 use crate::exempt::Exemptions;
 use crate::identity::header_name;
 use crate::json::{At, ConfigError};
@@ -27,6 +28,8 @@ const DEFAULT_STATUS_WINDOW_SECONDS: u64 = 60;
 
 /// What an operator looks for at night; a client may ignore it.
 const DEFAULT_DEGRADED_HEADER: &str = "x-weir-degraded";
+/// Beside the headers that clients look at anyway.
+const DEFAULT_WARNING_HEADER: &str = "x-ratelimit-warning";
 
 const ALGORITHMS: [(&str, Algorithm); 4] = [
     ("fixed_window", Algorithm::FixedWindow),
@@ -73,10 +76,12 @@ pub(super) fn policy(source: &At<'_>) -> Result<Policy, ConfigError> {
     let warnings = large
         .chain(rules.iter().filter_map(partial_count))
         .collect();
+    let approached = limits.list.iter().any(|limit| !limit.approach.is_plain());
     Ok(Policy {
         rules,
         off,
         globs,
+        approached,
         limits: limits.list,
         exemptions,
         answers,
@@ -133,7 +138,7 @@ impl Limits {
     ) -> Result<Vec<LimitId>, ConfigError> {
         let mut ids = Vec::new();
         for (place, at) in at.one_or_list()?.iter().enumerate() {
-            let (quota, on_store_failure) = limit(at)?;
+            let (quota, approach, on_store_failure) = limit(at)?;
             let id = u32::try_from(self.list.len())
                 .map_err(|_| at.error("is one limit more than a policy can hold"))?;
             ids.push(LimitId(id));
@@ -143,6 +148,7 @@ impl Limits {
                 scope,
                 place,
                 terms: Terms::new(quota),
+                approach,
                 on_store_failure,
             });
         }
@@ -217,7 +223,7 @@ fn rule(at: &At<'_>, limits: &mut Limits) -> Result<Rule, ConfigError> {
     })
 }
 
-fn limit(at: &At<'_>) -> Result<(Quota, OnStoreFailure), ConfigError> {
+fn limit(at: &At<'_>) -> Result<(Quota, Approach, OnStoreFailure), ConfigError> {
     let mut fields = at.fields()?;
     let algorithm = fields.required("type")?.choice(&ALGORITHMS)?;
     let limit = fields.required("limit")?;
@@ -230,9 +236,11 @@ fn limit(at: &At<'_>) -> Result<(Quota, OnStoreFailure), ConfigError> {
             ("deny", OnStoreFailure::Deny),
         ])?,
     };
+    let approach = Approach::read(&mut fields, algorithm)?;
     fields.finish()?;
     let burst_limit = burst.as_ref().map(At::whole).transpose()?;
-    let quota = Quota::try_new(algorithm, limit.whole()?, window.whole()?, burst_limit);
+    let quota = Quota::try_new(algorithm, limit.whole()?, window.whole()?, burst_limit)
+        .and_then(|quota| approach.quota(quota));
     let quota = quota.map_err(|error| match (error, &burst) {
         (QuotaError::ZeroLimit, _) => {
             limit.error("is 0; a limit is at least 1 (to refuse a path, use a route)")
@@ -250,7 +258,7 @@ fn limit(at: &At<'_>) -> Result<(Quota, OnStoreFailure), ConfigError> {
         )),
         (error, _) => at.error(error.to_string()),
     })?;
-    Ok((quota, on_store_failure))
+    Ok((quota, approach, on_store_failure))
 }
 
 fn name(at: &At<'_>) -> Result<String, ConfigError> {
@@ -349,6 +357,8 @@ fn answers(fields: &mut crate::json::Fields<'_>) -> Result<Answers, ConfigError>
         body: Body::Json,
         degraded: Some(DEFAULT_DEGRADED_HEADER.to_string()),
         shadow: None,
+        warning: Some(DEFAULT_WARNING_HEADER.to_string()),
+        delay: None,
     };
     if let Some(at) = fields.optional("headers") {
         answers.x_ratelimit = false;
@@ -362,17 +372,18 @@ fn answers(fields: &mut crate::json::Fields<'_>) -> Result<Answers, ConfigError>
     if let Some(at) = fields.optional("body") {
         answers.body = at.choice(&[("json", Body::Json), ("problem", Body::Problem)])?;
     }
-    if let Some(at) = fields.optional("degraded_header") {
-        answers.degraded = match at.text()? {
-            "" => None,
-            name => Some(header_name(&at, name)?),
-        };
-    }
-    if let Some(at) = fields.optional("shadow_header") {
-        answers.shadow = match at.text()? {
-            "" => None,
-            name => Some(header_name(&at, name)?),
-        };
+    for (field, place) in [
+        ("degraded_header", &mut answers.degraded),
+        ("shadow_header", &mut answers.shadow),
+        ("warning_header", &mut answers.warning),
+        ("delay_header", &mut answers.delay),
+    ] {
+        if let Some(at) = fields.optional(field) {
+            *place = match at.text()? {
+                "" => None,
+                name => Some(header_name(&at, name)?),
+            };
+        }
     }
     Ok(answers)
 }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use weir_core::approach::Approach;
 use weir_core::identity::{Subject, hex_digest};
 use weir_core::key;
 use weir_core::limit::{Algorithm, Quota};
@@ -87,6 +88,7 @@ fn counter(input: &mut Input<'_>) -> (Counter, Vec<u8>) {
         scope,
         place,
         terms: Terms::new(Quota::try_new(algorithm, 1, 1, None).expect("a quota")),
+        approach: Approach::default(),
         on_store_failure: OnStoreFailure::Allow,
     };
     let key = key::of(&limit, counting, &subject, client);

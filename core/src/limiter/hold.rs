@@ -1,0 +1,364 @@
+//! The end of a request that passes near a limit: with a warning, or held back for a while. What it has
+//! taken is given back should it end before it went on.
+
+use super::{Conclusion, Ending, Pending, Worker};
+use crate::answer;
+use crate::approach::{Delay, Nearing};
+use crate::delays::{StreamId, Turn};
+use crate::question::{Check, Part};
+use crate::record;
+use crate::rollout::Would;
+use crate::script::{Reading, Retry};
+use crate::units::{Micros, Millis};
+use crate::verdict::{Decided, Standing, Verdict};
+
+/// What a worker needs in order to hold a request back, and to forget it.
+#[derive(Debug)]
+pub struct Hold {
+    pub wait: Millis,
+    /// The key of the limit whose turn it waits for, and the longest wait of the others.
+    turn: Option<(Vec<u8>, Millis)>,
+    refunds: Vec<Part>,
+    local: TakenLocal,
+}
+
+/// What a request has taken in the worker's memory.
+#[derive(Debug)]
+struct TakenLocal {
+    checks: Vec<Check>,
+    receipt: Micros,
+}
+
+impl Worker {
+    /// Holds a request back; `now` is on the worker's clock. It is due when [`Delays::pop`] says so;
+    /// should it end before, that is told to [`Worker::leave`].
+    pub fn hold(&mut self, stream: StreamId, now: Micros, hold: &Hold) {
+        let later = |wait: Millis| Micros(now.0.saturating_add(wait.0.saturating_mul(1000)));
+        let turn = hold.turn.as_ref().map(|(line, others)| Turn {
+            line: line.clone(),
+            not_before: later(*others),
+        });
+        self.delays.hold(stream, later(hold.wait), turn);
+    }
+
+    /// A request that was held back has ended; what to ask of the store, so that one that went before
+    /// it was let through has consumed nothing. `now` is the time of day.
+    pub fn leave(
+        &mut self,
+        stream: StreamId,
+        hold: Hold,
+        now: impl FnOnce() -> Micros,
+    ) -> Vec<Part> {
+        if !self.delays.leave(stream) {
+            return Vec::new();
+        }
+        self.undo_local(hold.local, now);
+        hold.refunds
+    }
+
+    fn undo_local(&mut self, taken: TakenLocal, now: impl FnOnce() -> Micros) {
+        if !taken.checks.is_empty() {
+            let checks: Vec<&Check> = taken.checks.iter().collect();
+            self.local.give_back(&checks, taken.receipt, now());
+        }
+    }
+}
+
+impl Pending {
+    /// The end of a request that passes, of a policy whose limits do something before they refuse.
+    pub(super) fn end_near(
+        &self,
+        decided: &Decided,
+        source: record::Source,
+        would: &[Option<Would>],
+        receipt: Micros,
+        worker: &mut Worker,
+    ) -> Ending {
+        let nearing = self.nearing(decided, worker);
+        let Delay { wait, line } = nearing.delay;
+        // Where too many wait already, who is only slowed down is let go: it is within its limits.
+        let is_held = wait > Millis(0) && (line.is_some() || !worker.delays.is_full());
+        if is_held
+            && worker.delays.is_full()
+            && let Some(line) = line
+            && let Some(Some(standing)) = decided.standings.get(line.place)
+        {
+            worker.undo_local(self.taken_local(decided, receipt), || receipt);
+            let retry = Retry::After(line.wait);
+            let reading = Reading {
+                remaining: 0,
+                retry,
+                ..standing.reading
+            };
+            let shown = Standing {
+                reading,
+                ..*standing
+            };
+            return self.end(Verdict::Refused { shown, retry }, source, would);
+        }
+        let mut ending = self.end(decided.verdict.clone(), source, would);
+        if let Conclusion::Pass(headers) = &mut ending.conclusion {
+            let policy = &self.edition.policy;
+            headers.extend(answer::warning_header(policy, &nearing.warned));
+            headers.extend(
+                is_held
+                    .then(|| answer::delay_header(policy, wait))
+                    .flatten(),
+            );
+        }
+        if let Some(record) = &mut ending.record {
+            record.warned = nearing.warned.iter().map(|(limit, _)| *limit).collect();
+            if is_held {
+                record.outcome = record::Outcome::Delayed;
+                record.delay = wait;
+            }
+        }
+        let checks = self.gathering.question().checks();
+        let turn = line.filter(|line| line.wait >= line.others);
+        ending.hold = is_held.then(|| Hold {
+            wait,
+            turn: turn.and_then(|line| Some((checks.get(line.place)?.key.clone(), line.others))),
+            refunds: self.gathering.refunds_of_passed(),
+            local: self.taken_local(decided, receipt),
+        });
+        ending
+    }
+
+    fn nearing(&self, decided: &Decided, worker: &Worker) -> Nearing {
+        let checks = self.gathering.question().checks();
+        let mut nearing = Nearing::default();
+        for (place, (standing, check)) in decided.standings.iter().zip(checks).enumerate() {
+            if let Some(standing) = standing
+                && let Some(limit) = self.edition.policy.limit(standing.limit)
+                && !limit.approach.is_plain()
+            {
+                let quota = match decided.local.contains(&place) {
+                    true => worker.local.quota(check),
+                    false => check.terms.quota,
+                };
+                nearing.add((place, *standing), limit.approach, &quota, check.cost);
+            }
+        }
+        nearing
+    }
+
+    fn taken_local(&self, decided: &Decided, receipt: Micros) -> TakenLocal {
+        let checks = self.gathering.question().checks();
+        let checks = decided.local.iter().filter_map(|place| checks.get(*place));
+        TakenLocal {
+            checks: checks.cloned().collect(),
+            receipt,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::super::{Facts, Step, admit};
+    use super::*;
+    use crate::config::{Config, LimiterConfig};
+    use crate::delays::MOST;
+    use crate::gathering::Outcome;
+    use crate::live::Edition;
+    use crate::script::{Kind, Told, Verdict as Said};
+    use crate::slot::Topology;
+
+    /// Half a second between two turns, and at most two wait.
+    const POLICY: &str = r#"{"delay_header": "x-delay", "rules": [
+        {"name": "line", "pattern": "/line", "global_limit":
+            {"type": "leaky_bucket", "limit": 2, "window": 1, "shape": true, "max_wait_ms": 1000}},
+        {"name": "slow", "pattern": "/slow*", "global_limit":
+            {"type": "fixed_window", "limit": 4, "window": 60, "warn_at": 0.7,
+             "slow_from": 0.5, "max_delay_ms": 300}},
+        {"name": "both", "pattern": "/slow-line", "global_limit":
+            {"type": "leaky_bucket", "limit": 2, "window": 1, "shape": true, "max_wait_ms": 1000}}
+    ]}"#;
+
+    struct Nobody;
+
+    impl Facts for Nobody {
+        fn source_address(&self) -> Vec<u8> {
+            Vec::new()
+        }
+        fn direct_peer(&self, _: &str) -> Option<Vec<u8>> {
+            None
+        }
+        fn claim(&self, _: &[String]) -> Option<Vec<u8>> {
+            None
+        }
+    }
+
+    fn config() -> LimiterConfig {
+        let text = format!(
+            r#"{{"role": "limiter", "identity": {{"trust": "never"}}, "policy": {POLICY}}}"#
+        );
+        let Config::Limiter(config) = Config::parse(&text).unwrap() else {
+            panic!()
+        };
+        *config
+    }
+
+    fn worker() -> Worker {
+        Worker::new(&config().store)
+    }
+
+    /// A request to this path, of whose limits the store tells so much left and so long a reset; it
+    /// knows nothing of those about whom it fails.
+    fn ask(worker: &mut Worker, path: &str, readings: Option<&[(i64, u64)]>) -> Ending {
+        let LimiterConfig {
+            sources, policy, ..
+        } = config();
+        let edition = Rc::new(Edition::configured(policy));
+        let head = [(":method", "GET"), (":path", path)];
+        let head = head.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        let Step::Ask(mut pending) = admit(&edition, &sources, head.into_iter(), &Nobody).step
+        else {
+            panic!()
+        };
+        assert_eq!(pending.parts(Topology::Single).len(), 1);
+        let outcome = readings.map_or(Outcome::Failed, |readings| {
+            let limits = readings.iter().map(|&(remaining, reset)| Reading {
+                remaining,
+                retry: Retry::Now,
+                reset: Millis(reset),
+            });
+            Outcome::Told {
+                now: Micros(7),
+                asked: Micros(0),
+                told: vec![Told {
+                    verdict: Said::Passed,
+                    limits: limits.collect(),
+                }],
+            }
+        });
+        assert!(pending.receive(0, &outcome));
+        pending.conclude(worker, || Micros(1_000_000))
+    }
+
+    fn header(ending: &Ending, wanted: &str) -> Option<String> {
+        let headers = match &ending.conclusion {
+            Conclusion::Pass(headers) => headers,
+            Conclusion::Respond(answer, _) => &answer.headers,
+        };
+        let header = headers.iter().find(|(name, _)| name == wanted);
+        header.map(|(_, value)| value.clone())
+    }
+
+    fn outcome(ending: &Ending) -> record::Outcome {
+        ending.record.as_ref().unwrap().outcome
+    }
+
+    #[test]
+    fn whoever_nears_a_limit_is_warned_and_slowed_and_both_are_recorded() {
+        let mut worker = worker();
+        for (left, warning, delay) in [
+            (2, None, None),
+            (1, Some("0.75"), Some("150")),
+            (0, Some("1.0"), Some("300")),
+        ] {
+            let ending = ask(&mut worker, "/slow", Some(&[(left, 60_000)]));
+            let warning = warning.map(|used| format!("\"slow\";scope=global;used={used}"));
+            assert_eq!(header(&ending, "x-ratelimit-warning"), warning);
+            assert_eq!(header(&ending, "x-delay").as_deref(), delay);
+            let record = ending.record.as_ref().unwrap();
+            assert_eq!(record.warned.len(), usize::from(warning.is_some()));
+            assert_eq!(record.delay.0.to_string(), delay.unwrap_or("0"));
+            let delayed = record.outcome == record::Outcome::Delayed;
+            assert_eq!(delayed, delay.is_some());
+            assert_eq!(ending.hold.is_some(), delay.is_some());
+            assert!(ending.refunds.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_request_goes_on_when_its_turn_comes() {
+        let mut worker = worker();
+        let first = ask(&mut worker, "/line", Some(&[(2, 500)]));
+        assert!(first.hold.is_none());
+        assert_eq!(outcome(&first), record::Outcome::Allowed);
+        let second = ask(&mut worker, "/line", Some(&[(1, 990)]));
+        let hold = second.hold.unwrap();
+        worker.hold(StreamId(2), Micros(5_000), &hold);
+        assert_eq!(worker.delays.next(), Some(Micros(495_000)));
+        assert_eq!(worker.delays.pop(Micros(495_000)), Some(StreamId(2)));
+        let refunds = worker.leave(StreamId(2), hold, || Micros(0));
+        assert!(refunds.is_empty(), "what went on is not given back");
+    }
+
+    #[test]
+    fn whoever_leaves_while_waiting_gives_back_what_was_taken() {
+        let mut worker = worker();
+        let hold = ask(&mut worker, "/line", Some(&[(1, 1000)])).hold.unwrap();
+        worker.hold(StreamId(2), Micros(0), &hold);
+        let refunds = worker.leave(StreamId(2), hold, || Micros(0));
+        let kinds: Vec<_> = refunds
+            .iter()
+            .flat_map(|part| part.question.operations())
+            .map(|(operation, _)| operation.kind)
+            .collect();
+        assert_eq!(kinds, [Kind::GiveBack { receipt: Micros(7) }]);
+        assert_eq!(worker.delays.next(), None);
+    }
+
+    /// Moving up in a line must not carry a request past what another limit asks of it.
+    #[test]
+    fn the_longest_delay_counts_and_a_line_moves_up_no_further_than_the_others_allow() {
+        let mut worker = worker();
+        let both = |worker: &mut Worker, reset| {
+            let readings = [(0, 60_000), (1, reset)];
+            ask(worker, "/slow-line", Some(&readings)).hold.unwrap()
+        };
+        assert_eq!(both(&mut worker, 700).wait, Millis(300));
+        for (stream, reset) in [(1, 900), (2, 1400), (3, 1900)] {
+            let hold = both(&mut worker, reset);
+            worker.hold(StreamId(stream), Micros(0), &hold);
+        }
+        let hold = both(&mut worker, 600);
+        worker.hold(StreamId(4), Micros(0), &hold);
+        let hold = both(&mut worker, 900);
+        worker.leave(StreamId(1), hold, || Micros(0));
+        let mut order = Vec::new();
+        while let Some(due) = worker.delays.next() {
+            order.push((due.0, worker.delays.pop(due).unwrap().0));
+        }
+        assert_eq!(order, [(300_000, 4), (400_000, 2), (900_000, 3)]);
+    }
+
+    #[test]
+    fn with_too_many_waiting_a_turn_is_refused_and_a_slow_request_goes_on() {
+        let mut worker = worker();
+        for stream in 0..MOST as u32 {
+            worker.delays.hold(StreamId(stream), Micros(1), None);
+        }
+        let slow = ask(&mut worker, "/slow", Some(&[(0, 60_000)]));
+        assert!(slow.hold.is_none());
+        assert_eq!(outcome(&slow), record::Outcome::Allowed);
+        assert_eq!(header(&slow, "x-delay"), None);
+        let turn = ask(&mut worker, "/line", Some(&[(0, 1500)]));
+        assert_eq!(outcome(&turn), record::Outcome::Denied);
+        assert_eq!(header(&turn, "retry-after").as_deref(), Some("1"));
+        assert_eq!(header(&turn, "x-ratelimit-remaining").as_deref(), Some("0"));
+        assert_eq!(turn.refunds.len(), 1);
+        let both = ask(&mut worker, "/slow-line", Some(&[(0, 60_000), (1, 600)]));
+        assert_eq!(outcome(&both), record::Outcome::Denied);
+    }
+
+    #[test]
+    fn without_the_store_a_worker_keeps_the_turns_itself_and_gives_back_to_itself() {
+        let mut worker = worker();
+        let mut line = || ask(&mut worker, "/line", None);
+        let (first, second, third, fourth) = (line(), line(), line(), line());
+        assert!(first.hold.is_none());
+        let waits = [&second, &third].map(|ending| ending.hold.as_ref().unwrap().wait);
+        assert_eq!(waits, [Millis(500), Millis(1000)]);
+        assert_eq!(outcome(&fourth), record::Outcome::Denied);
+        let hold = third.hold.unwrap();
+        worker.hold(StreamId(3), Micros(0), &hold);
+        let refunds = worker.leave(StreamId(3), hold, || Micros(1_000_000));
+        assert!(refunds.is_empty());
+        let again = ask(&mut worker, "/line", None);
+        assert_eq!(again.hold.unwrap().wait, Millis(1000));
+    }
+}

@@ -1,0 +1,224 @@
+//! What a limit does before it refuses: warnings, delays, and requests that wait for their turn.
+
+use std::{io::Write, net::TcpStream, thread, time::Duration};
+
+use sfv::{BareItem, Item, List, ListEntry, Parser};
+use weir_lab::{client::Answer, deadline, gateway::Gateway};
+
+use crate::{
+    Case, cases,
+    crowd::{Timed, rush, timed},
+    grpc,
+    visitor::{Visitor, number, remaining, unique},
+    world::{SOON, World, now, wait_until},
+};
+
+pub const CASES: &[Case] = cases![
+    a_caller_is_told_of_the_wall_before_it_comes,
+    answers_come_later_the_nearer_the_limit_and_requests_arrive_whole,
+    a_grpc_call_is_delayed_like_any_other,
+    shaped_requests_leave_at_a_steady_rate_whatever_gateway_they_came_to,
+    a_turn_too_far_away_is_refused_at_once,
+    a_client_that_leaves_frees_its_place_and_those_behind_it_move_up,
+];
+
+/// What a timer may be early by: turns are whole milliseconds of Redis's clock.
+const EARLY: Duration = Duration::from_millis(2);
+/// How much later than due a request may reach the upstream on a machine that is busy with all the
+/// other cases.
+const LATE: Duration = Duration::from_millis(60);
+
+fn a_caller_is_told_of_the_wall_before_it_comes(world: &World) {
+    let [gateway, _] = world.eased();
+    let visitor = Visitor::of_tier(gateway, "free");
+    let answers: Vec<Answer> = (0..9).map(|_| visitor.get("/warned/x")).collect();
+    let told: Vec<Option<String>> = answers.iter().map(warning).collect();
+    let used = |share: &str| Some(format!("warned user {share}"));
+    assert_eq!(told[..5], [const { None }; 5]);
+    assert_eq!(told[5..8], [used("0.75"), used("0.875"), used("1")]);
+    assert_eq!((answers[8].status, &told[8]), (429, &None));
+}
+
+/// The only item of the warning: rule, scope and share.
+fn warning(answer: &Answer) -> Option<String> {
+    let value = answer.header("x-ratelimit-warning")?;
+    let list: List = Parser::new(&value).parse().unwrap();
+    let [ListEntry::Item(item)] = &list[..] else {
+        panic!("{list:?}");
+    };
+    let (BareItem::String(rule), BareItem::Token(scope), BareItem::Decimal(used)) = (
+        &item.bare_item,
+        parameter(item, "scope"),
+        parameter(item, "used"),
+    ) else {
+        panic!("{item:?}");
+    };
+    Some(format!(
+        "{} {} {}",
+        rule.as_str(),
+        scope.as_str(),
+        f64::from(*used)
+    ))
+}
+
+fn parameter<'a>(item: &'a Item, name: &str) -> &'a BareItem {
+    let mut parameters = item.params.iter();
+    let (_, value) = parameters.find(|(key, _)| key.as_str() == name).unwrap();
+    value
+}
+
+fn answers_come_later_the_nearer_the_limit_and_requests_arrive_whole(world: &World) {
+    let [gateway, _] = world.eased();
+    let visitor = Visitor::of_tier(gateway, "free");
+    let post = || {
+        let request = visitor.request("POST", "/slowed/x");
+        request.body(vec![b'x'; 200_000]).send().unwrap()
+    };
+    let answers: Vec<Timed> = (0..6).map(|_| timed(post)).collect();
+    let delays: Vec<u64> = answers.iter().map(|timed| delay(&timed.answer)).collect();
+    assert_eq!(delays, [0, 0, 200, 400, 600, 0]);
+    for (Timed { answer, took }, delay) in answers[..5].iter().zip(delays) {
+        let delay = Duration::from_millis(delay);
+        assert!(*took + EARLY >= delay, "{took:?}\n{answer:?}");
+        assert_eq!(answer.json().unwrap()["body_bytes"], 200_000);
+    }
+    let left = answers.iter().map(|timed| remaining(&timed.answer));
+    assert_eq!(
+        left.collect::<Vec<_>>(),
+        [4, 3, 2, 1, 0, 0],
+        "as of the decision"
+    );
+    assert_eq!(answers[5].answer.status, 429);
+}
+
+/// How long the gateway says that it held the request back.
+fn delay(answer: &Answer) -> u64 {
+    let told = answer.header("x-delay-ms");
+    told.map_or(0, |told| told.parse().unwrap())
+}
+
+fn a_grpc_call_is_delayed_like_any_other(world: &World) {
+    let [gateway, _] = world.eased();
+    let id = unique("grpc");
+    let headers = [
+        ("x-user-id", id.as_str()),
+        ("content-type", "application/grpc"),
+    ];
+    let call = || grpc::call(gateway.address(), "/slowed/Call", &headers).unwrap();
+    let calls: Vec<_> = (0..6).map(|_| call()).collect();
+    let said = |name: &str| -> Vec<Option<&str>> {
+        let values = calls.iter().map(|call| call.metadata.get(name));
+        values.map(|value| value.map(String::as_str)).collect()
+    };
+    let delays = [None, None, Some("200"), Some("400"), Some("600"), None];
+    assert_eq!(said("x-delay-ms"), delays);
+    let refused = [None, None, None, None, None, Some("8")];
+    assert_eq!(said("grpc-status"), refused);
+}
+
+/// Clients of two gateways with three workers, coming five times as fast as they may leave. The
+/// upstreams tell when each request came.
+fn shaped_requests_leave_at_a_steady_rate_whatever_gateway_they_came_to(world: &World) {
+    const CLIENTS: usize = 30;
+    const INTERVAL: Duration = Duration::from_millis(100);
+    let gateways = world.eased();
+    let start = now();
+    let answers = rush(CLIENTS, |client| {
+        let gateway = client % 2;
+        let visitor = Visitor::anonymous(&gateways[gateway]);
+        wait_until(start + INTERVAL / 5 * u32::try_from(client).unwrap());
+        (gateway, visitor.get("/steady"))
+    });
+    let came = |(gateway, answer): &(usize, Answer)| {
+        assert_eq!(answer.status, 200);
+        let at_us = answer.json().unwrap()["at_us"].as_u64().unwrap();
+        (Duration::from_micros(at_us), *gateway)
+    };
+    let mut came: Vec<(Duration, usize)> = answers.iter().map(came).collect();
+    came.sort_unstable();
+    for (first, (began, _)) in came.iter().enumerate() {
+        for (later, (ended, _)) in came.iter().enumerate().skip(first + 1) {
+            let turns = u32::try_from(later - first).unwrap();
+            let (took, due) = (*ended - *began, INTERVAL * turns);
+            assert!(
+                took + EARLY + LATE >= due && took <= due + EARLY + LATE,
+                "{turns} turns in {took:?}: {came:?}"
+            );
+        }
+    }
+    let changes = came.windows(2).filter(|pair| pair[0].1 != pair[1].1);
+    assert!(changes.count() > 5, "the gateways mixed: {came:?}");
+}
+
+fn a_turn_too_far_away_is_refused_at_once(world: &World) {
+    let [gateway, _] = world.eased();
+    let visitor = Visitor::of_tier(gateway, "free");
+    let answers = rush(6, |_| timed(|| visitor.apart(gateway).get("/queue/x")));
+    let (passed, refused): (Vec<_>, Vec<_>) =
+        answers.iter().partition(|timed| timed.answer.status == 200);
+    let mut delays: Vec<u64> = passed.iter().map(|timed| delay(&timed.answer)).collect();
+    delays.sort_unstable();
+    // Some milliseconds lie between the requests.
+    assert!(
+        matches!(delays[..], [0, 1500..=2000, 3500..=4000]),
+        "{delays:?}"
+    );
+    for Timed { answer, took } in refused {
+        assert_eq!((answer.status, delay(answer)), (429, 0), "{answer:?}");
+        assert!(*took < Duration::from_millis(1500), "{took:?}");
+        let retry = number(answer, "retry-after");
+        assert!((1..=2).contains(&retry), "{answer:?}");
+    }
+}
+
+/// At the gateway of one worker: those who wait at another keep the turn they have.
+fn a_client_that_leaves_frees_its_place_and_those_behind_it_move_up(world: &World) {
+    let [_, gateway] = world.eased();
+    let id = unique("patient");
+    let visitor = Visitor::anonymous(gateway).named(&id);
+    let upstream = gateway.upstream().requests();
+    assert_eq!(visitor.get("/queue/x").status, 200);
+    let mut impatient = TcpStream::connect(gateway.address()).unwrap();
+    let request = format!("GET /queue/x HTTP/1.1\r\nhost: gateway\r\nx-user-id: {id}\r\n\r\n");
+    impatient.write_all(request.as_bytes()).unwrap();
+    wait_for(gateway, &visitor, 2);
+    thread::scope(|scope| {
+        let behind = scope.spawn(|| timed(|| visitor.apart(gateway).get("/queue/x")));
+        wait_for(gateway, &visitor, 3);
+        assert_eq!(visitor.get("/queue/x").status, 429);
+        drop(impatient);
+        // The refusal is remembered for up to a second.
+        let next = deadline::poll(SOON, "place in the line", || {
+            let answer = visitor.get("/queue/x");
+            Ok((answer.status == 200).then_some(answer))
+        });
+        let behind = behind.join().unwrap();
+        let told = delay(&behind.answer);
+        assert!(
+            (3000..=4000).contains(&told),
+            "{behind:?}",
+            behind = behind.answer
+        );
+        let took = behind.took.as_millis();
+        assert!(
+            took < u128::from(told) - 1000,
+            "it moved up: {took} ms of {told}"
+        );
+        let next = delay(&next.unwrap());
+        assert!(
+            (1000..=4000).contains(&next),
+            "after the one who moved up: {next}"
+        );
+    });
+    assert!(gateway.upstream().requests() >= upstream + 3);
+}
+
+/// Until so many are counted in the line.
+fn wait_for(gateway: &Gateway, visitor: &Visitor, used: u64) {
+    deadline::poll(SOON, "place in the line", || {
+        let status = visitor.apart(gateway).get("/api/v1/rate-limits/status");
+        let usage = &status.json()?["rate_limits"]["queue"]["current_usage"];
+        Ok((usage.as_u64() == Some(used)).then_some(()))
+    })
+    .unwrap();
+}
