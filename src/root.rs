@@ -175,6 +175,9 @@ impl Limiter {
             for rule in policy.rules().iter().chain(policy.off()) {
                 info!("weir: {}", rule.describe(&policy));
             }
+            for experiment in policy.experiments() {
+                info!("weir: {experiment}");
+            }
         }
         // Neighbours differ most, whatever their number.
         let jitter = ordinal.wrapping_mul(JITTER_STEP).to_le_bytes()[0];

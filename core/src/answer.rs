@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::approach::Used;
 use crate::limit::{Algorithm, Quota};
 use crate::policy::{Answers, Body, Limit, LimitId, Policy, Scope};
+use crate::record::VariantId;
 use crate::rollout::Would;
 use crate::script::{Reading, Retry};
 use crate::units::Millis;
@@ -119,7 +120,7 @@ pub fn degraded_header(policy: &Policy, how: Degraded) -> Option<Header> {
 pub fn shadow_header(
     policy: &Policy,
     trials: impl Iterator<Item = (Option<LimitId>, Option<Would>)>,
-) -> Option<(Cow<'static, str>, String)> {
+) -> Option<Header> {
     let name = policy.answers.shadow.clone()?;
     let told = trials.filter_map(|(first, would)| {
         let rule = &policy.limit(first?)?.rule;
@@ -164,6 +165,20 @@ pub fn warning_header(policy: &Policy, warned: &[(LimitId, Used)]) -> Option<Hea
 pub fn delay_header(policy: &Policy, delay: Millis) -> Option<Header> {
     let name = policy.answers.delay.clone()?;
     Some((name.into(), delay.0.to_string()))
+}
+
+/// The variants that a caller met, as `experiment=variant`, unless nobody wants to be told.
+pub fn variant_header(policy: &Policy, variants: &[VariantId]) -> Option<Header> {
+    if variants.is_empty() {
+        return None;
+    }
+    let name = policy.answers.variant.clone()?;
+    let told = variants.iter().filter_map(|id| {
+        let (experiment, variant) = policy.variant(*id)?;
+        Some(format!("{}={}", experiment.name, variant.name))
+    });
+    let told: Vec<String> = told.collect();
+    Some((name.into(), told.join(", ")))
 }
 
 /// 429: a limit is used up. `retry` is the longest wait over all limits that failed.

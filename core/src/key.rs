@@ -1,5 +1,5 @@
-//! The names of counters in Redis: `weir:1:{subject}:rule:scope:algorithm:place`, and `:shadow` after
-//! it where a rule is on trial.
+//! The names of counters in Redis: `weir:1:{subject}:rule:scope:algorithm:place`, and after it
+//! `:x:experiment:variant` for what callers of a variant share, and `:shadow` where a rule is on trial.
 //!
 //! Injective whatever bytes an id holds, and all limits of one subject share a hash slot. A key
 //! names what is counted, never how much is allowed: raising a limit or moving a caller to another
@@ -24,6 +24,9 @@ const LONGEST_ID: usize = 128;
 /// is empty.
 const STATUS_RULE: &str = "";
 
+/// What comes before a variant's `experiment:variant`.
+const VARIANT: &[u8] = b":x:";
+
 /// What a counter on trial is called besides. It shares the slot of the one that is enforced, and so
 /// its call.
 const SHADOW: &[u8] = b":shadow";
@@ -45,6 +48,10 @@ pub fn of(limit: &Limit, counting: Counting, subject: &Subject, client: Option<I
     }
     let algorithm = limit.terms.quota.algorithm();
     write_rest(&mut key, &limit.rule, limit.scope, algorithm, limit.place);
+    if let Some(variant) = limit.own_count() {
+        key.extend_from_slice(VARIANT);
+        key.extend_from_slice(variant.as_bytes());
+    }
     if counting == Counting::Shadow {
         key.extend_from_slice(SHADOW);
     }
@@ -128,6 +135,7 @@ mod tests {
             whom: String::new(),
             scope,
             place,
+            variant: None,
             terms: Terms::new(Quota::try_new(algorithm, 10, 60, None).unwrap()),
             approach: Approach::default(),
             on_store_failure: OnStoreFailure::Allow,
@@ -209,6 +217,27 @@ mod tests {
             key,
             b"weir:1:{g:general_api}:general_api:global:fw:0:shadow"
         );
+    }
+
+    #[test]
+    fn a_variant_has_counters_of_its_own_where_callers_share_them() {
+        let subject = Subject::User(b"ann".to_vec());
+        for (scope, expected) in [
+            (
+                Scope::Global,
+                "weir:1:{g:general_api}:general_api:global:fw:0:x:pricing:low",
+            ),
+            (Scope::User, "weir:1:{u:ann}:general_api:user:fw:0"),
+            (Scope::Ip, "weir:1:{a:-}:general_api:ip:fw:0:x:pricing:low"),
+        ] {
+            let limit = Limit {
+                variant: Some("pricing:low".to_string()),
+                ..limit(scope, Algorithm::FixedWindow, 0)
+            };
+            assert_eq!(key(&limit, &subject, None), expected);
+            let shadow = of(&limit, Counting::Shadow, &subject, None);
+            assert_eq!(shadow, format!("{expected}:shadow").into_bytes());
+        }
     }
 
     #[test]

@@ -3,12 +3,11 @@
 
 mod hold;
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 use std::rc::Rc;
 
 use crate::address;
-use crate::answer::{self, Answer, Headers};
+use crate::answer::{self, Answer, Header, Headers};
 use crate::config::StoreConfig;
 use crate::delays::Delays;
 use crate::denials::Denials;
@@ -21,7 +20,7 @@ use crate::local::Local;
 use crate::path;
 use crate::policy::{LimitId, Policy, Target};
 use crate::question::{Check, Part, Question};
-use crate::record::{self, Record};
+use crate::record::{self, Record, VariantId};
 use crate::rollout::{Counting, Trial, Would};
 use crate::script::Kind;
 use crate::slot::Topology;
@@ -86,6 +85,8 @@ struct Passage {
     subject: Subject,
     limits: Vec<LimitId>,
     trials: Vec<Trial>,
+    /// Those that the limits are of, where rules take part in experiments.
+    variants: Vec<VariantId>,
 }
 
 /// What one worker remembers between requests.
@@ -230,9 +231,15 @@ fn passage_step(
         Treatment::Exempt => return Step::Exempt,
         Treatment::Blocked => return Step::Block(answer::blocked(), head.protocol),
     }
-    let (mut limits, mut trials) = (Vec::new(), Vec::new());
+    let (mut limits, mut trials, mut variants) = (Vec::new(), Vec::new(), Vec::new());
     for rule in rules {
-        let own = rule.limits_for(&caller.tier, caller.address);
+        let arm = policy.arm(rule, &caller.subject);
+        if let Some(arm) = arm
+            && !variants.contains(&arm.id)
+        {
+            variants.push(arm.id);
+        }
+        let own = rule.limits_for(arm, &caller.tier, caller.address);
         match rule.counting(&caller.subject) {
             Counting::Enforced => limits.extend(own),
             Counting::Shadow => trials.push(Trial {
@@ -266,6 +273,7 @@ fn passage_step(
         subject: caller.subject,
         limits,
         trials,
+        variants,
     };
     ask(edition, question, head.protocol, Wants::Passage(passage))
 }
@@ -453,11 +461,15 @@ impl Pending {
             }
         }
         let mut conclusion = self.word(verdict, &record);
-        if let Some(header) = self.shadow_header(would) {
-            match &mut conclusion {
-                Conclusion::Pass(headers) => headers.push(header),
-                Conclusion::Respond(answer, _) => answer.headers.push(header),
-            }
+        if let Wants::Passage(passage) = &self.wants {
+            record.variants.clone_from(&passage.variants);
+            let policy = &self.edition.policy;
+            let headers = match &mut conclusion {
+                Conclusion::Pass(headers) => headers,
+                Conclusion::Respond(answer, _) => &mut answer.headers,
+            };
+            headers.extend(shadow_header(policy, &passage.trials, would));
+            headers.extend(answer::variant_header(policy, &passage.variants));
         }
         Ending {
             conclusion,
@@ -465,18 +477,6 @@ impl Pending {
             record: Some(record),
             hold: None,
         }
-    }
-
-    fn shadow_header(&self, would: &[Option<Would>]) -> Option<(Cow<'static, str>, String)> {
-        let Wants::Passage(passage) = &self.wants else {
-            return None;
-        };
-        if would.is_empty() {
-            return None;
-        }
-        let trials = passage.trials.iter().zip(would);
-        let trials = trials.map(|(trial, would)| (trial.limits.first().copied(), *would));
-        answer::shadow_header(&self.edition.policy, trials)
     }
 
     fn word(&self, verdict: Verdict, record: &Record) -> Conclusion {
@@ -506,6 +506,16 @@ impl Pending {
     fn respond(&self, answer: Answer) -> Conclusion {
         Conclusion::Respond(answer, self.protocol)
     }
+}
+
+/// What each trial would have done, in a header.
+fn shadow_header(policy: &Policy, trials: &[Trial], would: &[Option<Would>]) -> Option<Header> {
+    if would.is_empty() {
+        return None;
+    }
+    let trials = trials.iter().zip(would);
+    let trials = trials.map(|(trial, would)| (trial.limits.first().copied(), *would));
+    answer::shadow_header(policy, trials)
 }
 
 fn read_head<'a>(

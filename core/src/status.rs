@@ -37,6 +37,9 @@ struct Report<'a> {
     /// The list of the policy that they are on, so that no limit holds for them.
     #[serde(skip_serializing_if = "Option::is_none")]
     listed: Option<&'static str>,
+    /// The variant of each experiment that is for them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    variants: BTreeMap<&'a str, &'a str>,
     rate_limits: BTreeMap<&'a str, Usage<'a>>,
     /// Seconds since the Unix epoch, by the store's clock.
     timestamp: u64,
@@ -142,7 +145,8 @@ impl Inquiry {
         };
         let of_rule = |rule| {
             let counting = Rule::counting(rule, &about.subject);
-            let limits = rule.limits_for(&about.tier, about.address);
+            let arm = policy.arm(rule, &about.subject);
+            let limits = rule.limits_for(arm, &about.tier, about.address);
             limits.map(move |limit| (limit, counting))
         };
         let limits: Vec<(LimitId, Counting)> = policy.rules().iter().flat_map(of_rule).collect();
@@ -195,6 +199,11 @@ impl Inquiry {
             user_id: id_text(&self.about.subject),
             user_tier: &self.about.tier,
             listed: self.treatment.list(),
+            variants: policy
+                .experiments()
+                .iter()
+                .filter_map(|own| Some((own.name.as_str(), own.variant(&self.about.subject)?)))
+                .collect(),
             rate_limits: rate_limits.collect(),
             timestamp: gathering.now().0 / 1_000_000,
         })

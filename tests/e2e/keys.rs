@@ -69,7 +69,7 @@ fn every_key_says_what_it_counts_and_ends_in_time(world: &World) {
     assert!(all.len() > 10, "{all:?}");
     for (key, held) in all {
         let (subject, rule, scope, algorithm, place) = parts(&key).unwrap_or_else(|| {
-            panic!("{key:?} is not weir:1:{{subject}}:rule:scope:algorithm:place[:shadow]")
+            panic!("{key:?} is not weir:1:{{subject}}:rule:scope:algorithm:place[:x:experiment:variant][:shadow]")
         });
         let (kind, id) = subject.split_once(':').unwrap();
         let of_scope = match scope {
@@ -129,7 +129,12 @@ fn parts(key: &str) -> Option<(&str, &str, &str, &str, &str)> {
         rest.next()?,
         rest.next()?,
     );
-    matches!(rest.next(), None | Some("shadow")).then_some(parts)
+    let rest: Vec<&str> = rest.collect();
+    matches!(
+        rest[..],
+        [] | ["shadow"] | ["x", _, _] | ["x", _, _, "shadow"]
+    )
+    .then_some(parts)
 }
 
 /// What the keys of these subjects hold, such as `u:ann`.

@@ -15,6 +15,7 @@ mod configuration;
 mod consumption;
 mod crowd;
 mod exemptions;
+mod experiments;
 mod failure;
 mod grpc;
 mod identity;
@@ -88,6 +89,7 @@ fn trials(world: &Arc<World>) -> Vec<Trial> {
         no_wall::CASES,
         exemptions::CASES,
         rollout::CASES,
+        experiments::CASES,
         failure::CASES,
     ];
     let cases = one_way.iter().chain(both_ways.into_iter().flatten());

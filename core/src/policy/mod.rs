@@ -2,8 +2,11 @@
 //! `parse` turns the JSON into this; here is what the filter runs on, compiled once, matched in one
 //! pass. It knows who a request is from only as a tier and an address.
 
+mod experiment;
 mod parse;
 
+use experiment::Participation;
+pub use experiment::{Arm, Experiment, Variant};
 pub(crate) use parse::check_name;
 
 use std::fmt;
@@ -18,6 +21,7 @@ use crate::identity::Subject;
 use crate::json::{At, ConfigError};
 use crate::limit::Algorithm;
 use crate::question::Terms;
+use crate::record::VariantId;
 use crate::rollout::{Counting, Mode};
 use crate::secret::Secret;
 use crate::units::Cost;
@@ -31,6 +35,7 @@ pub struct Policy {
     off: Vec<Rule>,
     globs: GlobSet,
     limits: Vec<Limit>,
+    experiments: Vec<Experiment>,
     pub exemptions: Exemptions,
     /// Whether any limit does something before it refuses.
     approached: bool,
@@ -48,18 +53,24 @@ pub struct Rule {
     mode: Mode,
     methods: Option<Vec<String>>,
     hosts: Option<Vec<Host>>,
+    limits: RuleLimits,
+    takes_part: Option<Participation>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct RuleLimits {
     global: Vec<LimitId>,
     user: TierLimits,
     ip: NetworkLimits,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct TierLimits {
     by_tier: Vec<(String, Vec<LimitId>)>,
     default: Option<Vec<LimitId>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct NetworkLimits {
     /// Longest prefix first, so that the first that holds an address is the closest.
     by_network: Vec<(Cidr, Vec<LimitId>)>,
@@ -114,6 +125,8 @@ pub struct Limit {
     pub scope: Scope,
     /// Its place in its list of limits.
     pub place: usize,
+    /// `experiment:variant` where it is a variant's.
+    pub variant: Option<String>,
     pub terms: Terms,
     pub approach: Approach,
     pub on_store_failure: OnStoreFailure,
@@ -133,6 +146,8 @@ pub struct Answers {
     pub warning: Option<String>,
     /// The header that tells for how many ms a request was held back.
     pub delay: Option<String>,
+    /// The header that says which variants of experiments are for the caller.
+    pub variant: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,6 +183,23 @@ impl Policy {
 
     pub fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+
+    pub fn experiments(&self) -> &[Experiment] {
+        &self.experiments
+    }
+
+    /// Experiment and variant of this id.
+    pub fn variant(&self, id: VariantId) -> Option<(&Experiment, &Variant)> {
+        self.experiments.iter().find_map(|experiment| {
+            let (_, variant) = experiment.ids().find(|(own, _)| *own == id)?;
+            Some((experiment, variant))
+        })
+    }
+
+    /// The variant of a rule that is for this caller, if the rule takes part in an experiment.
+    pub fn arm<'a>(&'a self, rule: &'a Rule, subject: &Subject) -> Option<Arm<'a>> {
+        rule.takes_part.as_ref()?.arm(&self.experiments, subject)
     }
 
     /// The rules that are switched off.
@@ -219,12 +251,20 @@ impl Rule {
         self.mode.counting(&self.name, subject)
     }
 
-    /// The limits that apply to this tier and address, in the order they are reported.
-    pub fn limits_for(&self, tier: &str, address: Option<IpAddr>) -> impl Iterator<Item = LimitId> {
-        let ip = address.map_or(&[][..], |address| self.ip.limits_for(address));
-        self.global
+    /// The limits that apply to this tier and address, in the order they are reported. `arm` is the
+    /// variant of the rule that is for the caller.
+    pub fn limits_for<'a>(
+        &'a self,
+        arm: Option<Arm<'a>>,
+        tier: &str,
+        address: Option<IpAddr>,
+    ) -> impl Iterator<Item = LimitId> + use<'a> {
+        let RuleLimits { global, user, ip } =
+            arm.and_then(|arm| arm.limits).unwrap_or(&self.limits);
+        let ip = address.map_or(&[][..], |address| ip.limits_for(address));
+        global
             .iter()
-            .chain(self.user.limits_for(tier))
+            .chain(user.limits_for(tier))
             .chain(ip)
             .copied()
     }
@@ -256,6 +296,11 @@ impl TierLimits {
 }
 
 impl NetworkLimits {
+    fn sort(&mut self) {
+        self.by_network
+            .sort_by_key(|(network, _)| std::cmp::Reverse(network.prefix()));
+    }
+
     fn limits_for(&self, address: IpAddr) -> &[LimitId] {
         let closest = self
             .by_network
@@ -297,6 +342,18 @@ fn host_name(authority: &[u8]) -> &[u8] {
     };
     let name = end.and_then(|end| host.get(..end)).unwrap_or(host);
     name.strip_suffix(b".").unwrap_or(name)
+}
+
+impl Limit {
+    /// The variant that the limit has a count of its own for. A caller is in one variant, and takes
+    /// what they have used along, into the experiment and out of it; what several callers share,
+    /// they share with those of their own variant.
+    pub fn own_count(&self) -> Option<&str> {
+        match self.scope {
+            Scope::Global | Scope::Ip => self.variant.as_deref(),
+            Scope::User => None,
+        }
+    }
 }
 
 impl Scope {
@@ -356,6 +413,9 @@ impl fmt::Display for Described<'_> {
         {
             f.write_str(separator)?;
             separator = ", ";
+            if let Some(variant) = &limit.variant {
+                write!(f, "{variant} ")?;
+            }
             f.write_str(limit.scope.name())?;
             if !limit.whom.is_empty() {
                 write!(f, " {}", limit.whom)?;
@@ -510,7 +570,7 @@ mod tests {
         ] {
             let address = address.map(|text| text.parse().unwrap());
             let limits: Vec<u64> = rule
-                .limits_for(tier, address)
+                .limits_for(None, tier, address)
                 .map(|id| policy.limit(id).unwrap().terms.quota.limit())
                 .collect();
             assert_eq!(limits, expected, "{tier} {address:?}");

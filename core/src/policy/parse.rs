@@ -3,14 +3,14 @@
 use globset::{GlobBuilder, GlobSetBuilder};
 
 use super::{
-    Answers, Body, Host, Limit, LimitId, NetworkLimits, OnStoreFailure, Policy, Rule, Scope,
-    Status, TierLimits,
+    Answers, Body, Host, Limit, LimitId, NetworkLimits, OnStoreFailure, Policy, Rule, RuleLimits,
+    Scope, Status, TierLimits, experiment,
 };
 use crate::address::{Cidr, CidrError};
 use crate::approach::Approach;
 use crate::exempt::Exemptions;
 use crate::identity::header_name;
-use crate::json::{At, ConfigError};
+use crate::json::{At, ConfigError, Fields};
 use crate::limit::{Algorithm, Quota, QuotaError};
 use crate::question::Terms;
 use crate::rollout::Mode;
@@ -55,6 +55,10 @@ pub(super) fn policy(source: &At<'_>) -> Result<Policy, ConfigError> {
         }
         rules.push(rule);
     }
+    let experiments = match fields.optional("experiments") {
+        Some(at) => experiment::read(&at, &mut rules, &mut limits)?,
+        None => Vec::new(),
+    };
     let exemptions = Exemptions::read(&mut fields)?;
     let answers = answers(&mut fields)?;
     let status = fields
@@ -83,6 +87,7 @@ pub(super) fn policy(source: &At<'_>) -> Result<Policy, ConfigError> {
         globs,
         approached,
         limits: limits.list,
+        experiments,
         exemptions,
         answers,
         status,
@@ -111,7 +116,7 @@ fn warning(limit: &Limit) -> Option<String> {
 /// A count that everybody shares is a part of itself while some are on trial.
 fn partial_count(rule: &Rule) -> Option<String> {
     match rule.mode {
-        Mode::Partly(percent) if !rule.global.is_empty() => Some(format!(
+        Mode::Partly(percent) if !rule.limits.global.is_empty() => Some(format!(
             "rule {}: while enforce_percent is {}, its global limit counts the requests of that share \
              of its callers only, and is reached later than it will be at 100",
             rule.name,
@@ -123,16 +128,16 @@ fn partial_count(rule: &Rule) -> Option<String> {
 
 /// The limits of all rules as they are read, each with its id.
 #[derive(Default)]
-struct Limits {
+pub(super) struct Limits {
     list: Vec<Limit>,
 }
 
 impl Limits {
-    /// One limit or a list of them, for one scope of one rule.
+    /// One limit or a list of them, for one scope of one rule, or of a variant of it.
     fn read(
         &mut self,
         at: &At<'_>,
-        rule: &str,
+        (rule, variant): (&str, &str),
         scope: Scope,
         whom: &str,
     ) -> Result<Vec<LimitId>, ConfigError> {
@@ -147,6 +152,7 @@ impl Limits {
                 whom: whom.to_string(),
                 scope,
                 place,
+                variant: (!variant.is_empty()).then(|| variant.to_string()),
                 terms: Terms::new(quota),
                 approach,
                 on_store_failure,
@@ -172,15 +178,37 @@ fn rule(at: &At<'_>, limits: &mut Limits) -> Result<Rule, ConfigError> {
         .map(|at| methods(&at))
         .transpose()?;
     let hosts = fields.optional("hosts").map(|at| hosts(&at)).transpose()?;
+    let limits = rule_limits(&mut fields, &name, "", limits)?;
+    fields.finish()?;
+    Ok(Rule {
+        name,
+        pattern,
+        priority,
+        mode,
+        methods,
+        hosts,
+        limits,
+        takes_part: None,
+    })
+}
+
+/// The fields that hold limits, of a rule or, where `variant` is its name, of a variant of one.
+pub(super) fn rule_limits(
+    fields: &mut Fields<'_>,
+    rule: &str,
+    variant: &str,
+    limits: &mut Limits,
+) -> Result<RuleLimits, ConfigError> {
+    let whose = (rule, variant);
     let global = match fields.optional("global_limit") {
-        Some(at) => limits.read(&at, &name, Scope::Global, "")?,
+        Some(at) => limits.read(&at, whose, Scope::Global, "")?,
         None => Vec::new(),
     };
     let mut user = TierLimits::default();
     if let Some(at) = fields.optional("user_limits") {
         for (tier, at) in at.entries()? {
             check_name(tier, &at)?;
-            let ids = limits.read(&at, &name, Scope::User, tier)?;
+            let ids = limits.read(&at, whose, Scope::User, tier)?;
             match tier {
                 "default" => user.default = Some(ids),
                 _ => user.by_tier.push((tier.to_string(), ids)),
@@ -190,7 +218,7 @@ fn rule(at: &At<'_>, limits: &mut Limits) -> Result<Rule, ConfigError> {
     let mut ip = NetworkLimits::default();
     if let Some(at) = fields.optional("ip_limits") {
         for (network, at) in at.entries()? {
-            let ids = limits.read(&at, &name, Scope::Ip, network)?;
+            let ids = limits.read(&at, whose, Scope::Ip, network)?;
             if network == "default" {
                 ip.default = ids;
                 continue;
@@ -206,21 +234,9 @@ fn rule(at: &At<'_>, limits: &mut Limits) -> Result<Rule, ConfigError> {
             }
             ip.by_network.push((network, ids));
         }
-        ip.by_network
-            .sort_by_key(|(network, _)| std::cmp::Reverse(network.prefix()));
+        ip.sort();
     }
-    fields.finish()?;
-    Ok(Rule {
-        name,
-        pattern,
-        priority,
-        mode,
-        methods,
-        hosts,
-        global,
-        user,
-        ip,
-    })
+    Ok(RuleLimits { global, user, ip })
 }
 
 fn limit(at: &At<'_>) -> Result<(Quota, Approach, OnStoreFailure), ConfigError> {
@@ -261,7 +277,7 @@ fn limit(at: &At<'_>) -> Result<(Quota, Approach, OnStoreFailure), ConfigError> 
     Ok((quota, approach, on_store_failure))
 }
 
-fn name(at: &At<'_>) -> Result<String, ConfigError> {
+pub(super) fn name(at: &At<'_>) -> Result<String, ConfigError> {
     let name = at.text()?;
     check_name(name, at)?;
     Ok(name.to_string())
@@ -345,7 +361,7 @@ fn hosts(at: &At<'_>) -> Result<Vec<Host>, ConfigError> {
     Ok(hosts)
 }
 
-fn answers(fields: &mut crate::json::Fields<'_>) -> Result<Answers, ConfigError> {
+fn answers(fields: &mut Fields<'_>) -> Result<Answers, ConfigError> {
     #[derive(Clone, Copy)]
     enum Family {
         XRateLimit,
@@ -359,6 +375,7 @@ fn answers(fields: &mut crate::json::Fields<'_>) -> Result<Answers, ConfigError>
         shadow: None,
         warning: Some(DEFAULT_WARNING_HEADER.to_string()),
         delay: None,
+        variant: None,
     };
     if let Some(at) = fields.optional("headers") {
         answers.x_ratelimit = false;
@@ -375,6 +392,7 @@ fn answers(fields: &mut crate::json::Fields<'_>) -> Result<Answers, ConfigError>
     for (field, place) in [
         ("degraded_header", &mut answers.degraded),
         ("shadow_header", &mut answers.shadow),
+        ("variant_header", &mut answers.variant),
         ("warning_header", &mut answers.warning),
         ("delay_header", &mut answers.delay),
     ] {

@@ -3,5 +3,6 @@
 
 #![allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::panic)]
 
+mod experiments;
 mod gateway;
 mod modes;

@@ -87,6 +87,7 @@ fn counter(input: &mut Input<'_>) -> (Counter, Vec<u8>) {
         whom: String::new(),
         scope,
         place,
+        variant: None,
         terms: Terms::new(Quota::try_new(algorithm, 1, 1, None).expect("a quota")),
         approach: Approach::default(),
         on_store_failure: OnStoreFailure::Allow,

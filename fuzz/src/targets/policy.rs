@@ -21,6 +21,9 @@ pub const TARGET: Target = Target {
         "\"user_limits\"",
         "\"global_limit\"",
         "\"default\"",
+        "\"experiments\"",
+        "\"variants\"",
+        "\"weight\"",
         "\"mode\"",
         "\"shadow\"",
         "\"off\"",
@@ -99,7 +102,7 @@ fn check(policy: &Policy) {
         assert!(rule.describe(policy).to_string().starts_with("rule "));
         for tier in ["free", "anonymous", "default", "\u{fffd}"] {
             let address = "10.1.2.3".parse().ok();
-            let mut limits = rule.limits_for(tier, address);
+            let mut limits = rule.limits_for(None, tier, address);
             assert!(limits.all(|id| {
                 policy
                     .limit(id)
