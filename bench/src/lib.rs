@@ -10,13 +10,15 @@
 //! - [`crowd`] asks, [`upstream`] answers: both in this program, which is not counted;
 //! - [`cpu`] and [`store`] read what was used, [`turn`] puts it together for one turn;
 //! - [`rounds`] lets them take turns, [`series`] says what many rounds say together;
-//! - [`quick`] is `make bench-quick`.
+//! - [`quick`] is `make bench-quick`;
+//! - [`scale`] goes on from what a script call costs to what fleets need: `make scale`.
 
 pub mod cpu;
 pub mod crowd;
 pub mod envoy;
 pub mod quick;
 pub mod rounds;
+pub mod scale;
 pub mod scenario;
 pub mod series;
 pub mod store;

@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use weir_bench::quick;
+use weir_bench::{quick, scale};
 
 #[derive(Parser)]
 #[command(name = "weir-bench", about = "Measures what a request costs")]
@@ -27,6 +27,12 @@ enum Task {
         /// An older weir.wasm to compare with
         #[arg(long, env = "BASE")]
         base: Option<PathBuf>,
+    },
+    /// What fleets need, from what a script call costs: the tables of docs/scale.md
+    Scale {
+        /// Draw the tables from what was measured before
+        #[arg(long)]
+        redraw: bool,
     },
 }
 
@@ -53,6 +59,10 @@ fn perform(task: Task) -> Result<()> {
             connections,
             measured: Duration::from_millis(span_ms),
             base: base.filter(|base| !base.as_os_str().is_empty()),
+        }),
+        Task::Scale { redraw } => scale::run(match redraw {
+            true => scale::From::Before,
+            false => scale::From::Measuring,
         }),
     }
 }
