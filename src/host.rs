@@ -29,6 +29,7 @@ mod abi {
 
     pub const COUNTER: u32 = 0;
     pub const GAUGE: u32 = 1;
+    pub const HISTOGRAM: u32 = 2;
 
     pub const STREAM_HTTP_REQUEST: u32 = 0;
     pub const STREAM_DOWNSTREAM: u32 = 2;
@@ -102,6 +103,7 @@ mod abi {
             name_size: usize,
             metric: *mut u32,
         ) -> u32;
+        pub fn proxy_record_metric(metric: u32, value: u64) -> u32;
         pub fn proxy_increment_metric(metric: u32, offset: i64) -> u32;
     }
 }
@@ -124,6 +126,8 @@ pub enum MetricKind {
     /// Only grow.
     Counter,
     Gauge,
+    /// Tell how values are spread.
+    Histogram,
 }
 
 /// One side of a TCP connection.
@@ -212,6 +216,25 @@ pub fn take_ordinal(name: &str) -> u32 {
     u32::MAX
 }
 
+/// What a VM of this plugin has shared under a name.
+pub fn shared(name: &str) -> Option<Vec<u8>> {
+    let mut cas = 0;
+    // SAFETY: `name` lives through the call; the out-pointers are valid.
+    owned(|data, size| unsafe {
+        abi::proxy_get_shared_data(name.as_ptr(), name.len(), data, size, &mut cas)
+    })
+}
+
+/// Shares bytes under a name that nobody else writes to.
+pub fn share(name: &str, bytes: &[u8]) {
+    /// Whatever was there before.
+    const ANY: u32 = 0;
+    // SAFETY: both live through the call.
+    unsafe {
+        abi::proxy_set_shared_data(name.as_ptr(), name.len(), bytes.as_ptr(), bytes.len(), ANY)
+    };
+}
+
 /// Nothing where the proxy has no shared queues.
 pub fn register_queue(name: &str) -> Option<QueueId> {
     let mut queue = 0;
@@ -241,6 +264,7 @@ pub fn define_metric(kind: MetricKind, name: &str) -> Option<MetricId> {
     let kind = match kind {
         MetricKind::Counter => abi::COUNTER,
         MetricKind::Gauge => abi::GAUGE,
+        MetricKind::Histogram => abi::HISTOGRAM,
     };
     let mut metric = 0;
     // SAFETY: `name` lives through the call; the out-pointer is valid.
@@ -252,6 +276,12 @@ pub fn define_metric(kind: MetricKind, name: &str) -> Option<MetricId> {
 pub fn add_to_metric(metric: MetricId, change: i64) {
     // SAFETY: takes numbers.
     unsafe { abi::proxy_increment_metric(metric.0, change) };
+}
+
+/// Adds a value to those that a histogram tells of.
+pub fn record_metric(metric: MetricId, value: u64) {
+    // SAFETY: takes numbers.
+    unsafe { abi::proxy_record_metric(metric.0, value) };
 }
 
 /// The proxy would not do what was asked.

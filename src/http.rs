@@ -129,10 +129,17 @@ impl HttpContext for HttpStream {
         for name in &admission.remove {
             host::remove_request_header(name);
         }
+        if let Some(outcome) = admission.step.outcome() {
+            self.limiter.decided(&edition, outcome);
+        }
         match admission.step {
             Step::Pass | Step::Exempt => Action::Continue,
             Step::Block(answer, protocol) | Step::Respond(answer, protocol) => {
                 perform(&self.state, Conclusion::Respond(answer, protocol))
+            }
+            Step::Report(protocol) => {
+                let report = self.limiter.report();
+                perform(&self.state, Conclusion::Respond(report, protocol))
             }
             Step::Ask(pending) => self.ask(pending),
         }

@@ -9,19 +9,21 @@ use std::time::Instant;
 use log::{error, info, warn};
 use proxy_wasm::traits::{Context, HttpContext, RootContext, StreamContext};
 use proxy_wasm::types::ContextType;
-use weir_core::batch::{Batcher, CallId, Effects, Next};
+use weir_core::answer::Answer;
+use weir_core::batch::{Batcher, CallId, Effects, Health, Next};
 use weir_core::config::{Config, LimiterConfig, StoreConfig};
 use weir_core::delays::StreamId;
 use weir_core::identity::{self, Sources};
 use weir_core::limiter::{Conclusion, Ending, Hold, Pending, Worker};
 use weir_core::live::Edition;
 use weir_core::question::Part;
+use weir_core::record::{Outcome, Record};
 use weir_core::units::{Micros, Millis};
 
 use crate::bridge::BridgeStream;
 use crate::host::{self, ContextId, QueueId};
 use crate::http::{HttpStream, Ticket};
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics};
 use crate::ticker::Ticker;
 
 /// How exactly deadlines are kept. Finer costs wake-ups of every worker, coarser adds to the wait
@@ -60,6 +62,8 @@ pub struct Limiter {
     /// When somebody waited for the store last.
     busy: Cell<Micros>,
     metrics: Metrics,
+    /// The way to the store as it was when the log last told of it.
+    logged: Cell<Health>,
     origin: Instant,
 }
 
@@ -103,7 +107,7 @@ impl Context for Root {
 
     fn on_done(&mut self) -> bool {
         if let Some(limiter) = self.limiter() {
-            limiter.metrics.leave();
+            limiter.retire();
         }
         true
     }
@@ -166,7 +170,7 @@ impl Limiter {
             policy,
         } = config;
         // A name that is registered twice redirects the first: every worker needs its own.
-        let ordinal = host::take_ordinal(&format!("weir.workers.{configuration}"));
+        let ordinal = host::take_ordinal(&metrics::workers(configuration));
         let queue = host::register_queue(&format!("weir.turn.{configuration}.{ordinal}"));
         if ordinal == 0 {
             for warning in &policy.warnings {
@@ -191,7 +195,8 @@ impl Limiter {
             queue,
             ticker: Ticker::new(),
             busy: Cell::new(Micros(0)),
-            metrics: Metrics::define(),
+            metrics: Metrics::define(configuration, ordinal),
+            logged: Cell::default(),
             origin: Instant::now(),
         }
     }
@@ -204,7 +209,38 @@ impl Limiter {
     /// The refusal of a request that is known to be out of quota.
     pub fn recall(&self, pending: &Pending) -> Option<Ending> {
         let mut worker = self.worker.borrow_mut();
-        pending.recall(&mut worker, host::now(self.origin))
+        let ending = pending.recall(&mut worker, host::now(self.origin))?;
+        drop(worker);
+        if let Some(record) = &ending.record {
+            self.count(pending, record);
+        }
+        Some(ending)
+    }
+
+    /// A request came to nobody's limits.
+    pub fn decided(&self, edition: &Rc<Edition>, outcome: Outcome) {
+        self.will_tell();
+        self.metrics.decided(edition, outcome);
+    }
+
+    fn count(&self, pending: &Pending, record: &Record) {
+        self.will_tell();
+        self.metrics.count(pending, record);
+    }
+
+    /// Something is about to be counted, and is to be told soon.
+    fn will_tell(&self) {
+        if self.metrics.begins() {
+            let now = host::now(self.origin);
+            self.ticker.within(now, metrics::TELL_WITHIN);
+        }
+    }
+
+    /// What an operator is told of the gateway.
+    pub fn report(&self) -> Answer {
+        let now = host::now(self.origin);
+        let health = self.batcher.borrow().health(now);
+        self.metrics.report(&self.edition(), health, now)
     }
 
     /// A request waits for the store to answer a part; without a ticket, nobody does.
@@ -229,8 +265,8 @@ impl Limiter {
         let mut worker = self.worker.borrow_mut();
         let ending = pending.conclude(&mut worker, host::wall_clock);
         drop(worker);
-        if let Some(how) = ending.record.and_then(|record| record.degraded()) {
-            self.metrics.degraded(how);
+        if let Some(record) = &ending.record {
+            self.count(pending, record);
         }
         for part in &ending.refunds {
             self.ask(None, part);
@@ -277,6 +313,7 @@ impl Limiter {
 
     fn answered(&self, id: CallId, body: Option<&[u8]>) {
         let now = host::now(self.origin);
+        self.metrics.came_back(id, now, body);
         let effects = self.batcher.borrow_mut().answered(now, id, body);
         self.perform(effects);
     }
@@ -286,7 +323,8 @@ impl Limiter {
         self.release(now);
         let effects = self.batcher.borrow_mut().tick(now);
         self.perform(effects);
-        self.tell(now);
+        let health = self.log_health(now);
+        let tell = self.metrics.tick(&self.edition(), health, now);
         if !self.batcher.borrow().is_idle() {
             self.busy.set(now);
         }
@@ -294,14 +332,20 @@ impl Limiter {
         let next = self.worker.borrow().delays.next();
         let due = next.map(|due| Millis(due.0.saturating_sub(now.0).div_ceil(1000)));
         let tick = (!is_idle).then_some(TICK);
-        self.ticker.ticked(now, due.into_iter().chain(tick).min());
+        self.ticker
+            .ticked(now, due.into_iter().chain(tick).chain(tell).min());
     }
 
-    /// Tells operators how the store does: in the statistics, and in the log when it changes.
-    fn tell(&self, now: Micros) {
+    /// This worker goes.
+    fn retire(&self) {
+        self.metrics.retire(&self.edition(), host::now(self.origin));
+    }
+
+    /// Tells in the log how the store does, when that changes.
+    fn log_health(&self, now: Micros) -> Health {
         let batcher = self.batcher.borrow();
         let health = batcher.health(now);
-        let before = self.metrics.tell(health);
+        let before = self.logged.replace(health);
         if health.opened > before.opened
             && let Some(trouble) = batcher.trouble(now)
         {
@@ -310,6 +354,7 @@ impl Limiter {
         if health.open == 0 && before.open > 0 {
             info!("weir: the store is asked again");
         }
+        health
     }
 
     /// Sends first, so that the next batch travels while this one's requests go on.
@@ -320,10 +365,14 @@ impl Limiter {
         } = effects;
         for outgoing in outgoing {
             let replies = outgoing.commands.to_string();
+            let questions = outgoing.questions();
             let sent = host::post(&self.store, &replies, &outgoing.body);
             let mut batcher = self.batcher.borrow_mut();
             match sent {
-                Ok(id) => batcher.sent(outgoing, id),
+                Ok(id) => {
+                    self.metrics.sent(id, host::now(self.origin), questions);
+                    batcher.sent(outgoing, id);
+                }
                 Err(host::NotDone) => {
                     settled.extend(batcher.not_sent(host::now(self.origin), outgoing));
                 }

@@ -286,6 +286,12 @@ pub fn forbidden() -> Answer {
     plain(403, "Forbidden", message, GrpcCode::PermissionDenied, None)
 }
 
+/// 403: a call that is for operators, from somebody else.
+pub fn operators_only() -> Answer {
+    let message = "Only operators may ask about the gateway.";
+    plain(403, "Forbidden", message, GrpcCode::PermissionDenied, None)
+}
+
 /// 403: the caller is on the policy's list of those whom nothing is for. Which entry it was is not
 /// told: whoever is kept out need not learn how to come in.
 pub fn blocked() -> Answer {

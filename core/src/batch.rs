@@ -280,6 +280,14 @@ impl<T> Batcher<T> {
     }
 }
 
+impl<T> Outgoing<T> {
+    /// How many questions the call asks.
+    pub fn questions(&self) -> usize {
+        let commands = self.call.commands.iter();
+        commands.map(|command| command.asked.len()).sum()
+    }
+}
+
 impl<T> LaneState<T> {
     fn new(timeout: Millis, jitter: u8) -> LaneState<T> {
         LaneState {

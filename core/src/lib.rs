@@ -7,7 +7,8 @@
 //! call and reads the reply by the contract of [`script`]; where a question spans several [`slot`]s
 //! of a cluster its answers meet again in a [`gathering`]. [`verdict`] weighs them; where a limit does
 //! something before it refuses, [`approach`] says what, and [`delays`] who goes on when. [`answer`]
-//! words the result; a [`record`] of it is what operators are told. When the store fails, the [`breaker`] spares it and [`local`] keeps the limits
+//! words the result; a [`record`] of it is what operators are told: in a [`tally`], by [`traffic`] over time, and by
+//! who are the worst [`offenders`], all of which a [`gateway`] can tell of itself. When the store fails, the [`breaker`] spares it and [`local`] keeps the limits
 //! in [`memory`]. [`status`] is the same for the call that only looks. [`wire`] is the language spoken
 //! with the store, on both sides. Under all of it lies the policy that is in force, which is [`live`]'s.
 
@@ -20,6 +21,7 @@ pub mod config;
 pub mod delays;
 pub mod denials;
 pub mod exempt;
+pub mod gateway;
 pub mod gathering;
 pub mod identity;
 pub mod json;
@@ -29,6 +31,8 @@ pub mod limiter;
 pub mod live;
 pub mod local;
 pub mod memory;
+pub mod offenders;
+pub mod pack;
 pub mod path;
 pub mod policy;
 pub mod question;
@@ -38,6 +42,8 @@ pub mod script;
 pub mod secret;
 pub mod slot;
 pub mod status;
+pub mod tally;
+pub mod traffic;
 pub mod units;
 pub mod verdict;
 pub mod wire;

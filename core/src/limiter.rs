@@ -12,6 +12,7 @@ use crate::config::StoreConfig;
 use crate::delays::Delays;
 use crate::denials::Denials;
 use crate::exempt::Treatment;
+use crate::gateway;
 use crate::gathering::{Gathering, Heard, Outcome};
 use crate::identity::{Belief, Caller, Credentials, Field, Source, Sources, Subject};
 use crate::key;
@@ -60,6 +61,8 @@ pub enum Step {
     /// Somebody has to decide: the worker from memory ([`Pending::recall`]), or the store.
     Ask(Pending),
     Respond(Answer, Protocol),
+    /// An operator asks about the gateway, which knows that without the store.
+    Report(Protocol),
 }
 
 /// A request that waits for the store.
@@ -177,10 +180,10 @@ pub fn admit<'a>(
         remove.push(name.clone());
     }
     let path = path::normalise(head.target);
-    let step = if head.method == status::METHOD && path.as_ref() == status::PATH {
-        status_step(edition, sources, &head, facts)
-    } else {
-        passage_step(edition, sources, &path, &head, facts)
+    let step = match (head.method, path.as_ref()) {
+        (status::METHOD, status::PATH) => status_step(edition, sources, &head, facts),
+        (status::METHOD, gateway::PATH) => report_step(edition, sources, &head, facts),
+        _ => passage_step(edition, sources, &path, &head, facts),
     };
     Admission { remove, step }
 }
@@ -204,6 +207,22 @@ fn status_step(
     match Inquiry::try_new(&edition.policy, about, query, head.operator_secret) {
         Ok((inquiry, question)) => ask(edition, question, head.protocol, Wants::Status(inquiry)),
         Err(answer) => Step::Respond(answer, head.protocol),
+    }
+}
+
+fn report_step(
+    edition: &Rc<Edition>,
+    sources: &Sources,
+    head: &Head<'_>,
+    facts: &impl Facts,
+) -> Step {
+    let (caller, treatment) = caller(edition, sources, head.credentials, facts);
+    if treatment == Treatment::Blocked {
+        return Step::Block(answer::blocked(), head.protocol);
+    }
+    match status::is_operator(&edition.policy.status, &caller, head.operator_secret) {
+        true => Step::Report(head.protocol),
+        false => Step::Respond(answer::operators_only(), head.protocol),
     }
 }
 
@@ -295,7 +314,7 @@ impl Step {
             Step::Pass => Some(record::Outcome::Unmatched),
             Step::Exempt => Some(record::Outcome::Exempt),
             Step::Block(..) => Some(record::Outcome::Blocked),
-            Step::Ask(_) | Step::Respond(..) => None,
+            Step::Ask(_) | Step::Respond(..) | Step::Report(_) => None,
         }
     }
 }
@@ -334,6 +353,11 @@ impl Pending {
             });
         let verdict = verdict::refusal(&mut known)?;
         Some(self.end(verdict, record::Source::Denials, &[]))
+    }
+
+    /// What it is decided under.
+    pub fn edition(&self) -> &Rc<Edition> {
+        &self.edition
     }
 
     /// Who wants to pass; nobody where it is a status call.

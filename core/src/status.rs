@@ -248,7 +248,8 @@ fn line(limit: &Limit, reading: Reading) -> Line {
     }
 }
 
-fn is_operator(status: &Status, caller: &Caller, secret: Option<&[u8]>) -> bool {
+/// Whether the caller may ask about others.
+pub fn is_operator(status: &Status, caller: &Caller, secret: Option<&[u8]>) -> bool {
     let by_tier = status
         .operator_tier
         .as_ref()
@@ -281,14 +282,24 @@ fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// An id as text: bytes that JSON text cannot carry are percent-escaped, and a key is its hash.
+/// A user's id as text: bytes that JSON text cannot carry are percent-escaped.
+pub fn user_text(id: &[u8]) -> String {
+    match std::str::from_utf8(id) {
+        Ok(text) => text.to_string(),
+        Err(_) => key::escaped(id).to_string(),
+    }
+}
+
+/// An API key as operators see it: as much of its hash as tells it from others.
+pub fn key_text(hash: &str) -> String {
+    format!("api-key:{}", hash.get(..12).unwrap_or(hash))
+}
+
+/// Any subject as text.
 fn id_text(subject: &Subject) -> String {
     match subject {
-        Subject::User(id) => match std::str::from_utf8(id) {
-            Ok(text) => text.to_string(),
-            Err(_) => key::escaped(id).to_string(),
-        },
-        Subject::ApiKey(hash) => format!("api-key:{}", hash.get(..12).unwrap_or(hash)),
+        Subject::User(id) => user_text(id),
+        Subject::ApiKey(hash) => key_text(hash),
         Subject::Address(Some(address)) => address.to_string(),
         Subject::Address(None) => String::new(),
     }

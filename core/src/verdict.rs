@@ -128,6 +128,8 @@ fn on_failure(policy: &Policy, limit: LimitId) -> Degraded {
 }
 
 impl Degraded {
+    pub const ALL: [Degraded; 3] = [Degraded::Allow, Degraded::Local, Degraded::Deny];
+
     pub fn name(self) -> &'static str {
         match self {
             Degraded::Allow => "allow",

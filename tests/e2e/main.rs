@@ -21,6 +21,7 @@ mod grpc;
 mod identity;
 mod keys;
 mod matching;
+mod metrics;
 mod model;
 mod no_wall;
 mod rollout;
@@ -70,11 +71,11 @@ fn trials(world: &Arc<World>) -> Vec<Trial> {
         Store::Bridge => "bridge",
         Store::Sidecar => "sidecar",
     };
-    // A configuration is read before there is any way to Redis; a sidecar can hang by itself. What
-    // takes longest comes first.
-    let one_way = match world.way() {
-        Store::Bridge => configuration::CASES,
-        Store::Sidecar => failure::CASES_OF_THE_SIDECAR,
+    // A configuration is read before there is any way to Redis, and what is counted is counted before
+    // it; a sidecar can hang by itself. What takes longest comes first.
+    let one_way: &[&[Case]] = match world.way() {
+        Store::Bridge => &[configuration::CASES, metrics::CASES],
+        Store::Sidecar => &[failure::CASES_OF_THE_SIDECAR],
     };
     let both_ways = [
         rules::CASES,
@@ -92,7 +93,7 @@ fn trials(world: &Arc<World>) -> Vec<Trial> {
         experiments::CASES,
         failure::CASES,
     ];
-    let cases = one_way.iter().chain(both_ways.into_iter().flatten());
+    let cases = one_way.iter().copied().chain(both_ways).flatten();
     cases.map(|case| trial(way, case, world)).collect()
 }
 

@@ -26,6 +26,7 @@ pub struct World {
     workshop: OnceLock<Gateway>,
     rollout: OnceLock<Gateway>,
     eased: OnceLock<[Gateway; 2]>,
+    watched: OnceLock<Gateway>,
     fragile: Mutex<Option<Fragile>>,
     redis: OnceLock<Redis>,
 }
@@ -47,6 +48,7 @@ impl World {
             workshop: OnceLock::new(),
             rollout: OnceLock::new(),
             eased: OnceLock::new(),
+            watched: OnceLock::new(),
             fragile: Mutex::default(),
             redis: OnceLock::new(),
         }
@@ -98,6 +100,15 @@ impl World {
         })
     }
 
+    /// A gateway with `metrics.json`, whose statistics nobody else changes.
+    pub fn watched(&self) -> &Gateway {
+        self.watched.get_or_init(|| {
+            let policy = include_str!("metrics.json").to_owned();
+            let gateway = self.gateway().policy(Policy::Text(policy));
+            gateway.start().unwrap()
+        })
+    }
+
     /// A gateway with `fragile.json` and a Redis of its own.
     pub fn fragile(&self) -> Lease<'_> {
         let mut fragile = self.fragile.lock().unwrap_or_else(PoisonError::into_inner);
@@ -117,8 +128,14 @@ impl World {
 
     /// Where the shared gateways' logs are.
     pub fn logs(&self) -> Vec<PathBuf> {
-        let shared = [&self.reference, &self.workshop, &self.rollout].map(OnceLock::get);
         let eased = self.eased.get().into_iter().flatten();
+        let shared = [
+            &self.reference,
+            &self.workshop,
+            &self.rollout,
+            &self.watched,
+        ]
+        .map(OnceLock::get);
         let logs = shared.into_iter().flatten().chain(eased);
         let mut logs: Vec<PathBuf> = logs.map(|g| g.process().log_path().to_owned()).collect();
         let fragile = self.fragile.lock().unwrap_or_else(PoisonError::into_inner);

@@ -21,6 +21,8 @@ pub const TIMEOUT_MS: u64 = 50;
 const LATE: Duration = Duration::from_millis(TIMEOUT_MS + 50);
 /// A request that only passes through is never this late, unless the machine is busy with others.
 const STALL: Duration = Duration::from_millis(40);
+/// Within a second the workers tell what they have counted.
+const TOLD: Duration = Duration::from_millis(1500);
 pub const MARK: &str = "x-weir-degraded";
 /// What a caller of a tight limit may use in an hour, as the policy has it.
 pub const TIGHT: usize = 40;
@@ -148,6 +150,7 @@ impl<'a> Watch<'a> {
     /// Ends the load, and holds it to what is promised whatever happens.
     pub fn ends(self, counted: Counted) -> Result<Outcome> {
         let samples = self.load.stop();
+        std::thread::sleep(TOLD);
         let outcome = Outcome {
             name: self.name,
             story: Story::read(self.gateway)?.since(self.before),
@@ -375,7 +378,7 @@ impl Outcome {
             let seen = self.marked_where(is) as u64;
             ensure!(
                 (seen..=seen + unseen).contains(&told),
-                "weir.degraded.{how} tells of {told}, clients saw {seen}"
+                "weir.degraded_total.how.{how} tells of {told}, clients saw {seen}"
             );
         }
         Ok(())
@@ -426,13 +429,13 @@ impl Story {
                 .sum()
         };
         Ok(Self {
-            calls: read("store.calls"),
-            failures: read("store.failures"),
-            opened: read("breaker.opened"),
+            calls: read("store.calls_total"),
+            failures: read("store.failures_total"),
+            opened: read("breaker.opened_total"),
             open_lanes: read("breaker.open_lanes"),
-            allow: read("degraded.allow"),
-            local: read("degraded.local"),
-            deny: read("degraded.deny"),
+            allow: read("degraded_total.how.allow"),
+            local: read("degraded_total.how.local"),
+            deny: read("degraded_total.how.deny"),
         })
     }
 

@@ -88,9 +88,14 @@ enum Host {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LimitId(u32);
 
-#[cfg(test)]
 impl LimitId {
+    /// Its place among all limits of its policy.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+
     /// The limit of that place in some policy.
+    #[cfg(test)]
     pub fn nth(place: usize) -> LimitId {
         LimitId(place as u32)
     }

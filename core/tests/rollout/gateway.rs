@@ -99,6 +99,7 @@ impl Gateway {
         let mut pending = match admission.step {
             Step::Pass | Step::Exempt => return Answer::passed(),
             Step::Block(answer, _) | Step::Respond(answer, _) => return Answer::of(answer, None),
+            Step::Report(_) => panic!("no operator asks here"),
             Step::Ask(pending) => pending,
         };
         if let Some(ending) = pending.recall(&mut self.worker, self.now) {

@@ -107,6 +107,7 @@ fn decide(config: &LimiterConfig, edition: &Rc<Edition>, data: &[u8]) {
     }
     match admission.step {
         Step::Pass | Step::Exempt => {}
+        Step::Report(_) => assert!(headers.iter().any(|(name, _)| *name == b"x-operator")),
         Step::Block(answer, _) | Step::Respond(answer, _) => {
             assert!((400..500).contains(&answer.status));
             let sendable = |byte: u8| byte == b'\t' || (b' '..=b'~').contains(&byte);

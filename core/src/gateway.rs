@@ -1,0 +1,485 @@
+//! What operators are told of a gateway by the gateway itself, without any store: traffic by rule,
+//! the callers that are refused most, how the store does. Each worker leaves a [`View`] of its own
+//! where the others find it, and whoever is asked puts them together.
+//!
+//! It is one gateway's word about the last quarter of an hour. What many gateways see, and for
+//! longer, is in the proxy's statistics.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::answer::{self, Answer};
+use crate::batch::Health;
+use crate::offenders::{Offender, Offenders};
+use crate::pack::{Packed, Packer};
+use crate::record::Outcome;
+use crate::tally::Count;
+use crate::traffic::{self, INTERVAL_SECONDS, INTERVALS, Interval, Latency, Traffic};
+use crate::units::Micros;
+use crate::verdict::Degraded;
+
+/// Where the filter answers operators; with the method of the status call.
+pub const PATH: &[u8] = b"/api/v1/rate-limits/status/gateway";
+
+/// A view that another version of the filter packed is not read.
+const LAYOUT: u64 = 1;
+/// A worker that cannot use a way to the store leaves a view at least so often.
+pub const LONGEST_SILENCE: Micros = Micros(5_000_000);
+/// A worker that has been silent for longer has nothing to do, or is no more: what it said of its
+/// way to the store holds no longer. What it counted does.
+const PRESENT: Micros = Micros(15_000_000);
+/// Callers on the list: more than anybody reads in an incident.
+const MOST_OFFENDERS: usize = 20;
+
+/// What one worker has seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    /// The time of day at which it was left.
+    pub at: Micros,
+    /// The version of the policy in force.
+    pub version: u64,
+    pub lanes: u32,
+    pub open_lanes: u32,
+    /// How often a breaker of the worker's has opened.
+    pub opened: u64,
+    pub traffic: Traffic,
+    pub offenders: Offenders,
+}
+
+#[derive(Serialize)]
+struct Report {
+    /// What this speaks of, for whoever might take it for the whole fleet.
+    scope: &'static str,
+    /// Seconds since the Unix epoch, by the gateway's clock.
+    timestamp: u64,
+    workers: Workers,
+    policy: PolicyInForce,
+    interval_seconds: u64,
+    /// When the first interval of each list began.
+    from: u64,
+    /// Every request once, by outcome.
+    requests: BTreeMap<&'static str, Vec<u32>>,
+    /// Busiest first.
+    rules: Vec<RuleReport>,
+    store: StoreReport,
+    /// Requests that the store did not decide, by what was done with them.
+    degraded: BTreeMap<&'static str, u64>,
+    offenders: Vec<OffenderReport>,
+}
+
+#[derive(Serialize)]
+struct Workers {
+    /// Who has told anything in the time that this is about.
+    seen: usize,
+    /// Who has had something to do of late.
+    active: usize,
+}
+
+#[derive(Serialize)]
+struct PolicyInForce {
+    /// The newest; 0 is the configuration's own.
+    version: u64,
+    /// Whether every active worker runs it.
+    everywhere: bool,
+}
+
+#[derive(Serialize)]
+struct RuleReport {
+    name: String,
+    #[serde(flatten)]
+    counts: BTreeMap<&'static str, Vec<u32>>,
+}
+
+#[derive(Serialize)]
+struct StoreReport {
+    /// Ways to the store of the active workers, and those that are not used for now.
+    lanes: u32,
+    open_lanes: u32,
+    breaker_opened: u64,
+    calls: Vec<u32>,
+    failures: Vec<u32>,
+    /// Requests in a call, on average.
+    batch_size: Option<f64>,
+    latency_micros: LatencyReport,
+}
+
+/// None of it where no call was answered.
+#[derive(Serialize)]
+struct LatencyReport {
+    p50: Option<u64>,
+    p99: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct OffenderReport {
+    kind: &'static str,
+    subject: String,
+    /// The rule that refused last.
+    rule: String,
+    /// Refusals of late, older ones counting less.
+    denied_at_least: u64,
+    denied_at_most: u64,
+}
+
+impl View {
+    pub fn health(&mut self, health: Health) {
+        let small = |lanes: usize| u32::try_from(lanes).unwrap_or(u32::MAX);
+        self.lanes = small(health.lanes);
+        self.open_lanes = small(health.open);
+        self.opened = health.opened;
+    }
+
+    pub fn pack(&self) -> Vec<u8> {
+        let mut out = Packer::default();
+        for number in [
+            LAYOUT,
+            self.at.0,
+            self.version,
+            self.lanes.into(),
+            self.open_lanes.into(),
+            self.opened,
+        ] {
+            out.number(number);
+        }
+        self.traffic.pack(&mut out);
+        self.offenders.pack(&mut out);
+        out.finish()
+    }
+
+    /// Nothing of what is not whole, or another version's.
+    pub fn unpack(bytes: &[u8]) -> Option<View> {
+        let mut packed = Packed::new(bytes);
+        let mut number = || packed.number();
+        if number()? != LAYOUT {
+            return None;
+        }
+        Some(View {
+            at: Micros(number()?),
+            version: number()?,
+            lanes: u32::try_from(number()?).ok()?,
+            open_lanes: u32::try_from(number()?).ok()?,
+            opened: number()?,
+            traffic: Traffic::unpack(&mut packed)?,
+            offenders: Offenders::unpack(&mut packed)?,
+        })
+    }
+}
+
+/// The answer to an operator, from all workers' views. `now` is the time of day.
+pub fn report(views: &[View], now: Micros) -> Answer {
+    let last = traffic::interval(now);
+    let first = last.saturating_sub(INTERVALS as u64 - 1);
+    let silent = |view: &View| now.0.saturating_sub(view.at.0);
+    let longest = Micros(INTERVALS as u64 * INTERVAL_SECONDS * 1_000_000);
+    let seen: Vec<&View> = views
+        .iter()
+        .filter(|view| silent(view) < longest.0)
+        .collect();
+    let active: Vec<&View> = seen
+        .iter()
+        .copied()
+        .filter(|view| silent(view) < PRESENT.0)
+        .collect();
+
+    let mut sums = Sums::default();
+    let mut offenders = Offenders::default();
+    for view in &seen {
+        let mut own = view.offenders.clone();
+        own.age(now);
+        offenders.merge(&own);
+        for interval in view.traffic.intervals() {
+            let place = interval.number.checked_sub(first);
+            if let Some(place) = place.and_then(|place| usize::try_from(place).ok()) {
+                sums.add(place, interval);
+            }
+        }
+    }
+    let newest = seen.iter().max_by_key(|view| view.at.0);
+    let version = newest.map_or(0, |view| view.version);
+    answer::json(&Report {
+        scope: "this gateway",
+        timestamp: now.0 / 1_000_000,
+        workers: Workers {
+            seen: seen.len(),
+            active: active.len(),
+        },
+        policy: PolicyInForce {
+            version,
+            everywhere: active.iter().all(|view| view.version == version),
+        },
+        interval_seconds: INTERVAL_SECONDS,
+        from: first * INTERVAL_SECONDS,
+        store: StoreReport {
+            lanes: active.iter().map(|view| view.lanes).sum(),
+            open_lanes: active.iter().map(|view| view.open_lanes).sum(),
+            breaker_opened: seen.iter().map(|view| view.opened).sum(),
+            calls: sums.calls,
+            failures: sums.failures,
+            batch_size: (sums.answered > 0).then(|| {
+                // Two digits are all that anybody reads.
+                (sums.questions as f64 / sums.answered as f64 * 100.0).round() / 100.0
+            }),
+            latency_micros: LatencyReport {
+                p50: sums.latency.quantile(0.5).map(|micros| micros.0),
+                p99: sums.latency.quantile(0.99).map(|micros| micros.0),
+            },
+        },
+        requests: sums.requests,
+        rules: busiest_first(sums.rules),
+        degraded: sums.degraded,
+        offenders: offenders
+            .top(MOST_OFFENDERS)
+            .into_iter()
+            .map(OffenderReport::from)
+            .collect(),
+    })
+}
+
+/// A list of intervals for each thing that came.
+struct Sums {
+    requests: BTreeMap<&'static str, Vec<u32>>,
+    rules: BTreeMap<String, BTreeMap<&'static str, Vec<u32>>>,
+    degraded: BTreeMap<&'static str, u64>,
+    calls: Vec<u32>,
+    failures: Vec<u32>,
+    answered: u64,
+    questions: u64,
+    latency: Latency,
+}
+
+impl Default for Sums {
+    fn default() -> Sums {
+        Sums {
+            requests: BTreeMap::new(),
+            rules: BTreeMap::new(),
+            degraded: Degraded::ALL.map(|how| (how.name(), 0)).into(),
+            calls: vec![0; INTERVALS],
+            failures: vec![0; INTERVALS],
+            answered: 0,
+            questions: 0,
+            latency: Latency::default(),
+        }
+    }
+}
+
+impl Sums {
+    fn add(&mut self, place: usize, interval: &Interval) {
+        for (outcome, &count) in Outcome::ALL.iter().zip(&interval.outcomes) {
+            add_named(&mut self.requests, outcome.name(), place, count);
+        }
+        for (rule, counts) in &interval.rules {
+            let own = self.rules.entry(rule.to_string()).or_default();
+            for (count, &more) in Count::ALL.iter().zip(counts) {
+                add_named(own, count.name(), place, more);
+            }
+        }
+        for (how, &count) in Degraded::ALL.iter().zip(&interval.degraded) {
+            *self.degraded.entry(how.name()).or_default() += u64::from(count);
+        }
+        add(&mut self.calls, place, interval.calls);
+        add(&mut self.failures, place, interval.failures);
+        self.answered += interval.latency.count();
+        self.questions += u64::from(interval.questions);
+        self.latency.merge(&interval.latency);
+    }
+}
+
+/// What never came has no list.
+fn add_named(
+    lists: &mut BTreeMap<&'static str, Vec<u32>>,
+    name: &'static str,
+    place: usize,
+    more: u32,
+) {
+    if more > 0 {
+        let list = lists.entry(name).or_insert_with(|| vec![0; INTERVALS]);
+        add(list, place, more);
+    }
+}
+
+fn add(list: &mut [u32], place: usize, more: u32) {
+    if let Some(count) = list.get_mut(place) {
+        *count = count.saturating_add(more);
+    }
+}
+
+fn busiest_first(rules: BTreeMap<String, BTreeMap<&'static str, Vec<u32>>>) -> Vec<RuleReport> {
+    let mut rules: Vec<RuleReport> = rules
+        .into_iter()
+        .map(|(name, counts)| RuleReport { name, counts })
+        .collect();
+    rules.sort_by_cached_key(|rule| std::cmp::Reverse(rule.requests()));
+    rules
+}
+
+impl RuleReport {
+    fn requests(&self) -> u64 {
+        let outcomes = Outcome::ALL.iter();
+        let lists = outcomes.filter_map(|outcome| self.counts.get(outcome.name()));
+        lists.flatten().map(|&count| u64::from(count)).sum()
+    }
+}
+
+impl From<Offender> for OffenderReport {
+    fn from(offender: Offender) -> OffenderReport {
+        OffenderReport {
+            kind: offender.name.kind(),
+            subject: offender.name.text(),
+            rule: offender.rule.to_string(),
+            denied_at_least: offender.at_least,
+            denied_at_most: offender.at_most,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::identity::Subject;
+    use crate::policy::Scope;
+    use crate::tally::Series;
+
+    const NOW: Micros = Micros(1_700_000_005_000_000);
+
+    fn ago(seconds: u64) -> Micros {
+        Micros(NOW.0 - seconds * 1_000_000)
+    }
+
+    /// A worker that refused ann so often and let one pass, so long ago.
+    fn view(seconds: u64, denied: u32) -> View {
+        let mut view = View {
+            at: ago(seconds),
+            version: 3,
+            lanes: 1,
+            open_lanes: 1,
+            opened: 2,
+            ..View::default()
+        };
+        let rule: Rc<str> = "api".into();
+        let interval = view.traffic.now(ago(seconds)).unwrap();
+        let count = |count| Series::Rule {
+            rule: 0,
+            scope: Scope::User,
+            count,
+        };
+        interval.add(Series::Decision(Outcome::Denied), None, denied);
+        interval.add(Series::Decision(Outcome::Allowed), None, 1);
+        interval.add(Series::Degraded(Degraded::Local), None, 4);
+        interval.add(count(Count::Denied), Some(&rule), denied);
+        interval.add(count(Count::Allowed), Some(&rule), 1);
+        interval.add(count(Count::Allowed), Some(&"other".into()), 1);
+        interval.calls += 2;
+        interval.failures += 1;
+        interval.questions += 5;
+        interval.latency.add(Micros(300));
+        interval.latency.add(Micros(300));
+        view.offenders.age(ago(seconds));
+        for _ in 0..denied {
+            view.offenders
+                .refused(&Subject::User(b"ann".to_vec()), &rule);
+        }
+        view
+    }
+
+    fn told(views: &[View]) -> Value {
+        let answer = report(views, NOW);
+        assert_eq!(answer.status, 200);
+        serde_json::from_slice(&answer.body).unwrap()
+    }
+
+    fn sum(list: &Value) -> u64 {
+        let list = list.as_array().unwrap();
+        assert_eq!(list.len(), INTERVALS);
+        list.iter().map(|count| count.as_u64().unwrap()).sum()
+    }
+
+    #[test]
+    fn the_views_of_all_workers_are_put_together() {
+        let report = told(&[view(0, 7), view(12, 5)]);
+        assert_eq!(report["scope"], "this gateway");
+        assert_eq!(report["timestamp"], 1_700_000_005u64);
+        assert_eq!(report["workers"], json!({"seen": 2, "active": 2}));
+        assert_eq!(report["policy"], json!({"version": 3, "everywhere": true}));
+        assert_eq!(report["from"], 1_700_000_000u64 - 890);
+        assert_eq!(sum(&report["requests"]["denied"]), 12);
+        assert_eq!(report["requests"]["denied"][89], 7);
+        assert_eq!(report["requests"]["denied"][88], 5);
+        assert_eq!(report["requests"]["denied"][87], 0);
+        assert_eq!(report["rules"][0]["name"], "api");
+        assert_eq!(sum(&report["rules"][0]["denied"]), 12);
+        assert_eq!(sum(&report["rules"][1]["allowed"]), 2);
+        assert!(report["rules"][1].get("denied").is_none());
+        assert_eq!(
+            report["degraded"],
+            json!({"allow": 0, "local": 8, "deny": 0})
+        );
+        let store = &report["store"];
+        assert_eq!((sum(&store["calls"]), sum(&store["failures"])), (4, 2));
+        assert_eq!(store["open_lanes"], 2);
+        assert_eq!(store["batch_size"], 2.5);
+        assert_eq!(store["latency_micros"], json!({"p50": 384, "p99": 384}));
+        assert_eq!(
+            report["offenders"],
+            json!([{"kind": "user", "subject": "ann", "rule": "api",
+                    "denied_at_least": 12, "denied_at_most": 12}])
+        );
+    }
+
+    #[test]
+    fn a_worker_that_is_no_more_leaves_its_counts_and_nothing_of_its_store() {
+        let report = told(&[view(0, 1), view(400, 8), view(1000, 40)]);
+        assert_eq!(report["workers"], json!({"seen": 2, "active": 1}));
+        assert_eq!(sum(&report["requests"]["denied"]), 9);
+        assert_eq!(report["store"]["open_lanes"], 1);
+        // Of eight that were long ago, two count.
+        assert_eq!(report["offenders"][0]["denied_at_most"], 3);
+    }
+
+    #[test]
+    fn a_gateway_that_nobody_called_says_so() {
+        let report = told(&[]);
+        assert_eq!(report["workers"], json!({"seen": 0, "active": 0}));
+        assert_eq!(report["requests"], json!({}));
+        assert_eq!(
+            report["store"]["latency_micros"],
+            json!({"p50": null, "p99": null})
+        );
+        assert_eq!(report["store"]["batch_size"], Value::Null);
+    }
+
+    #[test]
+    fn a_view_that_waits_for_another_policy_is_told() {
+        let old = View {
+            version: 2,
+            ..view(1, 0)
+        };
+        let report = told(&[view(0, 0), old]);
+        assert_eq!(report["policy"], json!({"version": 3, "everywhere": false}));
+    }
+
+    #[test]
+    fn what_is_packed_comes_out_again_and_another_layout_does_not() {
+        let view = view(0, 7);
+        let mut packed = view.pack();
+        let mut told = View::unpack(&packed).unwrap();
+        // Where names are drafted is not told.
+        told.offenders = view.offenders.clone();
+        assert_eq!(told, view);
+        packed[0] = 2;
+        assert_eq!(View::unpack(&packed), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_can_be_read(bytes: Vec<u8>) {
+            View::unpack(&bytes);
+            View::unpack(&[&[1], &bytes[..]].concat());
+        }
+    }
+}

@@ -1,0 +1,469 @@
+//! What operators see: Envoy's statistics as Prometheus reads them, and the gateway's word on itself.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::Write,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use serde_json::Value;
+use weir_lab::{
+    client::Answer,
+    deadline,
+    gateway::{Gateway, Policy},
+    place,
+    redis::Redis,
+};
+
+use crate::{
+    Case, cases,
+    visitor::{Visitor, unique},
+    world::{SOON, World},
+};
+
+pub const CASES: &[Case] = cases![
+    requests_are_counted_by_rule_scope_and_outcome_whatever_a_rule_is_called,
+    what_a_rule_on_trial_would_have_done_is_counted,
+    whoever_meets_no_limit_is_counted_as_such,
+    calls_are_told_with_their_time_and_size,
+    statistics_name_no_caller,
+    what_prometheus_reads_is_clean,
+    the_table_in_the_docs_is_what_prometheus_reads,
+    the_gateway_tells_operators_of_its_traffic_and_nobody_else,
+    the_worst_offenders_are_told_as_the_status_call_tells_subjects,
+    the_gateway_answers_while_redis_is_dead,
+];
+
+const OPERATOR: (&str, &str) = ("X-Operator", "only-operators-know-this");
+const GATEWAY: &str = "/api/v1/rate-limits/status/gateway";
+const MICROS: &str = "weir_store_latency_micros";
+
+/// A line of what Prometheus reads: a name and labels.
+type Samples = BTreeMap<(String, BTreeMap<String, String>), f64>;
+
+fn scrape_text(gateway: &Gateway) -> String {
+    let admin = gateway.admin();
+    admin.get("/stats/prometheus").send().unwrap().text()
+}
+
+/// What Weir's part of the statistics says.
+fn scrape(gateway: &Gateway) -> Samples {
+    let text = scrape_text(gateway);
+    let lines = text.lines().filter(|line| line.starts_with("weir_"));
+    lines.map(sample).collect()
+}
+
+fn sample(line: &str) -> ((String, BTreeMap<String, String>), f64) {
+    let (name, rest) = line.split_once('{').expect(line);
+    let (labels, value) = rest.rsplit_once("} ").expect(line);
+    // No value of ours holds a comma.
+    let labels = labels.split(',').filter(|label| !label.is_empty());
+    let labels = labels.map(|label| {
+        let (name, value) = label.split_once('=').expect(line);
+        (name.to_owned(), value.trim_matches('"').to_owned())
+    });
+    ((name.to_owned(), labels.collect()), value.parse().unwrap())
+}
+
+/// A statistic's value; 0 where there is none.
+fn value(samples: &Samples, name: &str, labels: &[(&str, &str)]) -> f64 {
+    let labels = labels
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let key = (name.to_owned(), labels.collect());
+    samples.get(&key).copied().unwrap_or_default()
+}
+
+/// Waits until the statistics say so: workers tell within a second or two.
+fn counts(gateway: &Gateway, name: &str, labels: &[(&str, &str)], expected: f64) {
+    let mut last = 0.0;
+    let counted = deadline::poll(SOON, "count", || {
+        last = value(&scrape(gateway), name, labels);
+        Ok((last >= expected).then_some(()))
+    });
+    counted.unwrap_or_else(|error| panic!("{name} {labels:?} is {last}: {error}"));
+    assert_eq!(last, expected, "{name} {labels:?}");
+}
+
+fn of_rule<'a>(
+    rule: &'a str,
+    scope: &'a str,
+    tag: &'a str,
+    value: &'a str,
+) -> [(&'a str, &'a str); 3] {
+    [("weir_rule", rule), ("weir_scope", scope), (tag, value)]
+}
+
+fn requests_are_counted_by_rule_scope_and_outcome_whatever_a_rule_is_called(world: &World) {
+    let gateway = world.watched();
+    let (first, second) = ("a.b.scope.c", "x.scope.user.outcome.allowed");
+    let before = scrape(gateway);
+    let visitor = Visitor::of_tier(gateway, "free");
+    let codes: Vec<u16> = (0..6).map(|_| visitor.get("/dots/x").status).collect();
+    assert_eq!(codes, [200, 200, 200, 429, 429, 429]);
+    for (rule, scope, tag, named, more) in [
+        // The user's limit has fewer left than the address's, and so speaks for the rule.
+        (first, "user", "weir_outcome", "allowed", 3.0),
+        (first, "user", "weir_outcome", "denied", 3.0),
+        (second, "global", "weir_outcome", "allowed", 3.0),
+    ] {
+        let labels = of_rule(rule, scope, tag, named);
+        let name = "weir_requests_total";
+        counts(gateway, name, &labels, value(&before, name, &labels) + more);
+    }
+    let after = scrape(gateway);
+    // Two of the refusals need not have asked Redis.
+    let cached = of_rule(first, "user", "weir_mark", "cached");
+    assert!(value(&after, "weir_marks_total", &cached) >= 1.0);
+    let untouched = of_rule(first, "ip", "weir_outcome", "allowed");
+    assert_eq!(value(&after, "weir_requests_total", &untouched), 0.0);
+    // It is there before it is needed.
+    let denied = of_rule(second, "global", "weir_outcome", "denied");
+    let names = |(name, labels): &(String, BTreeMap<String, String>)| {
+        name == "weir_requests_total"
+            && labels.len() == 3
+            && labels["weir_rule"] == second
+            && labels["weir_outcome"] == "denied"
+    };
+    assert!(after.keys().any(names), "{denied:?}");
+}
+
+fn what_a_rule_on_trial_would_have_done_is_counted(world: &World) {
+    let gateway = world.watched();
+    let visitor = Visitor::of_tier(gateway, "free");
+    for _ in 0..5 {
+        assert_eq!(visitor.get("/trial/x").status, 200);
+    }
+    let mark = |named| of_rule("trial", "user", "weir_mark", named);
+    counts(gateway, "weir_marks_total", &mark("shadow_denied"), 3.0);
+    counts(gateway, "weir_marks_total", &mark("shadow_allowed"), 2.0);
+    let denied = of_rule("trial", "user", "weir_outcome", "denied");
+    assert_eq!(value(&scrape(gateway), "weir_requests_total", &denied), 0.0);
+}
+
+fn whoever_meets_no_limit_is_counted_as_such(world: &World) {
+    let gateway = world.watched();
+    let decided = |outcome| [("weir_outcome", outcome)];
+    let before = scrape(gateway);
+    let anonymous = || Visitor::anonymous(gateway);
+    for (visitor, path, status) in [
+        (anonymous(), "/elsewhere", 200),
+        (anonymous().named("on-the-house"), "/dots/x", 200),
+        (anonymous().named("banned"), "/elsewhere", 403),
+    ] {
+        assert_eq!(visitor.get(path).status, status);
+    }
+    for outcome in ["unmatched", "exempt", "blocked"] {
+        let name = "weir_decisions_total";
+        let before = value(&before, name, &decided(outcome));
+        counts(gateway, name, &decided(outcome), before + 1.0);
+    }
+}
+
+fn calls_are_told_with_their_time_and_size(world: &World) {
+    let gateway = world.watched();
+    Visitor::of_tier(gateway, "free").get("/dots/x");
+    // Envoy merges histograms every five seconds.
+    let samples = deadline::poll(SOON, "histogram", || {
+        let samples = scrape(gateway);
+        let count = value(&samples, &format!("{MICROS}_count"), &[]);
+        Ok((count > 0.0).then_some(samples))
+    })
+    .unwrap();
+    let bucket = |le| value(&samples, &format!("{MICROS}_bucket"), &[("le", le)]);
+    let count = value(&samples, &format!("{MICROS}_count"), &[]);
+    // On one machine a call takes longer than a few microseconds and less than a second.
+    assert_eq!((bucket("+Inf"), bucket("1000000")), (count, count));
+    assert!(bucket("100") < count, "{samples:?}");
+    let batches = |le| value(&samples, "weir_store_batch_size_bucket", &[("le", le)]);
+    assert!(batches("64") > 0.0 && batches("64") == batches("+Inf"));
+    assert_eq!(value(&samples, "weir_breaker_open_lanes", &[]), 0.0);
+    assert!(value(&samples, "weir_store_calls_total", &[]) >= count);
+}
+
+fn statistics_name_no_caller(world: &World) {
+    let gateway = world.watched();
+    let id = unique("secretive");
+    let visitor = Visitor::anonymous(gateway).named(&id);
+    for _ in 0..3 {
+        visitor.get("/hammered/x");
+    }
+    let denied = of_rule("hammered", "user", "weir_outcome", "denied");
+    deadline::poll(SOON, "refusal", || {
+        let denied = value(&scrape(gateway), "weir_requests_total", &denied);
+        Ok((denied > 0.0).then_some(()))
+    })
+    .unwrap();
+    let stats = gateway.admin().get("/stats").send().unwrap().text();
+    assert!(stats.contains("hammered"));
+    assert!(!stats.contains(&id) && !scrape_text(gateway).contains(&id));
+}
+
+fn what_prometheus_reads_is_clean(world: &World) {
+    let gateway = everything(world);
+    let text = scrape_text(&gateway);
+    let own: String = text
+        .lines()
+        .filter(|line| line.contains(" weir_") || line.starts_with("weir_"))
+        // As a linter would have it; Envoy tells no help for any statistic.
+        .flat_map(|line| match line.strip_prefix("# TYPE ") {
+            Some(typed) => {
+                let name = typed.split(' ').next().unwrap_or_default();
+                vec![
+                    format!("# HELP {name} See docs/metrics.md.\n"),
+                    format!("{line}\n"),
+                ]
+            }
+            None => vec![format!("{line}\n")],
+        })
+        .collect();
+    assert!(own.contains("# TYPE weir_requests_total counter"), "{own}");
+    let linter = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(mut linter) = linter else {
+        eprintln!("SKIPPED: no promtool here, so nobody says whether statistics are clean");
+        return;
+    };
+    linter
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(own.as_bytes())
+        .unwrap();
+    let told = linter.wait_with_output().unwrap();
+    let complaints = String::from_utf8_lossy(&told.stderr).into_owned();
+    assert!(told.status.success(), "{complaints}\n{own}");
+}
+
+/// What `docs/metrics.md` says there is: each name with its type, its labels and their values.
+fn documented() -> BTreeMap<String, (String, BTreeMap<String, BTreeSet<String>>)> {
+    let text = fs::read_to_string(place::project().join("docs/metrics.md")).unwrap();
+    let rows = text.lines().filter(|line| line.starts_with("| `weir_"));
+    let mut all = BTreeMap::new();
+    for row in rows {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let [_, name, kind, labels, ..] = cells[..] else {
+            panic!("{row}")
+        };
+        let mut values = BTreeMap::new();
+        // `label`: `value`, `value`; `label`
+        for label in labels.split(';').filter(|label| label.contains('`')) {
+            let mut words = label.split('`').skip(1).step_by(2).map(str::to_owned);
+            values.insert(words.next().unwrap(), words.collect());
+        }
+        let before = all.insert(name.trim_matches('`').to_owned(), (kind.to_owned(), values));
+        assert!(before.is_none(), "{name} stands there twice");
+    }
+    all
+}
+
+fn the_table_in_the_docs_is_what_prometheus_reads(world: &World) {
+    let gateway = everything(world);
+    let text = scrape_text(&gateway);
+    let types: BTreeMap<&str, &str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+        .filter(|(name, _)| name.starts_with("weir_"))
+        .collect();
+    let documented = documented();
+    let told: BTreeMap<&str, &str> = documented
+        .iter()
+        .map(|(name, (kind, _))| (name.as_str(), kind.as_str()))
+        .collect();
+    assert_eq!(types, told);
+    for (name, labels) in scrape(&gateway).into_keys() {
+        let histogram = ["_bucket", "_sum", "_count"]
+            .into_iter()
+            .find_map(|part| name.strip_suffix(part));
+        let family = histogram.filter(|family| documented.contains_key(*family));
+        let (_, told) = &documented[family.unwrap_or(&name)];
+        for (label, value) in labels.iter().filter(|(label, _)| *label != "le") {
+            let values = told.get(label).unwrap_or_else(|| panic!("{name} {label}"));
+            // A label without values is as free as the policy.
+            let is_told = values.is_empty() || values.contains(value);
+            assert!(is_told, "{name} {label}={value}");
+        }
+        assert!(
+            told.keys().all(|label| labels.contains_key(label)),
+            "{name}"
+        );
+    }
+}
+
+/// A gateway at which all has happened that is counted.
+fn everything(world: &World) -> Gateway {
+    let mut redis = Redis::start().unwrap();
+    let gateway = start(world, &redis);
+    let visitor = || Visitor::of_tier(&gateway, "free");
+    let one = visitor();
+    for _ in 0..5 {
+        one.get("/dots/x");
+        one.get("/trial/x");
+    }
+    visitor().get("/elsewhere");
+    visitor().named("banned").get("/x");
+    redis.stop();
+    for path in ["/open/x", "/closed/x", "/kept/x"] {
+        for _ in 0..5 {
+            visitor().get(path);
+        }
+    }
+    let closed = [("weir_how", "deny")];
+    deadline::poll(SOON, "count of the degraded", || {
+        let samples = scrape(&gateway);
+        let degraded = value(&samples, "weir_degraded_total", &closed);
+        Ok((degraded >= 5.0).then_some(()))
+    })
+    .unwrap();
+    gateway
+}
+
+fn start(world: &World, redis: &Redis) -> Gateway {
+    let policy = include_str!("metrics.json").to_owned();
+    let gateway = Gateway::builder().store(world.way()).redis(redis);
+    gateway.policy(Policy::Text(policy)).start().unwrap()
+}
+
+// === The gateway's word on itself ===
+
+fn report(gateway: &Gateway) -> Value {
+    let visitor = Visitor::anonymous(gateway).with(OPERATOR.0, OPERATOR.1);
+    let answer = visitor.get(GATEWAY);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.header("cache-control").as_deref(), Some("no-store"));
+    answer.json().unwrap()
+}
+
+fn sum(list: &Value) -> u64 {
+    let counts = list.as_array().into_iter().flatten();
+    counts.filter_map(Value::as_u64).sum()
+}
+
+fn rule<'a>(report: &'a Value, name: &str) -> &'a Value {
+    let rules = report["rules"].as_array().unwrap();
+    let own = rules.iter().find(|rule| rule["name"] == name);
+    own.unwrap_or(&Value::Null)
+}
+
+/// Waits until the gateway tells what all its workers have seen.
+fn reports(gateway: &Gateway, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+    let mut last = Value::Null;
+    let told = deadline::poll(SOON, what, || {
+        last = report(gateway);
+        Ok(is(&last).then_some(()))
+    });
+    told.unwrap_or_else(|error| panic!("{error}: {last}"));
+    last
+}
+
+fn the_gateway_tells_operators_of_its_traffic_and_nobody_else(world: &World) {
+    let redis = Redis::start().unwrap();
+    let gateway = start(world, &redis);
+    // Each on a connection of its own, so that both workers see some.
+    for _ in 0..20 {
+        let visitor = Visitor::of_tier(&gateway, "free");
+        for _ in 0..5 {
+            visitor.get("/dots/x");
+        }
+    }
+    let told = reports(&gateway, "report of all", |report| {
+        sum(&report["requests"]["denied"]) >= 40
+    });
+    assert_eq!(sum(&told["requests"]["allowed"]), 60);
+    assert_eq!(sum(&told["requests"]["denied"]), 40);
+    let dots = rule(&told, "a.b.scope.c");
+    assert_eq!((sum(&dots["allowed"]), sum(&dots["denied"])), (60, 40));
+    let other = rule(&told, "x.scope.user.outcome.allowed");
+    assert_eq!(sum(&other["allowed"]), 60);
+    assert_eq!(dots["denied"].as_array().unwrap().len(), 90);
+    assert_eq!(told["scope"], "this gateway");
+    assert_eq!(told["interval_seconds"], 10);
+    assert!((1..=2).contains(&told["workers"]["seen"].as_u64().unwrap()));
+    let store = &told["store"];
+    assert!(sum(&store["calls"]) >= 60, "{store}");
+    assert_eq!(
+        (sum(&store["failures"]), &store["open_lanes"]),
+        (0, &0.into())
+    );
+    let [p50, p99] = ["p50", "p99"].map(|share| store["latency_micros"][share].as_u64().unwrap());
+    assert!(0 < p50 && p50 <= p99 && p99 < 1_000_000, "{store}");
+
+    let operators = Visitor::of_tier(&gateway, "operators");
+    assert_eq!(operators.get(GATEWAY).status, 200);
+    let visitor = || Visitor::of_tier(&gateway, "free");
+    for refused in [
+        Visitor::anonymous(&gateway),
+        visitor(),
+        visitor().with(OPERATOR.0, "a guess"),
+    ] {
+        let answer: Answer = refused.get(GATEWAY);
+        assert_eq!(answer.status, 403, "{answer:?}");
+    }
+    // Not the call, but a request like any other.
+    let post = visitor().request("POST", GATEWAY).send().unwrap();
+    assert_eq!(post.status, 200);
+}
+
+fn the_worst_offenders_are_told_as_the_status_call_tells_subjects(world: &World) {
+    let redis = Redis::start().unwrap();
+    let gateway = start(world, &redis);
+    let hammer = |visitor: &Visitor, times: usize| {
+        for _ in 0..times {
+            visitor.get("/hammered/x");
+        }
+    };
+    let named = Visitor::anonymous(&gateway).named("Ann: \"the\" <hammer>");
+    hammer(&named, 41);
+    // On other connections, and so perhaps at another worker.
+    hammer(&named.apart(&gateway), 40);
+    hammer(&Visitor::anonymous(&gateway).with("X-API-Key", "k"), 31);
+    let anonymous = Visitor::anonymous(&gateway);
+    hammer(&anonymous, 21);
+    for _ in 0..10 {
+        hammer(&Visitor::of_tier(&gateway, "free"), 2);
+    }
+    let told = reports(&gateway, "offenders", |report| {
+        report["offenders"][0]["denied_at_least"] == 80 && report["offenders"][12].is_object()
+    });
+    let offenders = told["offenders"].as_array().unwrap();
+    let line = |place: usize| {
+        let offender = &offenders[place];
+        let text = |field: &str| offender[field].as_str().unwrap().to_owned();
+        let at_most = offender["denied_at_most"].as_u64().unwrap();
+        (text("kind"), text("subject"), text("rule"), at_most)
+    };
+    let expected = |kind: &str, subject: &str, times: u64| {
+        (
+            kind.to_owned(),
+            subject.to_owned(),
+            "hammered".to_owned(),
+            times,
+        )
+    };
+    assert_eq!(line(0), expected("user", "Ann: \"the\" <hammer>", 80));
+    assert_eq!(line(1), expected("api_key", "api-key:8254c329a928", 30));
+    assert_eq!(line(2), expected("address", &anonymous.address, 20));
+    assert_eq!(offenders.len(), 13);
+    assert!(offenders[3..].iter().all(|one| one["denied_at_most"] == 1));
+}
+
+fn the_gateway_answers_while_redis_is_dead(world: &World) {
+    let gateway = everything(world);
+    let told = reports(&gateway, "open lane", |report| {
+        report["store"]["open_lanes"].as_u64() > Some(0)
+            && report["degraded"]["deny"].as_u64() >= Some(5)
+    });
+    assert!(sum(&told["store"]["failures"]) > 0, "{told}");
+    assert!(sum(&rule(&told, "closed")["unavailable"]) >= 5, "{told}");
+    assert!(sum(&rule(&told, "open")["degraded"]) >= 5, "{told}");
+    assert!(sum(&rule(&told, "kept")["denied"]) >= 1, "{told}");
+    let took = std::time::Instant::now();
+    report(&gateway);
+    assert!(took.elapsed() < Duration::from_secs(5));
+}
