@@ -277,8 +277,8 @@ impl Limiter {
     /// Lets a request go on later.
     pub fn hold(&self, id: ContextId, hold: &Hold) {
         let now = host::now(self.origin);
-        self.worker.borrow_mut().hold(StreamId(id.0), now, hold);
-        self.ticker.within(now, hold.wait);
+        let due = self.worker.borrow_mut().hold(StreamId(id.0), now, hold);
+        self.ticker.within(now, until(now, due));
     }
 
     /// A request that was held back has ended.
@@ -330,7 +330,7 @@ impl Limiter {
         }
         let is_idle = now.0.saturating_sub(self.busy.get().0) >= IDLE.0;
         let next = self.worker.borrow().delays.next();
-        let due = next.map(|due| Millis(due.0.saturating_sub(now.0).div_ceil(1000)));
+        let due = next.map(|due| until(now, due));
         let tick = (!is_idle).then_some(TICK);
         self.ticker
             .ticked(now, due.into_iter().chain(tick).chain(tell).min());
@@ -386,4 +386,9 @@ impl Limiter {
             let _ = host::set_context(self.root);
         }
     }
+}
+
+/// Rounded up: a timer that fires before anybody is due has fired for nothing.
+fn until(now: Micros, due: Micros) -> Millis {
+    Millis(due.0.saturating_sub(now.0).div_ceil(1000))
 }

@@ -128,6 +128,12 @@ impl Gathering {
         self.now
     }
 
+    /// When all of it was asked and, by the store's clock, decided; nothing where several decided.
+    pub fn decided(&self) -> Option<(Micros, Micros)> {
+        let asked = self.asked.filter(|_| self.parts.len() == 1)?;
+        Some((asked, self.now))
+    }
+
     /// When an operation was asked, on the worker's clock, if that was as a whole.
     pub fn asked_whole(&self, operation: usize) -> Option<Micros> {
         let has_some = |part: &&Part| part.holds(operation);

@@ -6,7 +6,8 @@
 //! these together into a [`question`], unless [`denials`] knows the answer; [`batch`] sends the questions of concurrent requests in one
 //! call and reads the reply by the contract of [`script`]; where a question spans several [`slot`]s
 //! of a cluster its answers meet again in a [`gathering`]. [`verdict`] weighs them; where a limit does
-//! something before it refuses, [`approach`] says what, and [`delays`] who goes on when. [`answer`]
+//! something before it refuses, [`approach`] says what, and [`delays`] who goes on when, by
+//! [`store_clock`]. [`answer`]
 //! words the result; a [`record`] of it is what operators are told: in a [`tally`], by [`traffic`] over time, and by
 //! who are the worst [`offenders`], all of which a [`gateway`] can tell of itself. When the store fails, the [`breaker`] spares it and [`local`] keeps the limits
 //! in [`memory`]. [`status`] is the same for the call that only looks. [`wire`] is the language spoken
@@ -42,6 +43,7 @@ pub mod script;
 pub mod secret;
 pub mod slot;
 pub mod status;
+pub mod store_clock;
 pub mod tally;
 pub mod traffic;
 pub mod units;

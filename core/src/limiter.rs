@@ -26,6 +26,7 @@ use crate::rollout::{Counting, Trial, Would};
 use crate::script::Kind;
 use crate::slot::Topology;
 use crate::status::{self, Inquiry};
+use crate::store_clock::StoreClock;
 use crate::units::{Cost, Micros};
 use crate::verdict::{self, Standing, Verdict};
 
@@ -99,6 +100,7 @@ pub struct Worker {
     local: Local,
     denials: Denials,
     pub delays: Delays,
+    store_clock: StoreClock,
 }
 
 /// The last word on a request, and what follows from it.
@@ -326,6 +328,7 @@ impl Worker {
             local: Local::new(config.local_share),
             denials: Denials::new(config.denial_cache),
             delays: Delays::default(),
+            store_clock: StoreClock::default(),
         }
     }
 

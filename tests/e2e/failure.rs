@@ -246,7 +246,7 @@ fn counted(fragile: &Fragile) -> Visitor {
 }
 
 /// Requests are counted again, and soon, whichever worker a connection comes to.
-fn recovers(gateway: &Gateway, visitor: &Visitor, path: &str) {
+pub fn recovers(gateway: &Gateway, visitor: &Visitor, path: &str) {
     /// All of them on one of two workers: once in 32,768.
     const CONNECTIONS: usize = 16;
     let is_counted = |answer: Answer| answer.status == 200 && tells_limits(&answer);

@@ -8,6 +8,7 @@ use weir_lab::{client::Answer, deadline, gateway::Gateway};
 use crate::{
     Case, cases,
     crowd::{Timed, rush, timed},
+    failure::recovers,
     grpc,
     visitor::{Visitor, number, remaining, unique},
     world::{SOON, World, now, wait_until},
@@ -20,13 +21,13 @@ pub const CASES: &[Case] = cases![
     shaped_requests_leave_at_a_steady_rate_whatever_gateway_they_came_to,
     a_turn_too_far_away_is_refused_at_once,
     a_client_that_leaves_frees_its_place_and_those_behind_it_move_up,
+    without_redis_requests_are_slowed_by_what_the_worker_knows,
 ];
 
 /// What a timer may be early by: turns are whole milliseconds of Redis's clock.
 const EARLY: Duration = Duration::from_millis(2);
-/// How much later than due a request may reach the upstream on a machine that is busy with all the
-/// other cases.
-const LATE: Duration = Duration::from_millis(60);
+/// How late a request may reach the upstream: mostly what a busy machine adds.
+const STRAY: Duration = Duration::from_millis(25);
 
 fn a_caller_is_told_of_the_wall_before_it_comes(world: &World) {
     let [gateway, _] = world.eased();
@@ -117,10 +118,21 @@ fn a_grpc_call_is_delayed_like_any_other(world: &World) {
 }
 
 /// Clients of two gateways with three workers, coming five times as fast as they may leave. The
-/// upstreams tell when each request came.
+/// upstreams tell when each request came. A machine that is busy with all the other cases brings some
+/// of them late, and once in a while too many to tell.
 fn shaped_requests_leave_at_a_steady_rate_whatever_gateway_they_came_to(world: &World) {
+    let mut rounds = (0..5).map(|_| arrivals(world));
+    let steady = rounds.find(|came| is_steady(came));
+    let came = steady.expect("a steady rate, on a machine that keeps time");
+    let changes = came.windows(2).filter(|pair| pair[0].1 != pair[1].1);
+    assert!(changes.count() > 5, "the gateways mixed: {came:?}");
+}
+
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// When each request reached an upstream, and which.
+fn arrivals(world: &World) -> Vec<(Duration, usize)> {
     const CLIENTS: usize = 30;
-    const INTERVAL: Duration = Duration::from_millis(100);
     let gateways = world.eased();
     let start = now();
     let answers = rush(CLIENTS, |client| {
@@ -136,18 +148,21 @@ fn shaped_requests_leave_at_a_steady_rate_whatever_gateway_they_came_to(world: &
     };
     let mut came: Vec<(Duration, usize)> = answers.iter().map(came).collect();
     came.sort_unstable();
-    for (first, (began, _)) in came.iter().enumerate() {
-        for (later, (ended, _)) in came.iter().enumerate().skip(first + 1) {
-            let turns = u32::try_from(later - first).unwrap();
-            let (took, due) = (*ended - *began, INTERVAL * turns);
-            assert!(
-                took + EARLY + LATE >= due && took <= due + EARLY + LATE,
-                "{turns} turns in {took:?}: {came:?}"
-            );
-        }
+    came
+}
+
+/// Whether they came one interval apart, but for a few that were late. Where one came too early, all
+/// before it are late by the measure of those after.
+fn is_steady(came: &[(Duration, usize)]) -> bool {
+    let turns = came.iter().zip(0..);
+    let since = |((at, _), turn): (&(Duration, usize), u32)| *at - INTERVAL * turn;
+    let mut since: Vec<Duration> = turns.map(since).collect();
+    since.sort_unstable();
+    let stray = since[since.len() * 3 / 4] - since[0];
+    if stray > STRAY {
+        eprintln!("a quarter strays by {stray:?}: {came:?}");
     }
-    let changes = came.windows(2).filter(|pair| pair[0].1 != pair[1].1);
-    assert!(changes.count() > 5, "the gateways mixed: {came:?}");
+    stray <= STRAY
 }
 
 fn a_turn_too_far_away_is_refused_at_once(world: &World) {
@@ -187,7 +202,7 @@ fn a_client_that_leaves_frees_its_place_and_those_behind_it_move_up(world: &Worl
         wait_for(gateway, &visitor, 3);
         assert_eq!(visitor.get("/queue/x").status, 429);
         drop(impatient);
-        // The refusal is remembered for up to a second.
+        // The refusal is remembered for up to a second, and a place is free after another.
         let next = deadline::poll(SOON, "place in the line", || {
             let answer = visitor.get("/queue/x");
             Ok((answer.status == 200).then_some(answer))
@@ -206,8 +221,8 @@ fn a_client_that_leaves_frees_its_place_and_those_behind_it_move_up(world: &Worl
         );
         let next = delay(&next.unwrap());
         assert!(
-            (1000..=4000).contains(&next),
-            "after the one who moved up: {next}"
+            (1000..=3500).contains(&next),
+            "in the turn that was given up: {next}"
         );
     });
     assert!(gateway.upstream().requests() >= upstream + 3);
@@ -221,4 +236,26 @@ fn wait_for(gateway: &Gateway, visitor: &Visitor, used: u64) {
         Ok((usage.as_u64() == Some(used)).then_some(()))
     })
     .unwrap();
+}
+
+/// One of two workers keeps half of the limit: five of ten.
+fn without_redis_requests_are_slowed_by_what_the_worker_knows(world: &World) {
+    let mut fragile = world.fragile();
+    fragile.redis.stop();
+    let visitor = Visitor::of_tier(&fragile.gateway, "free");
+    let answers: Vec<Timed> = (0..6)
+        .map(|_| timed(|| visitor.get("/nearing/x")))
+        .collect();
+    let statuses = answers.iter().map(|timed| timed.answer.status);
+    assert_eq!(statuses.collect::<Vec<_>>(), [200, 200, 200, 200, 200, 429]);
+    let warned = answers.iter().map(|timed| warning(&timed.answer));
+    let used = |share: &str| Some(format!("nearing user {share}"));
+    let expected = [None, None, None, used("0.8"), used("1"), None];
+    assert_eq!(warned.collect::<Vec<_>>(), expected);
+    for (Timed { answer, took }, delay) in answers.iter().zip([0, 0, 100, 200, 300]) {
+        assert!(*took + EARLY >= Duration::from_millis(delay), "{took:?}");
+        assert_eq!(answer.header("x-weir-degraded").as_deref(), Some("local"));
+    }
+    fragile.redis.restart().unwrap();
+    recovers(&fragile.gateway, &visitor, "/closed/x");
 }

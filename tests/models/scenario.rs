@@ -91,14 +91,18 @@ fn policies() -> impl Strategy<Value = Vec<Vec<Quota>>> {
         2 => prop::sample::select(vec![7, 60, 3600]),
         1 => Just(30 * 24 * 3600),
     ];
-    let burst = prop::option::of(1..=8u64);
-    vec(vec((limit, window, burst), 1..=3), KEYS).prop_map(|keys| {
-        let quota = |key, (limit, window, burst)| {
+    // What a token bucket holds, and how many may wait for a leaky one.
+    let more = prop::option::of(1..=8u64);
+    vec(vec((limit, window, more), 1..=3), KEYS).prop_map(|keys| {
+        let quota = |key, (limit, window, more): (u64, u64, Option<u64>)| {
             let algorithm = Algorithm::ALL[key % 4];
-            let burst = (algorithm == Algorithm::TokenBucket)
-                .then_some(burst)
-                .flatten();
-            Quota::try_new(algorithm, limit, window, burst).expect("a quota")
+            let burst = more.filter(|_| algorithm == Algorithm::TokenBucket);
+            let quota = Quota::try_new(algorithm, limit, window, burst).expect("a quota");
+            let waiting = more.filter(|_| algorithm == Algorithm::LeakyBucket);
+            waiting.map_or(quota, |waiting| {
+                let longest = Millis((waiting * quota.window().0).div_ceil(limit));
+                quota.shaped(longest).expect("a longest wait above a turn")
+            })
         };
         keys.into_iter()
             .enumerate()

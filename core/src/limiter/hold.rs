@@ -9,13 +9,17 @@ use crate::question::{Check, Part};
 use crate::record;
 use crate::rollout::Would;
 use crate::script::{Reading, Retry};
+use crate::store_clock::Exchange;
 use crate::units::{Micros, Millis};
 use crate::verdict::{Decided, Standing, Verdict};
 
 /// What a worker needs in order to hold a request back, and to forget it.
 #[derive(Debug)]
 pub struct Hold {
-    pub wait: Millis,
+    wait: Millis,
+    /// When that was decided: asked on the worker's clock, told by the store's. By the worker itself
+    /// if nothing.
+    decided: Option<(Micros, Micros)>,
     /// The key of the limit whose turn it waits for, and the longest wait of the others.
     turn: Option<(Vec<u8>, Millis)>,
     refunds: Vec<Part>,
@@ -30,15 +34,24 @@ struct TakenLocal {
 }
 
 impl Worker {
-    /// Holds a request back; `now` is on the worker's clock. It is due when [`Delays::pop`] says so;
-    /// should it end before, that is told to [`Worker::leave`].
-    pub fn hold(&mut self, stream: StreamId, now: Micros, hold: &Hold) {
-        let later = |wait: Millis| Micros(now.0.saturating_add(wait.0.saturating_mul(1000)));
+    /// Holds a request back, and says until when; `now` is on the worker's clock. It goes on when
+    /// [`crate::delays::Delays::pop`] gives it; should it end before, that is told to [`Worker::leave`].
+    pub fn hold(&mut self, stream: StreamId, now: Micros, hold: &Hold) -> Micros {
+        let from = hold.decided.map_or(now, |(asked, told)| {
+            self.store_clock.locate(Exchange {
+                asked,
+                told,
+                answered: now,
+            })
+        });
+        let later = |wait: Millis| Micros(from.0.saturating_add(wait.0.saturating_mul(1000)));
         let turn = hold.turn.as_ref().map(|(line, others)| Turn {
             line: line.clone(),
             not_before: later(*others),
         });
-        self.delays.hold(stream, later(hold.wait), turn);
+        let due = later(hold.wait);
+        self.delays.hold(stream, due, turn);
+        due
     }
 
     /// A request that was held back has ended; what to ask of the store, so that one that went before
@@ -117,6 +130,7 @@ impl Pending {
         let turn = line.filter(|line| line.wait >= line.others);
         ending.hold = is_held.then(|| Hold {
             wait,
+            decided: self.gathering.decided(),
             turn: turn.and_then(|line| Some((checks.get(line.place)?.key.clone(), line.others))),
             refunds: self.gathering.refunds_of_passed(),
             local: self.taken_local(decided, receipt),

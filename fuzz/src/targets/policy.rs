@@ -1,6 +1,7 @@
 //! The configuration: what is refused says why, and what is accepted can be run on.
 
 use globset::{Candidate, GlobBuilder};
+use weir_core::approach::Pace;
 use weir_core::config::Config;
 use weir_core::policy::{Policy, Target as Request};
 
@@ -28,6 +29,13 @@ pub const TARGET: Target = Target {
         "\"shadow\"",
         "\"off\"",
         "\"enforce_percent\"",
+        "\"warn_at\"",
+        "\"slow_from\"",
+        "\"max_delay_ms\"",
+        "\"shape\"",
+        "\"max_wait_ms\"",
+        "true",
+        "0.5",
         "\"shadow_header\"",
         "\"allow\"",
         "\"deny\"",
@@ -97,6 +105,14 @@ fn check(policy: &Policy) {
         assert!(limit > 0 && capacity > 0 && quota.window_seconds() > 0);
         let most = u128::from(limit.max(capacity)) * u128::from(quota.window().0);
         assert!(most < DOUBLE_EXACT);
+    }
+    for (_, limit) in policy.limits() {
+        if let Pace::Shaped { longest } = limit.approach.pace {
+            let quota = limit.terms.quota;
+            let turn = |nth: u64| u128::from(nth) * u128::from(quota.window().0);
+            let leaks = u128::from(longest.0) * u128::from(quota.limit());
+            assert!(turn(1) <= leaks && turn(quota.capacity() - 1) <= leaks);
+        }
     }
     for rule in policy.rules() {
         assert!(rule.describe(policy).to_string().starts_with("rule "));
