@@ -1,14 +1,12 @@
-//! Every call to the proxy, and nothing else. The SDK's own wrappers panic on header values that are
-//! not UTF-8 and on any status they do not expect, which would cost a worker its VM; these treat
-//! every status that is not success as "not there" or "not done", and leave bytes bytes.
+//! Every call to the proxy, and nothing else. Every status that is not success is "not there" or "not
+//! done": a call that panicked on one it does not expect would cost a worker its VM. Bytes stay bytes.
 
 #![allow(unsafe_code)]
 
 use std::ops::Range;
 use std::ptr::null_mut;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use proxy_wasm::hostcalls;
 use weir_core::answer::Answer;
 use weir_core::batch::CallId;
 use weir_core::config::StoreConfig;
@@ -77,6 +75,19 @@ mod abi {
             headers_size: usize,
             grpc_status: i32,
         ) -> u32;
+        pub fn proxy_http_call(
+            cluster: *const u8,
+            cluster_size: usize,
+            headers: *const u8,
+            headers_size: usize,
+            body: *const u8,
+            body_size: usize,
+            trailers: *const u8,
+            trailers_size: usize,
+            timeout: u32,
+            call: *mut u32,
+        ) -> u32;
+        pub fn proxy_log(level: u32, message: *const u8, size: usize) -> u32;
         pub fn proxy_set_effective_context(context: u32) -> u32;
         pub fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
         pub fn proxy_get_current_time_nanoseconds(nanos: *mut u64) -> u32;
@@ -109,7 +120,7 @@ mod abi {
 }
 
 /// A stream's or a root's number in its VM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ContextId(pub u32);
 
 /// A shared queue of the proxy's.
@@ -155,9 +166,42 @@ fn owned(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Option<Vec<u8>> 
     if data.is_null() {
         return Some(Vec::new());
     }
-    // SAFETY: the proxy allocated these `size` bytes through the SDK's allocator export, which makes
-    // a Vec of exactly that capacity and gives up its ownership.
+    // SAFETY: the proxy allocated these `size` bytes through `proxy_on_memory_allocate`, which makes a
+    // Vec of that capacity and gives up its ownership.
     Some(unsafe { Vec::from_raw_parts(data, size, size) })
+}
+
+// === The log ===
+
+struct Log;
+
+impl log::Log for Log {
+    fn enabled(&self, _metadata: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let level = match record.level() {
+            log::Level::Trace => 0,
+            log::Level::Debug => 1,
+            log::Level::Info => 2,
+            log::Level::Warn => 3,
+            log::Level::Error => 4,
+        };
+        let message = record.args().to_string();
+        // SAFETY: `message` lives through the call.
+        unsafe { abi::proxy_log(level, message.as_ptr(), message.len()) };
+    }
+
+    fn flush(&self) {}
+}
+
+/// What is logged from here on goes to the proxy's log.
+pub fn start_logging() {
+    // It fails where it was done before.
+    if log::set_logger(&Log).is_ok() {
+        log::set_max_level(log::LevelFilter::Info);
+    }
 }
 
 // === Time ===
@@ -368,8 +412,7 @@ pub fn respond(answer: &Answer, protocol: Protocol) {
 // === Calls to the store ===
 
 /// The call's answer comes to the context that is active now, so this is for root contexts only:
-/// a stream may end before the answer comes. The SDK's wrapper, because it keeps the register of
-/// calls that its dispatcher reads; the proxy returns no status here that it does not expect.
+/// a stream may end before the answer comes.
 pub fn post(store: &StoreConfig, replies: &str, body: &[u8]) -> Result<CallId, NotDone> {
     let StoreConfig {
         cluster,
@@ -386,10 +429,26 @@ pub fn post(store: &StoreConfig, replies: &str, body: &[u8]) -> Result<CallId, N
     if let Some(secret) = secret {
         headers.push((weir_core::wire::SECRET_HEADER, secret.expose()));
     }
-    let timeout = Duration::from_millis(timeout.0);
-    hostcalls::dispatch_http_call(cluster, headers, Some(body), Vec::new(), timeout)
-        .map(CallId)
-        .map_err(|_| NotDone)
+    let headers = serialise(&headers);
+    let trailers = serialise(&[]);
+    let timeout = u32::try_from(timeout.0).unwrap_or(u32::MAX);
+    let mut call = 0;
+    // SAFETY: all buffers live through the call; the out-pointer is valid.
+    let status = unsafe {
+        abi::proxy_http_call(
+            cluster.as_ptr(),
+            cluster.len(),
+            headers.as_ptr(),
+            headers.len(),
+            body.as_ptr(),
+            body.len(),
+            trailers.as_ptr(),
+            trailers.len(),
+            timeout,
+            &mut call,
+        )
+    };
+    done(status).map(|()| CallId(call))
 }
 
 /// The body of the answer that is being handed over.

@@ -1,22 +1,21 @@
 //! The limiter's shell for one request: its head to `weir-core`, and what comes of it to the proxy.
 
 use std::cell::RefCell;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 
-use proxy_wasm::traits::{Context, HttpContext};
-use proxy_wasm::types::Action;
 use weir_core::answer::Headers;
 use weir_core::gathering::Outcome;
 use weir_core::limiter::{self, Conclusion, Hold, Pending, Step};
 
 use crate::host::{self, ContextId, RequestFacts};
 use crate::root::{Asked, Limiter};
+use crate::vm::{self, Action};
 
 /// One request.
 pub struct HttpStream {
     id: ContextId,
     limiter: Rc<Limiter>,
-    state: Rc<RefCell<State>>,
+    state: RefCell<State>,
 }
 
 #[derive(Default)]
@@ -34,7 +33,6 @@ struct State {
 #[derive(Debug)]
 pub struct Ticket {
     id: ContextId,
-    state: Weak<RefCell<State>>,
     part: usize,
 }
 
@@ -43,7 +41,7 @@ impl HttpStream {
         HttpStream {
             id,
             limiter,
-            state: Rc::default(),
+            state: RefCell::default(),
         }
     }
 
@@ -58,7 +56,6 @@ impl HttpStream {
         for (number, part) in parts.iter().enumerate() {
             let ticket = Ticket {
                 id: self.id,
-                state: Rc::downgrade(&self.state),
                 part: number,
             };
             if self.limiter.ask(Some(ticket), part) == Asked::Failed {
@@ -66,32 +63,27 @@ impl HttpStream {
             }
         }
         if complete {
-            let conclusion = conclude(&self.limiter, self.id, &self.state, &pending);
+            let conclusion = self.conclude(&pending);
             return conclusion.map_or(Action::Pause, |now| perform(&self.state, now));
         }
         self.state.borrow_mut().pending = Some(pending);
         Action::Pause
     }
-}
 
-/// What is to be done with a request now that all is known; nothing where it is held back.
-fn conclude(
-    limiter: &Limiter,
-    id: ContextId,
-    state: &RefCell<State>,
-    pending: &Pending,
-) -> Option<Conclusion> {
-    let (conclusion, hold) = limiter.conclude(pending);
-    let Some(hold) = hold else {
-        return Some(conclusion);
-    };
-    limiter.hold(id, &hold);
-    let mut state = state.borrow_mut();
-    state.held = Some(hold);
-    if let Conclusion::Pass(headers) = conclusion {
-        state.response_headers = headers;
+    /// What is to be done with the request now that all is known; nothing where it is held back.
+    fn conclude(&self, pending: &Pending) -> Option<Conclusion> {
+        let (conclusion, hold) = self.limiter.conclude(pending);
+        let Some(hold) = hold else {
+            return Some(conclusion);
+        };
+        self.limiter.hold(self.id, &hold);
+        let mut state = self.state.borrow_mut();
+        state.held = Some(hold);
+        if let Conclusion::Pass(headers) = conclusion {
+            state.response_headers = headers;
+        }
+        None
     }
-    None
 }
 
 /// Keeps what the response will carry, or answers the proxy's current request.
@@ -108,8 +100,6 @@ fn perform(state: &RefCell<State>, conclusion: Conclusion) -> Action {
     }
 }
 
-impl Context for HttpStream {}
-
 /// A client may be gone before its request went on.
 impl Drop for HttpStream {
     fn drop(&mut self) {
@@ -120,8 +110,8 @@ impl Drop for HttpStream {
     }
 }
 
-impl HttpContext for HttpStream {
-    fn on_http_request_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
+impl HttpStream {
+    pub fn request_headers(&self) -> Action {
         let headers = host::request_headers();
         let Limiter { sources, .. } = &*self.limiter;
         let edition = self.limiter.edition();
@@ -145,7 +135,29 @@ impl HttpContext for HttpStream {
         }
     }
 
-    fn on_http_response_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
+    /// Takes the outcome of a part. With the last, the request goes on or is answered. Leaves the
+    /// proxy's current context changed.
+    fn settle(&self, part: usize, outcome: &Outcome) {
+        let received = self.state.borrow_mut().pending.take();
+        let Some(mut pending) = received else {
+            return;
+        };
+        if !pending.receive(part, outcome) {
+            self.state.borrow_mut().pending = Some(pending);
+            return;
+        }
+        let Some(conclusion) = self.conclude(&pending) else {
+            return;
+        };
+        if host::set_context(self.id).is_err() {
+            return;
+        }
+        if perform(&self.state, conclusion) == Action::Continue {
+            host::resume_request();
+        }
+    }
+
+    pub fn response_headers(&self) -> Action {
         for (name, value) in self.state.borrow_mut().response_headers.drain(..) {
             host::set_response_header(&name, &value);
         }
@@ -154,28 +166,8 @@ impl HttpContext for HttpStream {
 }
 
 impl Ticket {
-    /// Takes the outcome of a part. With the last, the request goes on or is answered. Leaves the
-    /// proxy's current context changed.
-    pub fn settle(&self, limiter: &Limiter, outcome: &Outcome) {
-        let Some(state) = self.state.upgrade() else {
-            return;
-        };
-        let received = state.borrow_mut().pending.take();
-        let Some(mut pending) = received else {
-            return;
-        };
-        if !pending.receive(self.part, outcome) {
-            state.borrow_mut().pending = Some(pending);
-            return;
-        }
-        let Some(conclusion) = conclude(limiter, self.id, &state, &pending) else {
-            return;
-        };
-        if host::set_context(self.id).is_err() {
-            return;
-        }
-        if perform(&state, conclusion) == Action::Continue {
-            host::resume_request();
-        }
+    /// Tells the request, if it is still there. Leaves the proxy's current context changed.
+    pub fn settle(&self, outcome: &Outcome) {
+        vm::http(self.id, |stream| stream.settle(self.part, outcome));
     }
 }

@@ -4,7 +4,7 @@
 //! does it; where the store must be asked, [`root`] sends the questions of all waiting requests of
 //! this worker in one call and hands each its outcome. The *bridge* ([`bridge`]) is a network filter
 //! that lets these calls through to `redis_proxy`. [`metrics`] is what operators see of the store;
-//! [`host`] makes every host call.
+//! [`vm`] is what the proxy calls, [`host`] makes every call to it, and [`pools`] is the memory of both.
 //!
 //! Nothing is decided here: events go in, `weir-core` says what they mean, effects come out.
 
@@ -12,10 +12,10 @@ mod bridge;
 mod host;
 mod http;
 mod metrics;
+mod pools;
 mod root;
 mod ticker;
+mod vm;
 
-proxy_wasm::main! {{
-    proxy_wasm::set_log_level(proxy_wasm::types::LogLevel::Info);
-    proxy_wasm::set_root_context(|context_id| Box::new(root::Root::new(context_id)));
-}}
+#[global_allocator]
+static POOLS: pools::Pools = pools::Pools::new();

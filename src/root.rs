@@ -7,8 +7,6 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use log::{error, info, warn};
-use proxy_wasm::traits::{Context, HttpContext, RootContext, StreamContext};
-use proxy_wasm::types::ContextType;
 use weir_core::answer::Answer;
 use weir_core::batch::{Batcher, CallId, Effects, Health, Next};
 use weir_core::config::{Config, LimiterConfig, StoreConfig};
@@ -20,9 +18,8 @@ use weir_core::question::Part;
 use weir_core::record::{Outcome, Record};
 use weir_core::units::{Micros, Millis};
 
-use crate::bridge::BridgeStream;
 use crate::host::{self, ContextId, QueueId};
-use crate::http::{HttpStream, Ticket};
+use crate::http::Ticket;
 use crate::metrics::{self, Metrics};
 use crate::ticker::Ticker;
 
@@ -42,7 +39,7 @@ pub struct Root {
     role: Role,
 }
 
-enum Role {
+pub enum Role {
     Unconfigured,
     Limiter(Rc<Limiter>),
     Bridge,
@@ -77,44 +74,19 @@ pub enum Asked {
 }
 
 impl Root {
-    pub fn new(id: u32) -> Root {
+    pub fn new(id: ContextId) -> Root {
         Root {
-            id: ContextId(id),
+            id,
             role: Role::Unconfigured,
         }
     }
 
-    fn limiter(&self) -> Option<&Rc<Limiter>> {
-        match &self.role {
-            Role::Limiter(limiter) => Some(limiter),
-            Role::Unconfigured | Role::Bridge => None,
-        }
-    }
-}
-
-impl Context for Root {
-    fn on_http_call_response(&mut self, token: u32, headers: usize, body: usize, _trailers: usize) {
-        if let Some(limiter) = self.limiter() {
-            // Without headers there was no answer: a timeout or a reset.
-            let body = if headers == 0 {
-                None
-            } else {
-                host::call_response_body(body)
-            };
-            limiter.answered(CallId(token), body.as_deref());
-        }
+    pub fn role(&self) -> &Role {
+        &self.role
     }
 
-    fn on_done(&mut self) -> bool {
-        if let Some(limiter) = self.limiter() {
-            limiter.retire();
-        }
-        true
-    }
-}
-
-impl RootContext for Root {
-    fn on_configure(&mut self, _size: usize) -> bool {
+    /// Reads the plugin's configuration; whether it could be.
+    pub fn configure(&mut self) -> bool {
         let bytes = host::plugin_configuration();
         let text = String::from_utf8_lossy(&bytes);
         match Config::parse(&text) {
@@ -131,33 +103,43 @@ impl RootContext for Root {
         true
     }
 
-    fn on_queue_ready(&mut self, queue: u32) {
-        host::dequeue(QueueId(queue));
-        if let Some(limiter) = self.limiter() {
-            limiter.turn();
-        }
-    }
-
-    fn on_tick(&mut self) {
+    pub fn tick(&self) {
         if let Some(limiter) = self.limiter() {
             limiter.tick();
         }
     }
 
-    fn get_type(&self) -> Option<ContextType> {
-        match self.role {
-            Role::Bridge => Some(ContextType::StreamContext),
-            Role::Limiter(_) | Role::Unconfigured => Some(ContextType::HttpContext),
+    pub fn queue_ready(&self, queue: QueueId) {
+        host::dequeue(queue);
+        if let Some(limiter) = self.limiter() {
+            limiter.turn();
         }
     }
 
-    fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
-        let limiter = self.limiter()?.clone();
-        Some(Box::new(HttpStream::new(ContextId(id), limiter)))
+    pub fn call_answered(&self, call: CallId, headers: usize, body: usize) {
+        if let Some(limiter) = self.limiter() {
+            // Without headers there was no answer: a timeout or a reset.
+            let body = if headers == 0 {
+                None
+            } else {
+                host::call_response_body(body)
+            };
+            limiter.answered(call, body.as_deref());
+        }
     }
 
-    fn create_stream_context(&self, _id: u32) -> Option<Box<dyn StreamContext>> {
-        Some(Box::new(BridgeStream::default()))
+    /// The worker goes.
+    pub fn leave(&self) {
+        if let Some(limiter) = self.limiter() {
+            limiter.retire();
+        }
+    }
+
+    fn limiter(&self) -> Option<&Rc<Limiter>> {
+        match &self.role {
+            Role::Limiter(limiter) => Some(limiter),
+            Role::Unconfigured | Role::Bridge => None,
+        }
     }
 }
 
@@ -379,7 +361,7 @@ impl Limiter {
             }
         }
         for (ticket, outcome) in &settled {
-            ticket.settle(self, outcome);
+            ticket.settle(outcome);
         }
         if !settled.is_empty() {
             // The root is always there; were it not, there would be nothing to call back.
