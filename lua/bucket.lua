@@ -1,103 +1,140 @@
 -- The arithmetic of both buckets, exact in integers: a level that rises with every permit and falls
 -- with time.
 --
--- State: record "USED TIME WINDOW": the level at TIME (ms), in units of permit × WINDOW (ms). A
+-- State: text, "LEVEL TIME LIMIT WINDOW": the level at TIME (ms), in units of permit × WINDOW (ms). A
 -- permit adds WINDOW units, each ms takes away LIMIT, so that LIMIT permits leak in a WINDOW and no
--- division ever rounds. It expires when the level has fallen to nothing.
+-- division ever rounds. It expires within a quarter of a window after the level has fallen to nothing:
+-- moving the expiry costs Redis more than the write, and this way few writes have to.
 -- Tells whole permits that remain; retry and reset in ms, rounded up.
+--
+-- In memory `level` is that of `free` permits; those that were taken since are known by the `free` of
+-- whoever asks.
 
+local call, format, match = redis.call, string.format, string.match
 local ceil, floor, max, min = math.ceil, math.floor, math.max, math.min
-local record = record()
 
 -- The most that a double counts exactly. A debt stops growing there.
 local MOST = 2 ^ 53 - 1
 
-local function load(key)
-  local used, time, window = record.load(key)
-  return used and { used = used, time = time, window = window }
+local function terms(quota, now)
+  quota.now = (now - now % 1000) / 1000
+  quota.full = quota.capacity * quota.window
+  quota.rate = format('%d %d', quota.limit, quota.window)
+  quota.pattern = '^(%d+) (%d+) ' .. quota.rate .. '$'
 end
 
 -- A level in another window's units. Whole permits stay whole; the fraction is rounded up, against
 -- the caller. Windows are whole seconds: dividing by 1000 first keeps the product below 2^53 for
 -- windows up to a month.
-local function rescale(used, from, to)
-  local permits = floor(used / from)
-  local fraction = used - permits * from
+local function rescale(level, from, to)
+  local permits = floor(level / from)
+  local fraction = level - permits * from
   return min(permits * to + ceil(fraction * (to / 1000) / (from / 1000)), MOST)
 end
 
-local function settle(stored, quota, now)
-  local now_ms, window = floor(now / 1000), quota.window
-  if not stored then
-    return { used = 0, time = now_ms, window = window, limit = quota.limit, ahead = 0, moved = false }
-  end
-  local used, time, moved = stored.used, stored.time, false
-  if stored.window ~= window then
-    used, moved = rescale(used, stored.window, window), true
-  end
-  if time <= now_ms then
-    used, time = max(used - (now_ms - time) * quota.limit, 0), now_ms
-  elseif time - now_ms > window then
-    time, moved = now_ms, true
-  end
-  return {
-    used = used,
-    time = time,
-    window = window,
-    limit = quota.limit,
-    ahead = time - now_ms,
-    moved = moved and used > 0,
-  }
+-- How many ms until a level has fallen to nothing, rounded up. (A call of `ceil` costs more.)
+local function drain(quota, level)
+  local limit = quota.limit
+  return (level + -level % limit) / limit
 end
 
-local function fits(state, quota, cost)
-  return cost <= quota.capacity and state.used <= (quota.capacity - cost) * state.window
+-- When a key of this level expires.
+local function expiry(quota, level, time)
+  local grain, empty = quota.window / 4, time + drain(quota, level)
+  return empty - empty % grain + grain
 end
 
-local function add(state, _, cost)
-  state.used = min(state.used + cost * state.window, MOST)
+local function settle(text, quota)
+  local now, window = quota.now, quota.window
+  if not text then
+    return { level = 0, free = quota.capacity, time = now, ahead = 0 }, quota.capacity
+  end
+  local level, time = match(text, quota.pattern)
+  local expires, moved
+  if level then
+    level, time = level + 0, time + 0
+    expires = expiry(quota, level, time)
+  else
+    local limit, before
+    level, time, limit, before = match(text, '^(%d+) (%d+) (%d+) ([1-9]%d*)$')
+    if not limit then
+      return nil
+    end
+    level, time, before = level + 0, time + 0, before + 0
+    if before > MOST then
+      return nil
+    end
+    if before ~= window then
+      level, moved = rescale(level, before, window), true
+    end
+  end
+  if time <= now then
+    level, time = level - (now - time) * quota.limit, now
+    if level < 0 then
+      level = 0
+    end
+  elseif time - now > window then
+    time, moved = now, true
+  end
+  local left = quota.full - level
+  local free = (left - left % window) / window
+  local state = { level = level, free = free, time = time, ahead = time - now, expires = expires }
+  return state, free, moved and level > 0
+end
+
+local function level_at(state, quota, free)
+  return state.level + (state.free - free) * quota.window
+end
+
+local function refill(state, quota, level)
+  state.level, state.free = level, floor((quota.full - level) / quota.window)
+  return state.free
+end
+
+local function add(state, quota, free, cost)
+  return refill(state, quota, min(level_at(state, quota, free) + cost * quota.window, MOST))
 end
 
 -- What has leaked since is gone: the level never falls below nothing.
-local function give_back(state, _, cost)
-  if state.used == 0 then
-    return false
+local function give_back(state, quota, free, cost)
+  if free < quota.capacity then
+    return refill(state, quota, max(level_at(state, quota, free) - cost * quota.window, 0))
   end
-  state.used = max(state.used - cost * state.window, 0)
-  return true
 end
 
-local function tell(state, quota, cost)
-  local used, window, limit, capacity = state.used, state.window, state.limit, quota.capacity
-  local retry, reset = 0, 0
-  if cost > capacity then
-    retry = -1
+local function retry(state, quota, free, cost)
+  local excess = level_at(state, quota, free) - (quota.capacity - cost) * quota.window
+  return state.ahead + drain(quota, excess)
+end
+
+local function reset(state, quota, free)
+  return state.ahead + drain(quota, level_at(state, quota, free))
+end
+
+local function keep(state, quota, free)
+  return format('%d %d %s', level_at(state, quota, free), state.time, quota.rate)
+end
+
+local function save(key, state, quota, free, taken)
+  local text = keep(state, quota, free)
+  local expires = expiry(quota, level_at(state, quota, free), state.time)
+  if taken and expires == state.expires then
+    call('SET', key, text, 'KEEPTTL')
   else
-    local excess = used - (capacity - cost) * window
-    if excess > 0 then
-      retry = state.ahead + ceil(excess / limit)
-    end
+    call('SET', key, text, 'PXAT', format('%d', expires))
   end
-  if used > 0 then
-    reset = state.ahead + ceil(used / limit)
-  end
-  return floor((capacity * window - used) / window), retry, reset
 end
 
-local function save(key, state)
-  record.save(key, state.used, state.time, state.window, state.time + ceil(state.used / state.limit))
-end
-
--- The bucket whose size is the quota's `holds`: 'limit' or 'capacity'.
-return function(holds)
+-- Each bucket is a module of its own: one's key is not the other's.
+return function()
   return {
-    holds = holds,
-    load = load,
+    terms = terms,
     settle = settle,
-    fits = fits,
     add = add,
     give_back = give_back,
-    tell = tell,
+    retry = retry,
+    reset = reset,
+    keep = keep,
     save = save,
   }
 end

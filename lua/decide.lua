@@ -5,231 +5,319 @@
 --
 -- A key is read once, however many operations name it, and written once, after all is decided. So a
 -- Redis that refuses writes refuses the first one, and nothing was written.
+--
+-- This runs for every request, and an instruction of Lua's takes forty of the processor's: what a key
+-- has of its own stands in arrays by the key's number, since a table for each would cost as much as
+-- the rest; and a take, which is what almost all operations are, counts down `free` and calls nobody.
 
-local find, match, tonumber = string.find, string.match, tonumber
-local max, min = math.max, math.min
+local byte, find, min, rep, tonumber = string.byte, string.find, math.min, string.rep, tonumber
+local call, pack, unpack = redis.call, struct.pack, unpack
 local KEYS, ARGV = KEYS, ARGV
 
-local ALGORITHMS = { fw = fixed_window, sw = sliding_window, tb = token_bucket, lb = leaky_bucket }
+local ALGORITHMS = { fixed_window, sliding_window, token_bucket, leaky_bucket }
+
+-- How many values a function may give or take at once: Lua's stack ends at 8000.
+local MOST_VALUES = 4000
+
+-- A number of operations above this tells that costs follow.
+local WITH_COSTS = 100
 
 local now = clock()()
 
--- === accounts: what a key holds, as it was stored and as a quota sees it now ===
+-- === arguments ===
 
-local accounts, opened = {}, {}
+-- The quotas, each with what its algorithm makes of it. `texts`: whether any is kept in a string.
+local quotas, texts = {}, false
+local at = 1
+while at <= #ARGV[1] do
+  local code, limit, window, capacity, next_at = struct.unpack('>BI8I8I8', ARGV[1], at)
+  local algorithm = ALGORITHMS[code]()
+  local quota = { algorithm = algorithm, limit = limit, window = window, capacity = capacity }
+  algorithm.terms(quota, now)
+  quotas[#quotas + 1], texts, at = quota, texts or not algorithm.load, next_at
+end
 
-local function open(key, algorithm)
-  local readable, stored = pcall(algorithm.load, key)
-  if not readable then
-    -- Redis 7 raises tables, older ones strings.
-    local reason = type(stored) == 'table' and stored.err or stored
-    if not find(reason, 'WRONGTYPE', 1, true) then
-      error(stored, 0)
+local numbers = { byte(ARGV[2], 1, MOST_VALUES) }
+for from = MOST_VALUES + 1, #ARGV[2], MOST_VALUES do
+  local more = { byte(ARGV[2], from, from + MOST_VALUES - 1) }
+  for i = 1, #more do
+    numbers[from + i - 1] = more[i]
+  end
+end
+local last = #numbers
+if numbers[1] == 4 then
+  last = (last - 1) / 4 + 1
+  for i = 2, last do
+    local j = 4 * i - 6
+    numbers[i] = ((numbers[j] * 256 + numbers[j + 1]) * 256 + numbers[j + 2]) * 256 + numbers[j + 3]
+  end
+elseif numbers[1] ~= 1 then
+  error('ERR Malformed numbers', 0)
+end
+
+local large = 2
+local function next_large(least)
+  large = large + 1
+  local number = tonumber(ARGV[large])
+  if not number or number < least then
+    error('ERR Malformed number', 0)
+  end
+  return number
+end
+
+-- === accounts: what a key holds, as a quota sees it now ===
+
+-- Filled at once: growing one by one costs more.
+local function by_key()
+  return #KEYS <= MOST_VALUES and { unpack(KEYS) } or {}
+end
+
+-- What Redis holds, or would if what has changed were written: a text, a log, or false.
+local held = {}
+-- What the algorithm made of it, for the quota that asked last. Until one does, neither is a table.
+local states, quota_of = by_key(), by_key()
+-- How many permits remain; and how many did when the quota first asked.
+local free, begun = by_key(), by_key()
+-- Whether the usage counts, but cannot stay where it is; whether that or more is to be written though
+-- `free` may be as it was.
+local moved, changed = {}, {}
+-- Of a key that was changed and then seen otherwise: what is to be written unless it changes again,
+-- as state, quota and permits that remain; whether what Redis holds is of no use.
+local settled, void = {}, {}
+
+if texts then
+  for from = 1, #KEYS, MOST_VALUES do
+    local values = call('MGET', unpack(KEYS, from, min(from + MOST_VALUES - 1, #KEYS)))
+    if from == 1 then
+      held = values
+    else
+      for i = 1, #values do
+        held[from + i - 1] = values[i]
+      end
     end
-    stored = nil
   end
-  local account = {
-    key = key,
-    algorithm = algorithm,
-    readable = readable,
-    existed = stored ~= nil,
-    stored = stored,
-  }
-  accounts[key] = account
-  opened[#opened + 1] = account
-  return account
 end
 
--- The state as of now in the quota's terms. Writes nothing: only `commit` makes it what is stored.
-local function settled(account, quota)
-  if account.quota ~= quota then
-    account.quota = quota
-    account.state = quota.algorithm.settle(account.stored, quota, now)
+-- Whether it is the algorithm's.
+local function open(k, quota)
+  local state, remaining, elsewhere = quota.algorithm.settle(held[k], quota, now)
+  if not state then
+    return false
   end
-  return account.state
+  states[k], quota_of[k], moved[k] = state, quota, elsewhere
+  free[k], begun[k] = remaining, remaining
+  return true
 end
 
--- A state of which nothing is used is no state: it holds not even a time.
-local function commit(account)
-  local state = account.state
-  account.stored, account.dirty = state.used > 0 and state or nil, true
+-- What was changed becomes what is held, as if it had been written.
+local function commit(k)
+  local state, quota, remaining = states[k], quota_of[k], free[k]
+  if remaining < quota.capacity then
+    held[k] = quota.algorithm.keep(state, quota, remaining)
+    settled[k] = { state, quota, remaining }
+  else
+    held[k], settled[k], void[k] = false, nil, true
+  end
+  changed[k] = nil
+end
+
+-- Reads a log; whether it is one.
+local function load(key, algorithm)
+  local readable, log = pcall(algorithm.load, key)
+  if readable then
+    return true, log
+  end
+  -- Redis 7 raises tables, older ones strings.
+  local reason = type(log) == 'table' and log.err or log
+  if not find(reason, 'WRONGTYPE', 1, true) then
+    error(log, 0)
+  end
+  return false
+end
+
+-- Makes this quota the one that the account is seen by. False if the key holds something else.
+local function see(k, quota)
+  local algorithm, before, key = quota.algorithm, quota_of[k], KEYS[k]
+  if type(before) == 'table' then
+    if before.algorithm ~= algorithm then
+      return false
+    elseif changed[k] or free[k] ~= begun[k] then
+      commit(k)
+    end
+  elseif not key then
+    error('ERR Malformed operation', 0)
+  elseif algorithm.load then
+    local readable
+    readable, held[k] = load(key, algorithm)
+    if not readable then
+      return false
+    end
+  elseif not held[k] and call('EXISTS', key) == 1 then
+    -- MGET is silent about keys of another type.
+    return false
+  end
+  return open(k, quota)
 end
 
 -- === operations: each gives its verdict ===
 
--- The accounts and quotas of the operation at hand.
-local held, terms = {}, {}
+-- The keys of the operation at hand; its costs, where any is not 1.
+local keys, costs = {}, nil
+-- How many permits a lease took of each limit.
+local granted = {}
 
-local function all_fit(head)
-  local verdict = 1
-  for i = 1, head.limits do
-    local quota = terms[i]
-    if not quota.algorithm.fits(settled(held[i], quota), quota, quota.cost) then
-      verdict = 0
-    end
-  end
-  return verdict
+local function peek(limits, fits)
+  return fits
 end
 
-local function charge(head)
-  for i = 1, head.limits do
-    local account, quota = held[i], terms[i]
-    quota.algorithm.add(settled(account, quota), quota, quota.cost, 0)
-    commit(account)
+local function charge(limits)
+  for i = 1, limits do
+    local k = keys[i]
+    local quota = quota_of[k]
+    free[k] = quota.algorithm.add(states[k], quota, free[k], costs and costs[i] or 1, 0)
+    changed[k] = changed[k] or moved[k]
   end
   return 1
 end
 
 -- A refusal consumes nothing, but a state that time or policy has moved is kept as it is told:
 -- else one that lies in the future would stay there, refusing, for as long as it is refused.
-local function take(head)
-  if all_fit(head) == 1 then
-    return charge(head)
-  end
-  for i = 1, head.limits do
-    if settled(held[i], terms[i]).moved then
-      commit(held[i])
-    end
+local function refuse(limits)
+  for i = 1, limits do
+    local k = keys[i]
+    changed[k] = changed[k] or moved[k] -- refused
   end
   return 0
 end
 
--- How many permits the lease at hand took of each limit.
-local granted = {}
-
--- The state is told at once: what remains is what a lease may take.
-local function lease(head)
-  for i = 1, head.limits do
-    local account, quota = held[i], terms[i]
-    local state = settled(account, quota)
-    local remaining = quota.algorithm.tell(state, quota, 1)
-    granted[i] = max(min(quota.cost, remaining), 0)
+local function lease(limits, _, ttl)
+  for i = 1, limits do
+    local k = keys[i]
+    local quota = quota_of[k]
+    granted[i] = math.max(min(costs and costs[i] or 1, free[k]), 0)
     if granted[i] > 0 then
-      quota.algorithm.add(state, quota, granted[i], head.operand * 1000)
+      free[k] = quota.algorithm.add(states[k], quota, free[k], granted[i], ttl * 1000)
     end
-    if granted[i] > 0 or state.moved then
-      commit(account)
+    changed[k] = changed[k] or moved[k]
+  end
+  return 1
+end
+
+local function give_back(limits, _, receipt)
+  for i = 1, limits do
+    local k, cost = keys[i], costs and costs[i] or 1
+    local quota = quota_of[k]
+    local remaining = quota.algorithm.give_back(states[k], quota, free[k], cost, receipt)
+    if remaining or moved[k] then
+      free[k] = remaining or free[k]
+      commit(k)
+      open(k, quota)
     end
   end
   return 1
 end
 
-local function give_back(head)
-  for i = 1, head.limits do
-    local account, quota = held[i], terms[i]
-    local state = settled(account, quota)
-    if quota.algorithm.give_back(state, quota, quota.cost, head.operand) or state.moved then
-      commit(account)
-      account.quota = nil
-    end
+local function reset(limits)
+  for i = 1, limits do
+    local k = keys[i]
+    held[k], settled[k], void[k], changed[k] = false, nil, true, nil
+    open(k, quota_of[k])
   end
   return 1
 end
 
-local function reset(head)
-  for i = 1, head.limits do
-    local account = held[i]
-    account.stored, account.quota, account.dirty = nil, nil, true
-  end
-  return 1
-end
-
-local OPERATIONS = {
-  take = take,
-  peek = all_fit,
-  charge = charge,
-  lease = lease,
-  give_back = give_back,
-  reset = reset,
-}
-
--- === arguments: each distinct string is parsed once ===
-
-local heads, quotas = {}, {}
-
-local function parse_head(text)
-  local kind, limits, operand = match(text, '^([a-z_]+) ([1-9]%d*) ?(%d*)$')
-  local run = OPERATIONS[kind or '']
-  if not run or (run == give_back or run == lease) ~= (operand ~= '') then
-    error('ERR Malformed operation', 0)
-  end
-  local head = {
-    run = run,
-    limits = tonumber(limits),
-    operand = tonumber(operand),
-  }
-  heads[text] = head
-  return head
-end
-
-local function parse_quota(text)
-  local code, limit, window, capacity, cost = match(text, '^(%l+) (%d+) (%d+) (%d+) ?(%d*)$')
-  local module = ALGORITHMS[code or '']
-  cost = cost == '' and 1 or tonumber(cost)
-  if not module or cost == 0 then
-    error('ERR Malformed quota', 0)
-  end
-  local algorithm = module()
-  local quota = {
-    algorithm = algorithm,
-    limit = tonumber(limit),
-    window = tonumber(window),
-    capacity = tonumber(algorithm.holds == 'limit' and limit or capacity),
-    cost = cost,
-  }
-  quotas[text] = quota
-  return quota
-end
+local TAKE = 1
+local OPERATIONS = { refuse, peek, charge, give_back, reset, lease }
+local HAS_OPERAND = { [give_back] = true, [lease] = true }
 
 -- === the batch ===
 
-local reply, told = { now }, 1
-local argument, key = 1, 0
+local reply, told = last <= MOST_VALUES and { unpack(numbers) } or {}, 1
+reply[1] = now
 
-while ARGV[argument] do
-  local head = heads[ARGV[argument]] or parse_head(ARGV[argument])
-  local limits, readable = head.limits, true
+at = 2
+while at <= last do
+  local code, limits = numbers[at], numbers[at + 1]
+  costs = nil
+  if code > WITH_COSTS then
+    code, costs = code - WITH_COSTS, {}
+  end
+  local run, operand = OPERATIONS[code], nil
+  if HAS_OPERAND[run] then
+    operand = next_large(0)
+  end
+  if costs then
+    for i = 1, limits do
+      costs[i] = next_large(1)
+    end
+  end
+
+  local first, fits, readable = at, 1, true
   for i = 1, limits do
-    local text = ARGV[argument + i]
-    local quota = quotas[text] or parse_quota(text)
-    local account = accounts[KEYS[key + i]] or open(KEYS[key + i], quota.algorithm)
-    held[i], terms[i] = account, quota
-    readable = readable and account.readable and account.algorithm == quota.algorithm
-  end
-  argument, key = argument + 1 + limits, key + limits
-
-  if readable then
-    reply[told + 1] = head.run(head)
-    for i = 1, limits do
-      local quota, at = terms[i], told + 3 * i
-      reply[at - 1], reply[at], reply[at + 1] =
-        quota.algorithm.tell(settled(held[i], quota), quota, quota.cost)
+    at = at + 2
+    local k, quota = numbers[at], quotas[numbers[at + 1]]
+    keys[i] = k
+    if quota_of[k] ~= quota and not see(k, quota) then
+      readable = false
+    elseif free[k] < (costs and costs[i] or 1) then
+      fits = 0
     end
-    if head.run == lease then
-      for i = 1, limits do
-        reply[told + 3 * i] = granted[i]
+  end
+  at = at + 2
+
+  local passes = readable and code == TAKE and fits == 1
+  reply[told + 1] = passes and 1 or readable and run(limits, fits, operand) or -1
+  for i = 1, limits do
+    local k, cost = keys[i], costs and costs[i] or 1
+    local remaining, retry, reset = 0, 0, 0
+    if readable then
+      local quota, state = quota_of[k], states[k]
+      remaining = free[k]
+      if passes then
+        remaining = remaining - cost
+        free[k] = remaining
       end
+      if remaining < cost then
+        retry = cost > quota.capacity and -1 or quota.algorithm.retry(state, quota, remaining, cost)
+      end
+      if remaining < quota.capacity then
+        reset = state.reset or quota.algorithm.reset(state, quota, remaining)
+      end
+    elseif quota_of[k] ~= quotas[numbers[first + 2 * i + 1]] then
+      remaining = -1
     end
-  else
-    reply[told + 1] = -1
+    reply[told + 2], reply[told + 3], reply[told + 4] = remaining, retry, reset
+    told = told + 3
+  end
+  told = told + 1
+  if run == lease and readable then
     for i = 1, limits do
-      local own = held[i].readable and held[i].algorithm == terms[i].algorithm
-      local at = told + 3 * i
-      reply[at - 1], reply[at], reply[at + 1] = own and 0 or -1, 0, 0
-    end
-  end
-  told = told + 1 + 3 * limits
-end
-
-for i = 1, #opened do
-  local account = opened[i]
-  if account.dirty then
-    if account.stored then
-      account.algorithm.save(account.key, account.stored, account.existed)
-    elseif account.existed then
-      redis.call('UNLINK', account.key)
+      reply[told - 3 * (limits - i) - 1] = granted[i]
     end
   end
 end
 
-return reply
+for k = 1, #KEYS do
+  local state, quota, remaining, taken = states[k], quota_of[k], free[k], nil
+  local news = changed[k] or remaining ~= begun[k]
+  if news or void[k] or settled[k] then
+    if settled[k] and not news then
+      state, quota, remaining = unpack(settled[k])
+    elseif not (changed[k] or void[k] or settled[k]) then
+      taken = begun[k] - remaining
+    end
+    if void[k] or remaining == quota.capacity then
+      call('UNLINK', KEYS[k])
+    end
+    if remaining < quota.capacity then
+      quota.algorithm.save(KEYS[k], state, quota, remaining, taken)
+    end
+  end
+end
+
+local packed = {}
+for from = 1, told, MOST_VALUES do
+  local upto = min(from + MOST_VALUES - 1, told)
+  packed[#packed + 1] = pack('<' .. rep('d', upto - from + 1), unpack(reply, from, upto))
+end
+return table.concat(packed)

@@ -1,4 +1,4 @@
--- At most LIMIT permits in any (now - WINDOW, now]: an exact log of what was taken.
+-- At most CAPACITY permits in any (now - WINDOW, now]: an exact log of what was taken.
 --
 -- State: a sorted set. Score: the stamp, µs, one entry for each. Member: "TOTAL:COST", the permits
 -- taken at this stamp and the total of all entries up to and including it. So the usage is the
@@ -13,7 +13,8 @@
 -- newest beginning.
 --
 -- In memory a log is `tail`, its newest entries, and `body`, whether older ones are left in Redis.
--- Only the tail ever changes: takes merge into it or extend it.
+-- Only the tail ever changes: takes merge into it or extend it. What was taken at once and without a
+-- lead is known only by the `free` of whoever asks, until it matters: then `catch_up` enters it.
 
 local call, format, match, tonumber = redis.call, string.format, string.match, tonumber
 local ceil, floor, max, min = math.ceil, math.floor, math.max, math.min
@@ -55,6 +56,7 @@ local function load(key)
   end
   return {
     key = key,
+    existed = true,
     oldest = entry(call('ZRANGE', key, '0', '0', 'WITHSCORES'), 1),
     body = true,
     tail = { newest },
@@ -73,7 +75,7 @@ local function first_live(log, cutoff)
     if log.oldest.stamp > cutoff then
       return log.oldest
     end
-    local after = format('(%.0f', cutoff)
+    local after = format('(%d', cutoff)
     return entry(call('ZRANGEBYSCORE', log.key, after, '+inf', 'WITHSCORES', 'LIMIT', '0', '1'), 1)
   end
   for i = 1, #tail do
@@ -83,13 +85,16 @@ local function first_live(log, cutoff)
   end
 end
 
+local function terms() end
+
 -- A log of `used` permits, all taken at this moment, to be used up to `lead` later.
-local function begin(used, now, window, lead)
+local function begin(existed, used, now, window, lead)
   local tail = {}
   if used > 0 then
     tail[1] = { stamp = now + lead, begun = now, total = used, cost = used, changed = true }
   end
   return {
+    existed = existed,
     body = false,
     tail = tail,
     gone = {},
@@ -99,29 +104,30 @@ local function begin(used, now, window, lead)
     at = now,
     now = now,
     window = window,
-    moved = used > 0,
   }
 end
 
 local function settle(stored, quota, now)
   local window = quota.window * 1000
-  local newest = stored and stored.tail[#stored.tail]
+  local newest, existed = stored and stored.tail[#stored.tail], stored and stored.existed
+  local capacity = quota.capacity
   if not newest then
-    return begin(0, now, window, 0)
+    return begin(existed, 0, now, window, 0), capacity
   end
   local at = max(now, newest.begun)
   local cutoff = max(at - window, stored.cutoff)
   local first = first_live(stored, cutoff)
   if not first then
-    return begin(0, now, window, 0)
+    return begin(existed, 0, now, window, 0), capacity
   end
   local base = first.total - first.cost
   local used = newest.total - base
   if at - now > window then
-    return begin(used, now, window, newest.stamp - newest.begun)
+    return begin(existed, used, now, window, newest.stamp - newest.begun), capacity - used, used > 0
   end
-  return {
+  local state = {
     key = stored.key,
+    existed = existed,
     oldest = stored.oldest,
     body = stored.body,
     tail = stored.tail,
@@ -135,16 +141,12 @@ local function settle(stored, quota, now)
     at = at,
     now = now,
     window = window,
-    moved = false,
   }
-end
-
-local function fits(state, quota, cost)
-  return cost <= quota.capacity - state.used
+  return state, capacity - used
 end
 
 -- `lead`: how much later the permits may be used, µs.
-local function add(state, _, cost, lead)
+local function enter(state, cost, lead)
   local tail, at = state.tail, state.at
   local newest, stamp = tail[#tail], at + lead
   local total = (newest and newest.total or 0) + cost
@@ -163,14 +165,27 @@ local function add(state, _, cost, lead)
   end
 end
 
+local function catch_up(state, quota, free)
+  local taken = quota.capacity - free - state.used
+  if taken > 0 then
+    enter(state, taken, 0)
+  end
+end
+
+local function add(state, quota, free, cost, lead)
+  catch_up(state, quota, free)
+  enter(state, cost, lead)
+  return quota.capacity - state.used
+end
+
 -- Brings what was taken at this time, and all that follows, into the tail. False if that is too much.
 local function reach(state, taken)
   local tail, first = state.tail, max(taken, state.cutoff + 1)
   if not state.body or first >= state.from or taken >= tail[1].begun then
     return true
   end
-  local from, to = format('%.0f', first), format('(%.0f', state.from)
-  local most = format('%.0f', MOST_ENTRIES + 1)
+  local from, to = format('%d', first), format('(%d', state.from)
+  local most = format('%d', MOST_ENTRIES + 1)
   local reply = call('ZRANGEBYSCORE', state.key, from, to, 'WITHSCORES', 'LIMIT', '0', most)
   if #reply > 2 * MOST_ENTRIES then
     return false
@@ -189,16 +204,17 @@ end
 
 -- The receipt is the time of the take, which went into the newest entry that had been begun by then.
 -- Every later total counts it in, and is rewritten.
-local function give_back(state, _, cost, receipt)
+local function give_back(state, quota, free, cost, receipt)
+  catch_up(state, quota, free)
   if state.used == 0 or not reach(state, receipt) then
-    return false
+    return nil
   end
   local tail, at = state.tail, #state.tail
   while at > 0 and tail[at].begun > receipt do
     at = at - 1
   end
   if at == 0 or tail[at].stamp < receipt or tail[at].stamp <= state.cutoff then
-    return false
+    return nil
   end
   local taken = tail[at]
   local returned = min(cost, taken.cost)
@@ -212,12 +228,12 @@ local function give_back(state, _, cost, receipt)
     table.remove(tail, at)
   end
   if #tail == 0 and state.used > 0 then
-    local before = format('(%.0f', state.from)
+    local before = format('(%d', state.from)
     local reply = call('ZREVRANGEBYSCORE', state.key, before, '-inf', 'WITHSCORES', 'LIMIT', '0', '1')
     tail[1] = entry(reply, 1)
     state.from, state.loaded = tail[1].stamp, state.loaded + 1
   end
-  return true
+  return quota.capacity - state.used
 end
 
 -- The stamp of the first entry whose total reaches `total`: its expiry frees all up to there.
@@ -235,13 +251,13 @@ local function reaching(state, total)
   end
   local key, low = state.key, 0
   if state.oldest.stamp <= state.cutoff then
-    low = call('ZCOUNT', key, '-inf', format('%.0f', state.cutoff))
+    low = call('ZCOUNT', key, '-inf', format('%d', state.cutoff))
   end
   -- As each entry weighs at least 1, it is no later than this; where each weighs 1, it is this.
   local high = min(low + total - state.base, call('ZCARD', key) - state.loaded) - 1
   local rank = high
   while low <= high do
-    local at = format('%.0f', rank)
+    local at = format('%d', rank)
     local probe = entry(call('ZRANGE', key, at, at, 'WITHSCORES'), 1)
     if probe.total < total then
       low = rank + 1
@@ -255,24 +271,24 @@ local function reaching(state, total)
   error('ERR Totals of a log are out of order', 0)
 end
 
-local function tell(state, quota, cost)
-  local tail, used, capacity = state.tail, state.used, quota.capacity
-  local until_expiry = state.window - state.now
-  local retry, reset = 0, 0
-  if cost > capacity then
-    retry = -1
-  elseif used + cost > capacity then
-    local stamp = reaching(state, state.base + used + cost - capacity)
-    retry = ceil((stamp + until_expiry) / 1000)
-  end
-  if used > 0 then
-    reset = ceil((tail[#tail].stamp + until_expiry) / 1000)
-  end
-  return capacity - used, retry, reset
+local function retry(state, quota, free, cost)
+  catch_up(state, quota, free)
+  local stamp = reaching(state, state.base + state.used + cost - quota.capacity)
+  return ceil((stamp + state.window - state.now) / 1000)
+end
+
+local function reset(state, quota, free)
+  catch_up(state, quota, free)
+  return ceil((state.tail[#state.tail].stamp + state.window - state.now) / 1000)
+end
+
+local function keep(state, quota, free)
+  catch_up(state, quota, free)
+  return state
 end
 
 local function trim(key, state)
-  local oldest, upto = state.oldest, format('%.0f', state.cutoff)
+  local oldest, upto = state.oldest, format('%d', state.cutoff)
   if oldest.stamp > state.cutoff then
     return
   end
@@ -281,13 +297,14 @@ local function trim(key, state)
     call('ZREMRANGEBYSCORE', key, '-inf', upto)
   else
     local last = min(call('ZCOUNT', key, '-inf', upto), MOST_ENTRIES) - 1
-    call('ZREMRANGEBYRANK', key, '0', format('%.0f', last))
+    call('ZREMRANGEBYRANK', key, '0', format('%d', last))
   end
 end
 
-local function save(key, state, existed)
+local function save(key, state, quota, free)
+  catch_up(state, quota, free)
   local tail, gone, fresh = state.tail, state.gone, {}
-  if existed and not state.body then
+  if state.existed and not state.body then
     call('UNLINK', key)
   end
   for i = 1, #tail do
@@ -297,9 +314,9 @@ local function save(key, state, existed)
         gone[#gone + 1] = changed.member
       end
       local stamp, lead = changed.stamp, changed.stamp - changed.begun
-      fresh[#fresh + 1] = format('%.0f', stamp)
-      fresh[#fresh + 1] = lead == 0 and format('%.0f:%.0f', changed.total, changed.cost)
-        or format('%.0f:%.0f:%.0f', changed.total, changed.cost, lead)
+      fresh[#fresh + 1] = format('%d', stamp)
+      fresh[#fresh + 1] = lead == 0 and format('%d:%d', changed.total, changed.cost)
+        or format('%d:%d:%d', changed.total, changed.cost, lead)
     end
   end
   if #gone > 0 then
@@ -311,16 +328,17 @@ local function save(key, state, existed)
   if state.body then
     trim(key, state)
   end
-  call('PEXPIREAT', key, format('%.0f', ceil((tail[#tail].stamp + state.window) / 1000)))
+  call('PEXPIREAT', key, format('%d', ceil((tail[#tail].stamp + state.window) / 1000)))
 end
 
 return {
-  holds = 'limit',
+  terms = terms,
   load = load,
   settle = settle,
-  fits = fits,
   add = add,
   give_back = give_back,
-  tell = tell,
+  retry = retry,
+  reset = reset,
+  keep = keep,
   save = save,
 }

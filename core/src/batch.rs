@@ -11,7 +11,8 @@ use std::rc::Rc;
 
 use crate::breaker::{Breaker, Permit};
 use crate::gathering::Outcome;
-use crate::question::{Bulks, Part, Question};
+use crate::program::Program;
+use crate::question::{Part, Question};
 use crate::script::{self, By, Script};
 use crate::slot::{Lane, Slot, Topology};
 use crate::units::{Micros, Millis};
@@ -264,12 +265,11 @@ impl<T> Batcher<T> {
     fn outgoing(&self, lane: Lane, call: Call<T>) -> Outgoing<T> {
         let mut body = Vec::new();
         for command in &call.commands {
-            let (mut keys, mut arguments) = (Bulks::default(), Bulks::default());
+            let mut program = Program::default();
             for asked in &command.asked {
-                asked.question.encode(&mut keys, &mut arguments);
+                asked.question.encode(&mut program);
             }
-            self.script
-                .write_call(&mut body, command.by, &keys, &arguments);
+            self.script.write_call(&mut body, command.by, &program);
         }
         Outgoing {
             body,
@@ -508,8 +508,8 @@ impl<T> Command<T> {
 
     /// Reads this command's reply off the replies.
     fn read(&self, asked: Micros, reader: &mut Reader<'_>) -> Answered {
-        let count = match reader.token() {
-            Ok(Some(Token::Array(Some(count)))) => count,
+        let reply = match reader.token() {
+            Ok(Some(Token::Bulk(Some(reply)))) => reply,
             Ok(Some(Token::Error(error))) if error.starts_with(b"NOSCRIPT") => {
                 return match self.by {
                     By::Sha => Answered::Unknown,
@@ -520,14 +520,9 @@ impl<T> Command<T> {
             Ok(None) => return Answered::Failed("no answer in time".to_string()),
             _ => return Answered::Failed(STRANGE.to_string()),
         };
-        let integers: Vec<i64> = (0..count)
-            .map_while(|_| match reader.token() {
-                Ok(Some(Token::Integer(value))) => Some(value),
-                _ => None,
-            })
-            .collect();
         let shape = self.asked.iter().flat_map(|asked| asked.question.shape());
-        let Ok(answer) = script::decode(shape, integers) else {
+        let answer = script::integers(reply).map(|integers| script::decode(shape, integers));
+        let Some(Ok(answer)) = answer else {
             return Answered::Failed(STRANGE.to_string());
         };
         let mut told = answer.told.into_iter();
@@ -550,8 +545,11 @@ mod tests {
     use crate::question::{Check, Terms};
     use crate::script::Kind;
     use crate::units::Cost;
+    use crate::wire::resp;
 
     const TIMEOUT: Millis = Millis(50);
+    /// What the script is told of a look: a peek over one limit.
+    const PEEK: &str = "\r\n\x01\x02\x01\x01\x01\r\n";
 
     fn part(key: &str, topology: Topology) -> Part {
         let quota = Quota::try_new(Algorithm::FixedWindow, 5, 60, None).unwrap();
@@ -594,7 +592,7 @@ mod tests {
     fn hand_over(batcher: &mut Batcher<u32>, mut outgoing: Vec<Outgoing<u32>>, id: u32) -> String {
         assert_eq!(outgoing.len(), 1, "one call is to be sent");
         let outgoing = outgoing.remove(0);
-        let body = String::from_utf8(outgoing.body.clone()).unwrap();
+        let body = String::from_utf8_lossy(&outgoing.body).into_owned();
         batcher.sent(outgoing, CallId(id));
         body
     }
@@ -605,15 +603,16 @@ mod tests {
 
     /// The reply to `count` questions of one limit, each of which passed.
     fn reply(count: usize) -> Vec<u8> {
-        let mut integers = vec![1_000_000];
+        let mut integers: Vec<i64> = vec![1_000_000];
         for remaining in 0..count {
             integers.extend([1, remaining as i64, 0, 60_000]);
         }
-        let body: String = integers
+        let doubles = integers
             .iter()
-            .map(|integer| format!(":{integer}\r\n"))
-            .collect();
-        format!("*{}\r\n{body}", integers.len()).into_bytes()
+            .flat_map(|integer| (*integer as f64).to_le_bytes());
+        let mut reply = Vec::new();
+        resp::push_bulk(&mut reply, &doubles.collect::<Vec<_>>());
+        reply
     }
 
     fn tickets(settled: &Settled<u32>) -> Vec<u32> {
@@ -831,7 +830,7 @@ mod tests {
         assert!(batcher.tick(Micros(50_000)).outgoing.is_empty());
         let outgoing = batcher.tick(Micros(100_000)).outgoing;
         let look = hand_over(&mut batcher, outgoing, 50);
-        assert!(look.contains("peek 1") && look.contains("key2"), "{look}");
+        assert!(look.contains(PEEK) && look.contains("key2"), "{look}");
         assert!(
             batcher.tick(Micros(100_001)).outgoing.is_empty(),
             "one look at a time"
@@ -850,7 +849,7 @@ mod tests {
         let mut batcher = broken();
         let outgoing = batcher.tick(Micros(100_000)).outgoing;
         let look = hand_over(&mut batcher, outgoing, 50);
-        assert!(look.contains("peek 1") && look.contains("key2"), "{look}");
+        assert!(look.contains(PEEK) && look.contains("key2"), "{look}");
         answered(&mut batcher, 101_000, 50, &reply(1));
         assert_eq!(batcher.health(Micros(101_000)).open, 0);
         assert!(batcher.is_idle());

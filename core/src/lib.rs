@@ -4,7 +4,7 @@
 //! limit is for them, [`path`] what the router will see, [`policy`] which limits apply, [`rollout`] whether
 //! they are enforced or on trial, [`key`] where each is counted. [`limiter`] puts
 //! these together into a [`question`], unless [`denials`] knows the answer; [`batch`] sends the questions of concurrent requests in one
-//! call and reads the reply by the contract of [`script`]; where a question spans several [`slot`]s
+//! call, one [`program`], and reads the reply by the contract of [`script`]; where a question spans several [`slot`]s
 //! of a cluster its answers meet again in a [`gathering`]. [`verdict`] weighs them; where a limit does
 //! something before it refuses, [`approach`] says what, and [`delays`] who goes on when, by
 //! [`store_clock`]. [`answer`]
@@ -36,6 +36,7 @@ pub mod offenders;
 pub mod pack;
 pub mod path;
 pub mod policy;
+pub mod program;
 pub mod question;
 pub mod record;
 pub mod rollout;

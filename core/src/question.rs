@@ -4,10 +4,10 @@
 use std::rc::Rc;
 
 use crate::limit::Quota;
-use crate::script::{self, Kind};
+use crate::program::Program;
+use crate::script::{self, Kind, PackedQuota};
 use crate::slot::{Lane, Slot, Topology};
 use crate::units::{Cost, Micros};
-use crate::wire::resp;
 
 /// Some operations, in order, each over the checks that follow those of the one before.
 #[derive(Clone, Debug, Default)]
@@ -31,11 +31,11 @@ pub struct Check {
     pub cost: Cost,
 }
 
-/// A quota together with the argument that tells it to the script, written once for all requests.
+/// A quota together with the bytes that tell it to the script, written once for all requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Terms {
     pub quota: Quota,
-    argument: Rc<str>,
+    packed: PackedQuota,
 }
 
 /// The part of a question that one script call can answer.
@@ -57,18 +57,15 @@ enum Places {
     },
 }
 
-/// RESP bulk strings, one after the other.
-#[derive(Clone, Debug, Default)]
-pub struct Bulks {
-    count: usize,
-    bytes: Vec<u8>,
-}
-
 impl Terms {
+    pub fn packed(&self) -> &PackedQuota {
+        &self.packed
+    }
+
     pub fn new(quota: Quota) -> Terms {
         Terms {
             quota,
-            argument: script::quota_argument(&quota).into(),
+            packed: script::pack_quota(&quota),
         }
     }
 }
@@ -105,20 +102,10 @@ impl Question {
         self.operations.iter().map(|operation| operation.checks)
     }
 
-    /// Appends the script's keys and arguments.
-    pub fn encode(&self, keys: &mut Bulks, arguments: &mut Bulks) {
+    /// Appends its operations.
+    pub fn encode<'a>(&'a self, program: &mut Program<'a>) {
         for (operation, checks) in self.operations() {
-            let head = script::head_argument(operation.kind, checks.len());
-            arguments.push(head.as_bytes());
-            for Check { key, terms, cost } in checks {
-                keys.push(key);
-                if *cost == Cost::ONE {
-                    arguments.push(terms.argument.as_bytes());
-                } else {
-                    let argument = script::costly_argument(&terms.argument, *cost);
-                    arguments.push(argument.as_bytes());
-                }
-            }
+            program.ask(operation.kind, checks);
         }
     }
 
@@ -232,21 +219,6 @@ impl Part {
             question: Rc::new(question),
             ..self.clone()
         }
-    }
-}
-
-impl Bulks {
-    pub fn push(&mut self, bytes: &[u8]) {
-        self.count += 1;
-        resp::push_bulk(&mut self.bytes, bytes);
-    }
-
-    pub fn count(&self) -> usize {
-        self.count
-    }
-
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
     }
 }
 

@@ -5,9 +5,9 @@
 use std::fmt;
 use std::fmt::Write as _;
 
-use crate::limit::Quota;
-use crate::question::Bulks;
-use crate::units::{Cost, Micros, Millis};
+use crate::limit::{Algorithm, Quota};
+use crate::program::Program;
+use crate::units::{Micros, Millis};
 use crate::wire::resp::Command;
 
 /// The production clock. Only tests assemble a script with another, and that has another SHA.
@@ -15,8 +15,7 @@ pub const CLOCK: &str = include_str!("../../lua/clock.lua");
 
 /// Each file's body becomes a local function that those after it can call for the module. It is built
 /// when it is first called for: a batch pays for the algorithms that it uses.
-const MODULES: [(&str, &str); 6] = [
-    ("record", include_str!("../../lua/record.lua")),
+const MODULES: [(&str, &str); 5] = [
     ("fixed_window", include_str!("../../lua/fixed_window.lua")),
     (
         "sliding_window",
@@ -67,21 +66,18 @@ impl Script {
         &self.sha
     }
 
-    /// Appends the RESP command that runs these operations: keys, then heads and quotas.
-    pub fn write_call(&self, out: &mut Vec<u8>, by: By, keys: &Bulks, arguments: &Bulks) {
+    /// Appends the RESP command that runs a program.
+    pub fn write_call(&self, out: &mut Vec<u8>, by: By, program: &Program<'_>) {
         let (command, script) = match by {
             By::Sha => ("EVALSHA", &self.sha),
             By::Source => ("EVAL", &self.source),
         };
-        let (key_bytes, argument_bytes) = (keys.bytes(), arguments.bytes());
-        // Beside keys and arguments: command, script and number of keys, each with its length.
-        out.reserve(key_bytes.len() + argument_bytes.len() + script.len() + 64);
-        Command::new(out, 3 + keys.count() + arguments.count())
+        // Beside the program: command, script and number of keys, each with its length.
+        out.reserve(program.size() + script.len() + 64);
+        let command = Command::new(out, 3 + program.arguments())
             .arg(command.as_bytes())
-            .arg(script.as_bytes())
-            .number(keys.count() as u64);
-        out.extend_from_slice(key_bytes);
-        out.extend_from_slice(argument_bytes);
+            .arg(script.as_bytes());
+        program.write(command);
     }
 }
 
@@ -114,38 +110,37 @@ pub enum Kind {
     Reset,
 }
 
-/// `take N` and so on: what an operation over so many limits begins with.
-pub fn head_argument(kind: Kind, limits: usize) -> String {
-    let name = match kind {
-        Kind::Take => "take",
-        Kind::Peek => "peek",
-        Kind::Charge => "charge",
-        Kind::Lease { .. } => "lease",
-        Kind::GiveBack { .. } => "give_back",
-        Kind::Reset => "reset",
-    };
-    let head = format!("{name} {limits}");
-    match kind {
-        Kind::Lease { ttl } => format!("{head} {}", ttl.0),
-        Kind::GiveBack { receipt } => format!("{head} {}", receipt.0),
-        _ => head,
+impl Kind {
+    /// What the script knows it by, and the number that goes with it.
+    pub fn code(self) -> (u32, Option<u64>) {
+        match self {
+            Kind::Take => (1, None),
+            Kind::Peek => (2, None),
+            Kind::Charge => (3, None),
+            Kind::GiveBack { receipt } => (4, Some(receipt.0)),
+            Kind::Reset => (5, None),
+            Kind::Lease { ttl } => (6, Some(ttl.0)),
+        }
     }
 }
 
-/// `ALGORITHM LIMIT WINDOW_MS CAPACITY`: what a limit is told by, at a cost of 1.
-pub fn quota_argument(quota: &Quota) -> String {
-    format!(
-        "{} {} {} {}",
-        quota.algorithm().code(),
-        quota.limit(),
-        quota.window().0,
-        quota.capacity()
-    )
-}
+/// How a quota is told: its algorithm's number, then limit, window and capacity.
+pub type PackedQuota = [u8; 1 + 3 * 8];
 
-/// The same with the cost that is not 1.
-pub fn costly_argument(quota: &str, cost: Cost) -> String {
-    format!("{quota} {}", cost.get())
+pub fn pack_quota(quota: &Quota) -> PackedQuota {
+    let mut packed = [0; _];
+    let algorithm = match quota.algorithm() {
+        Algorithm::FixedWindow => 1,
+        Algorithm::SlidingWindow => 2,
+        Algorithm::TokenBucket => 3,
+        Algorithm::LeakyBucket => 4,
+    };
+    let numbers = [quota.limit(), quota.window().0, quota.capacity()];
+    let bytes = numbers.into_iter().flat_map(u64::to_be_bytes);
+    for (place, byte) in packed.iter_mut().zip([algorithm].into_iter().chain(bytes)) {
+        *place = byte;
+    }
+    packed
 }
 
 /// What one call told.
@@ -246,6 +241,20 @@ impl fmt::Display for AnswerError {
 
 impl std::error::Error for AnswerError {}
 
+/// The integers of a reply: doubles, for Lua has no other numbers, their last byte first. None if
+/// there is something else.
+pub fn integers(reply: &[u8]) -> Option<Vec<i64>> {
+    let (doubles, []) = reply.as_chunks() else {
+        return None;
+    };
+    let integer = |double: &[u8; 8]| {
+        let double = f64::from_le_bytes(*double);
+        // Beyond 2^53 a double stands for more than one integer.
+        (double.fract() == 0.0 && double.abs() <= (1u64 << 53) as f64).then_some(double as i64)
+    };
+    doubles.iter().map(integer).collect()
+}
+
 /// Reads the reply to operations with so many limits each.
 pub fn decode(
     limits: impl IntoIterator<Item = usize>,
@@ -297,52 +306,63 @@ fn out_of_range(field: &'static str, value: i64) -> AnswerError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limit::Algorithm;
     use crate::question::{Check, Question, Terms};
-
-    fn cost(n: u64) -> Cost {
-        Cost(n.try_into().unwrap())
-    }
+    use crate::units::Cost;
 
     #[test]
     fn a_call_is_one_resp_command() {
         let script = Script::new("return 1".into());
-        let check = |key: &[u8], algorithm, burst, permits| Check {
+        let key = |key: &[u8], permits: u64| Check {
             key: key.to_vec(),
-            terms: Terms::new(Quota::try_new(algorithm, 5, 1, burst).unwrap()),
-            cost: cost(permits),
+            terms: Terms::new(Quota::try_new(Algorithm::FixedWindow, 5, 1, None).unwrap()),
+            cost: Cost(permits.try_into().unwrap()),
         };
-        let bucket = check(b"b", Algorithm::TokenBucket, Some(9), 1);
-        let window = check(b"a\r\n\xff", Algorithm::FixedWindow, None, 3);
         let mut question = Question::default();
-        question.ask(Kind::Take, [window, bucket.clone()]);
-        question.ask(Kind::GiveBack { receipt: Micros(7) }, [bucket]);
+        question.ask(Kind::Take, [key(b"a\r\n\xff", 1), key(b"b", 1)]);
+        question.ask(Kind::GiveBack { receipt: Micros(7) }, [key(b"b", 3)]);
 
         let call = |by| {
-            let (mut keys, mut arguments) = (Bulks::default(), Bulks::default());
-            question.encode(&mut keys, &mut arguments);
+            let mut program = Program::default();
+            question.encode(&mut program);
             let mut out = Vec::new();
-            script.write_call(&mut out, by, &keys, &arguments);
+            script.write_call(&mut out, by, &program);
             out
         };
+        let quota = br"\x01\x00\x00\x00\x00\x00\x00\x00\x05\x00\x00\x00\x00\x00\x00\x03\xe8\x00\x00\x00\x00\x00\x00\x00\x05";
         assert_eq!(
             call(By::Source).escape_ascii().to_string(),
-            b"*11\r\n$4\r\nEVAL\r\n$8\r\nreturn 1\r\n$1\r\n3\r\n\
-              $4\r\na\r\n\xff\r\n$1\r\nb\r\n$1\r\nb\r\n\
-              $6\r\ntake 2\r\n$13\r\nfw 5 1000 5 3\r\n$11\r\ntb 5 1000 9\r\n\
-              $13\r\ngive_back 1 7\r\n$11\r\ntb 5 1000 9\r\n"
-                .escape_ascii()
-                .to_string()
+            [
+                r"*9\r\n$4\r\nEVAL\r\n$8\r\nreturn 1\r\n$1\r\n2\r\n",
+                r"$4\r\na\r\n\xff\r\n$1\r\nb\r\n",
+                &format!(r"$25\r\n{}\r\n", String::from_utf8_lossy(quota)),
+                r"$11\r\n\x01\x01\x02\x01\x01\x02\x01h\x01\x02\x01\r\n",
+                r"$1\r\n7\r\n$1\r\n3\r\n",
+            ]
+            .concat()
         );
         assert!(call(By::Sha).starts_with(
-            b"*11\r\n$7\r\nEVALSHA\r\n$40\r\ne0e1f9fabfc9d4800c877a703b823ac0578ff8db\r\n"
+            b"*9\r\n$7\r\nEVALSHA\r\n$40\r\ne0e1f9fabfc9d4800c877a703b823ac0578ff8db\r\n"
         ));
     }
 
     #[test]
-    fn a_quota_is_written_with_its_capacity() {
-        let quota = Quota::try_new(Algorithm::TokenBucket, 10, 3600, Some(5)).unwrap();
-        assert_eq!(quota_argument(&quota), "tb 10 3600000 5");
+    fn a_reply_is_whole_doubles_and_nothing_else() {
+        let bytes = |doubles: &[f64]| -> Vec<u8> {
+            doubles
+                .iter()
+                .flat_map(|double| double.to_le_bytes())
+                .collect()
+        };
+        let most = 9_007_199_254_740_991.0;
+        assert_eq!(
+            integers(&bytes(&[1.0, -0.0, -3.0, most])),
+            Some(vec![1, 0, -3, (1 << 53) - 1])
+        );
+        assert_eq!(integers(b""), Some(Vec::new()));
+        for strange in [0.5, f64::NAN, f64::INFINITY, 1e16] {
+            assert_eq!(integers(&bytes(&[1.0, strange])), None, "{strange}");
+        }
+        assert_eq!(integers(b"1234567"), None);
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::num::NonZeroU64;
 
 use weir_core::limit::{Algorithm, Quota};
-use weir_core::script::{self, Answer, Kind, Told};
+use weir_core::script::{self, Answer, Kind, PackedQuota, Told};
 use weir_core::units::{Cost, Micros, Millis};
 use weir_core::wire::resp::{Reader, Token};
 use weir_lab::recorder::Exchange;
@@ -135,18 +136,46 @@ impl History {
 
     /// `lua/README.md` has the grammar. What they were told is not known yet.
     fn operations(&mut self, keys: &[&[u8]], arguments: &[&[u8]]) -> Checked<Vec<Operation>> {
+        let [quotas, numbers, large @ ..] = arguments else {
+            return fault("a call without operations".to_owned());
+        };
+        let quotas = read_quotas(quotas)?;
+        let mut numbers = read_numbers(numbers)?.into_iter();
+        let mut large = large.iter().map(|digits| number(digits));
+        let mut large = || {
+            large
+                .next()
+                .unwrap_or_else(|| malformed("a large number is missing"))
+        };
         let mut operations = Vec::new();
-        let (mut keys, mut arguments) = (keys.iter(), arguments.iter());
-        while let Some(head) = arguments.next() {
-            let (kind, count) = read_head(head)?;
-            let quotas = arguments.by_ref().take(count);
-            let limits: Vec<_> = quotas
-                .zip(keys.by_ref())
-                .map(|(quota, key)| {
-                    let (quota, cost) = read_quota(quota)?;
-                    Ok((self.id(key), quota, cost))
-                })
-                .collect::<Checked<_>>()?;
+        while let Some(code) = numbers.next() {
+            let with_costs = code > 100;
+            let kind = match code % 100 {
+                1 => Kind::Take,
+                2 => Kind::Peek,
+                3 => Kind::Charge,
+                4 => Kind::GiveBack {
+                    receipt: Micros(large()?),
+                },
+                5 => Kind::Reset,
+                6 => Kind::Lease {
+                    ttl: Millis(large()?),
+                },
+                _ => return malformed("no such operation"),
+            };
+            let mut next = || numbers.next().map_or_else(|| malformed("cut short"), Ok);
+            let mut limits = Vec::new();
+            for _ in 0..next()? {
+                let (key, quota) = (next()? - 1, next()? - 1);
+                let cost = match with_costs {
+                    true => NonZeroU64::new(large()?).map_or_else(|| malformed("no cost"), Ok)?,
+                    false => NonZeroU64::MIN,
+                };
+                let (Some(key), Some(quota)) = (keys.get(key), quotas.get(quota)) else {
+                    return malformed("no such key or quota");
+                };
+                limits.push((self.id(key), *quota, Cost(cost)));
+            }
             operations.push(Operation {
                 kind,
                 limits,
@@ -210,65 +239,60 @@ fn answer(shape: impl Iterator<Item = usize>, reply: Option<&[u8]>) -> Checked<O
         return fault("Redis closed a connection with a call unanswered: did it count?".to_owned());
     };
     let mut reader = Reader::new(reply);
-    let mut integers = Vec::new();
-    match reader.token() {
-        Ok(Some(Token::Array(Some(count)))) => {
-            for _ in 0..count {
-                if let Ok(Some(Token::Integer(integer))) = reader.token() {
-                    integers.push(integer);
-                }
-            }
-        }
+    let integers = match reader.token() {
+        Ok(Some(Token::Bulk(Some(packed)))) => script::integers(packed),
         Ok(Some(Token::Error(error))) if error.starts_with(b"NOSCRIPT") => return Ok(None),
-        _ => return fault(format!("Redis replied {}", reply.escape_ascii())),
-    }
+        _ => None,
+    };
+    let Some(integers) = integers else {
+        return fault(format!("Redis replied {}", reply.escape_ascii()));
+    };
     match script::decode(shape, integers) {
         Ok(answer) => Ok(Some(answer)),
         Err(error) => fault(format!("Redis replied {}: {error}", reply.escape_ascii())),
     }
 }
 
-fn read_head(head: &[u8]) -> Checked<(Kind, usize)> {
-    let parts: Vec<&[u8]> = head.split(|&byte| byte == b' ').collect();
-    let (kind, limits) = match parts.as_slice() {
-        [b"take", limits] => (Kind::Take, limits),
-        [b"peek", limits] => (Kind::Peek, limits),
-        [b"charge", limits] => (Kind::Charge, limits),
-        [b"reset", limits] => (Kind::Reset, limits),
-        [b"lease", limits, ttl] => {
-            let ttl = Millis(number(ttl)?);
-            (Kind::Lease { ttl }, limits)
-        }
-        [b"give_back", limits, receipt] => {
-            let receipt = Micros(number(receipt)?);
-            (Kind::GiveBack { receipt }, limits)
-        }
-        _ => return fault(format!("not an operation: {}", head.escape_ascii())),
-    };
-    Ok((kind, number(limits)?))
+fn malformed<T>(what: &str) -> Checked<T> {
+    fault(format!("not a program: {what}"))
 }
 
-fn read_quota(quota: &[u8]) -> Checked<(Quota, Cost)> {
-    let parts: Vec<&[u8]> = quota.split(|&byte| byte == b' ').collect();
-    if let [code, limit, window_ms, capacity, cost @ ..] = parts.as_slice() {
-        let cost = match cost {
-            [] => Cost::ONE,
-            [cost] => Cost(number(cost)?),
-            _ => return fault(format!("not a quota: {}", quota.escape_ascii())),
-        };
-        let named = |algorithm: &Algorithm| algorithm.code().as_bytes() == *code;
-        let algorithm = Algorithm::ALL.into_iter().find(named);
-        let window_ms: u64 = number(window_ms)?;
-        let capacity = number(capacity)?;
-        if let Some(algorithm) = algorithm {
-            let burst = (algorithm == Algorithm::TokenBucket).then_some(capacity);
-            let read = Quota::try_new(algorithm, number(limit)?, window_ms / 1000, burst);
-            if let Ok(read) = read {
-                return Ok((read, cost));
-            }
+fn read_numbers(packed: &[u8]) -> Checked<Vec<usize>> {
+    match packed.split_first() {
+        Some((1, short)) => Ok(short.iter().map(|number| usize::from(*number)).collect()),
+        Some((4, long)) => {
+            let (long, _) = long.as_chunks();
+            Ok(long
+                .iter()
+                .map(|number| u32::from_be_bytes(*number) as usize)
+                .collect())
         }
+        _ => malformed("numbers of an unknown width"),
     }
-    fault(format!("not a quota: {}", quota.escape_ascii()))
+}
+
+fn read_quotas(packed: &[u8]) -> Checked<Vec<Quota>> {
+    let read = |quota: &PackedQuota| {
+        let (code, numbers) = quota.split_first()?;
+        let algorithm = match code {
+            1 => Algorithm::FixedWindow,
+            2 => Algorithm::SlidingWindow,
+            3 => Algorithm::TokenBucket,
+            4 => Algorithm::LeakyBucket,
+            _ => return None,
+        };
+        let (numbers, _) = numbers.as_chunks();
+        let [limit, window_ms, capacity] = numbers else {
+            return None;
+        };
+        let [limit, window_ms, capacity] =
+            [limit, window_ms, capacity].map(|n| u64::from_be_bytes(*n));
+        let burst = (algorithm == Algorithm::TokenBucket).then_some(capacity);
+        Quota::try_new(algorithm, limit, window_ms / 1000, burst).ok()
+    };
+    let (quotas, _) = packed.as_chunks();
+    let quotas: Option<Vec<Quota>> = quotas.iter().map(read).collect();
+    quotas.map_or_else(|| malformed("no such quota"), Ok)
 }
 
 fn number<T: std::str::FromStr>(digits: &[u8]) -> Checked<T> {

@@ -7,7 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use weir_core::limit::{Algorithm, Quota};
-use weir_core::question::{Bulks, Check, Question, Terms};
+use weir_core::program::Program;
+use weir_core::question::{Check, Question, Terms};
 use weir_core::script::{self, By, Kind, Script};
 use weir_core::units::Cost;
 use weir_core::wire::resp::Replies;
@@ -26,22 +27,18 @@ const CONNECTIONS: u64 = 4;
 const FAULTS: [(&str, &str, &str); 7] = [
     (
         "one take in a hundred is forgotten",
-        "    quota.algorithm.add(settled(account, quota), quota, quota.cost)\n",
-        "    if now % 101 > 0 then
-               quota.algorithm.add(settled(account, quota), quota, quota.cost)
-             end\n",
+        "        free[k] = remaining\n",
+        "        if now % 101 > 0 then free[k] = remaining end\n",
     ),
     (
         "one take in a hundred is refused though it fits",
-        "local verdict = 1\n",
-        "local verdict = now % 101 > 0 and 1 or 0\n",
+        "local first, fits, readable = at, 1, true\n",
+        "local first, fits, readable = at, now % 101 > 0 and 1 or 0, true\n",
     ),
     (
         "a refused take consumes wherever there was room",
-        "    if settled(held[i], terms[i]).moved then\n",
-        "    local quota, state = terms[i], settled(held[i], terms[i])
-             if quota.algorithm.fits(state, quota, quota.cost) then
-               quota.algorithm.add(state, quota, quota.cost)\n",
+        "    changed[k] = changed[k] or moved[k] -- refused\n",
+        "    if free[k] >= (costs and costs[i] or 1) then free[k] = free[k] - (costs and costs[i] or 1) end\n",
     ),
     (
         "a sliding window is a twentieth short",
@@ -50,18 +47,18 @@ const FAULTS: [(&str, &str, &str); 7] = [
     ),
     (
         "a fixed window ends a twentieth early",
-        "local now_ms, window = floor(now / 1000), quota.window\n  local used, at = 0, now_ms\n",
-        "local now_ms, window = floor(now / 1000) + quota.window / 20, quota.window\n  local used, at = 0, now_ms\n",
+        "local now_ms = (now - now % 1000) / 1000\n",
+        "local now_ms = (now - now % 1000) / 1000 + quota.window / 20\n",
     ),
     (
         "a fixed window's key expires before the window",
-        "state.window, state.start + state.window)\n",
-        "state.window, state.start + state.window - 300)\n",
+        "format('%d', state.ends))\n",
+        "format('%d', state.ends - 300))\n",
     ),
     (
         "a bucket leaks five milliseconds too much at each call",
-        "max(used - (now_ms - time) * quota.limit, 0)",
-        "max(used - (now_ms - time + 5) * quota.limit, 0)",
+        "level - (now - time) * quota.limit, now",
+        "level - (now - time + 5) * quota.limit, now",
     ),
 ];
 
@@ -129,10 +126,10 @@ fn call(script: &Script, address: SocketAddr, number: u64) {
             let random = round >> 33;
             question.ask(Kind::Take, limits(script.sha(), random));
         }
-        let (mut keys, mut arguments) = (Bulks::default(), Bulks::default());
-        question.encode(&mut keys, &mut arguments);
+        let mut program = Program::default();
+        question.encode(&mut program);
         let mut bytes = Vec::new();
-        script.write_call(&mut bytes, by, &keys, &arguments);
+        script.write_call(&mut bytes, by, &program);
         by = By::Sha;
         stream.write_all(&bytes).unwrap();
 

@@ -2,6 +2,8 @@
 //! then run a batch. Built to meet edges: the very ends of windows, the very waits that were told,
 //! clocks that step back, costs about the capacity.
 
+use std::mem;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 use weir_core::limit::{Algorithm, Quota};
@@ -240,6 +242,10 @@ impl Step {
                 };
                 (format!("weir:1:{}", pick.key), quota, cost(permits))
             };
+            // An operation names a key once.
+            let mut named = [false; KEYS];
+            let distinct = draft.limits.iter();
+            let distinct = distinct.filter(|(pick, _)| !mem::replace(&mut named[pick.key], true));
             Operation {
                 kind: match draft.kind {
                     DraftKind::Take => Kind::Take,
@@ -253,7 +259,7 @@ impl Step {
                     },
                     DraftKind::Reset => Kind::Reset,
                 },
-                limits: draft.limits.iter().map(limit).collect(),
+                limits: distinct.map(limit).collect(),
             }
         };
         self.batch.iter().map(operation).collect()

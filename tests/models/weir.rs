@@ -3,7 +3,8 @@
 
 use redis::{Connection, ConnectionLike, RedisError, Value};
 use weir_core::limit::{Algorithm, Quota};
-use weir_core::question::{Bulks, Check, Question, Terms};
+use weir_core::program::Program;
+use weir_core::question::{Check, Question, Terms};
 use weir_core::script::{self, Answer, By, Kind, Script};
 use weir_core::units::{Cost, Micros};
 
@@ -86,15 +87,16 @@ impl Weir {
             });
             question.ask(*kind, checks);
         }
-        let (mut keys, mut arguments) = (Bulks::default(), Bulks::default());
-        question.encode(&mut keys, &mut arguments);
+        let mut program = Program::default();
+        question.encode(&mut program);
         let mut command = Vec::new();
-        self.script.write_call(&mut command, by, &keys, &arguments);
+        self.script.write_call(&mut command, by, &program);
         let reply = self
             .connection
             .req_packed_command(&command)?
             .extract_error()?;
-        let integers: Vec<i64> = redis::from_redis_value(reply)?;
+        let bytes: Vec<u8> = redis::from_redis_value(reply)?;
+        let integers = script::integers(&bytes).expect("integers");
         let shape = operations.iter().map(|operation| operation.limits.len());
         Ok(script::decode(shape, integers).expect("an answer"))
     }

@@ -5,12 +5,11 @@ use crate::limit::Quota;
 use crate::script::{Reading, Retry};
 use crate::units::{Cost, Micros, Millis};
 
-/// `used` permits in [start, start + window), in ms.
+/// `used` permits in the window that ends at `end`, in ms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct FixedWindow {
     used: u64,
-    start: u64,
-    window: u64,
+    end: u64,
 }
 
 impl FixedWindow {
@@ -20,17 +19,12 @@ impl FixedWindow {
 
     pub fn moved(&self, quota: &Quota, now: Micros) -> Option<FixedWindow> {
         let current = self.current(quota, now);
-        let elsewhere = (current.start, current.window) != (self.start, self.window);
-        (current.used > 0 && elsewhere).then_some(current)
+        (current.used > 0 && current.end != self.end).then_some(current)
     }
 
     pub fn read(&self, quota: &Quota, cost: Cost, now: Micros) -> Reading {
-        let FixedWindow {
-            used,
-            start,
-            window,
-        } = self.current(quota, now);
-        let ends_in = Millis(start + window - whole_millis(now));
+        let FixedWindow { used, end } = self.current(quota, now);
+        let ends_in = Millis(end - whole_millis(now));
         Reading {
             remaining: difference(quota.capacity(), used),
             retry: if quota.never_fits(cost) {
@@ -52,8 +46,7 @@ impl FixedWindow {
     /// Only in the window that the receipt names: the next one owes nothing.
     pub fn give_back(&mut self, quota: &Quota, cost: Cost, receipt: Micros, now: Micros) {
         let current = self.current(quota, now);
-        let taken = whole_millis(receipt);
-        if current.used > 0 && taken - taken % current.window == current.start {
+        if current.used > 0 && end_of_window(whole_millis(receipt), quota) == current.end {
             *self = current;
             self.used = self.used.saturating_sub(cost.get());
         }
@@ -61,18 +54,20 @@ impl FixedWindow {
 
     fn current(&self, quota: &Quota, now: Micros) -> FixedWindow {
         let (now, window) = (whole_millis(now), quota.window().0);
-        let ahead = self.start.saturating_sub(now);
-        let at = if ahead <= window {
-            now.max(self.start)
-        } else {
-            now
-        };
-        // A window that policy cut short or drew out has not ended: its usage counts in this one.
-        let ended = at >= self.start + self.window;
+        let end = end_of_window(now, quota);
+        let (ended, aligned) = (self.end <= now, self.end.is_multiple_of(window));
+        // The clock went back, by a window at most.
+        let ahead = aligned && self.end > end && self.end <= now + 2 * window;
         FixedWindow {
+            // A window that policy cut short or drew out has not ended: its usage counts in this one.
             used: if ended { 0 } else { self.used },
-            start: at - at % window,
-            window,
+            end: if ahead { self.end } else { end },
         }
     }
+}
+
+/// The end of the window in which this instant lies.
+fn end_of_window(millis: u64, quota: &Quota) -> u64 {
+    let window = quota.window().0;
+    millis - millis % window + window
 }

@@ -1,0 +1,139 @@
+//! One call's arguments, gathered from the questions that it answers. Each key and each quota stands
+//! there once, however many checks name it, and a check is two small numbers: the fewer words a call
+//! has, the less the proxy and Redis have to take apart.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use crate::question::Check;
+use crate::script::{Kind, PackedQuota};
+use crate::units::Cost;
+use crate::wire::resp::Command;
+
+/// What the script knows an operation by is raised by this where costs follow: where any is not 1.
+const WITH_COSTS: u32 = 100;
+
+/// Operations over numbered keys and quotas. `lua/README.md` has the grammar.
+#[derive(Debug, Default)]
+pub struct Program<'a> {
+    keys: Vec<&'a [u8]>,
+    numbers_of_keys: HashMap<&'a [u8], u32, BuildHasherDefault<KeyHasher>>,
+    quotas: Vec<&'a PackedQuota>,
+    /// Where the quota of the check before was: the next one's is often behind it.
+    latest_quota: usize,
+    numbers: Vec<u32>,
+    large: Vec<u64>,
+    key_bytes: usize,
+}
+
+impl<'a> Program<'a> {
+    /// Adds an operation.
+    pub fn ask(&mut self, kind: Kind, checks: &'a [Check]) {
+        let (code, operand) = kind.code();
+        let costs = checks.iter().any(|check| check.cost != Cost::ONE);
+        let code = if costs { code + WITH_COSTS } else { code };
+        self.numbers.extend([code, checks.len() as u32]);
+        self.large.extend(operand);
+        for Check { key, terms, cost } in checks {
+            let pair = [self.key(key), self.quota(terms.packed())];
+            self.numbers.extend(pair);
+            if costs {
+                self.large.push(cost.get());
+            }
+        }
+    }
+
+    /// How many arguments there are, the keys among them.
+    pub fn arguments(&self) -> usize {
+        self.keys.len() + 2 + self.large.len()
+    }
+
+    /// About how many bytes they have.
+    pub fn size(&self) -> usize {
+        let word = "$99\r\n\r\n".len();
+        self.key_bytes
+            + self.quotas.len() * size_of::<PackedQuota>()
+            + self.numbers.len() * 4
+            + self.arguments() * word
+            + self.large.len() * 20
+    }
+
+    /// Writes the number of keys, and all arguments after it.
+    pub fn write(&self, command: Command<'_>) {
+        let command = command.number(self.keys.len() as u64);
+        let command = self
+            .keys
+            .iter()
+            .fold(command, |command, key| command.arg(key));
+        let quotas: Vec<u8> = self.quotas.iter().copied().flatten().copied().collect();
+        let command = command.arg(&quotas);
+        let command = command.arg(&self.packed_numbers());
+        let large = self.large.iter();
+        large.fold(command, |command, number| command.number(*number));
+    }
+
+    /// One byte each where that is enough, else four; the first byte tells which.
+    fn packed_numbers(&self) -> Vec<u8> {
+        let short: Result<Vec<u8>, _> = [1]
+            .iter()
+            .chain(&self.numbers)
+            .map(|number| u8::try_from(*number))
+            .collect();
+        short.unwrap_or_else(|_| {
+            let long = self.numbers.iter().flat_map(|number| number.to_be_bytes());
+            [4].into_iter().chain(long).collect()
+        })
+    }
+
+    /// Counted from 1, as Lua does.
+    fn key(&mut self, key: &'a [u8]) -> u32 {
+        let next = self.keys.len() as u32 + 1;
+        let number = *self.numbers_of_keys.entry(key).or_insert(next);
+        if number == next {
+            self.keys.push(key);
+            self.key_bytes += key.len();
+        }
+        number
+    }
+
+    fn quota(&mut self, quota: &'a PackedQuota) -> u32 {
+        let (before, behind) = self
+            .quotas
+            .split_at_checked(self.latest_quota)
+            .unwrap_or_default();
+        let place = match behind.iter().position(|known| *known == quota) {
+            Some(place) => before.len() + place,
+            None => before
+                .iter()
+                .position(|known| *known == quota)
+                .unwrap_or_else(|| {
+                    self.quotas.push(quota);
+                    self.quotas.len() - 1
+                }),
+        };
+        self.latest_quota = place + 1;
+        place as u32 + 1
+    }
+}
+
+/// Quicker than the standard one, which is safe against keys that collide on purpose; but a call has
+/// too few keys for that to matter.
+#[derive(Debug, Default)]
+pub struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        let (words, rest) = bytes.as_chunks::<8>();
+        let words = words.iter().map(|word| u64::from_le_bytes(*word));
+        let rest = rest.iter().map(|byte| u64::from(*byte));
+        self.0 = words.chain(rest).fold(self.0, |hash, word| {
+            // The product's high half holds what all bits of the word did to it.
+            let mixed = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            mixed ^ (mixed >> 32)
+        });
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
