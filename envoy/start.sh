@@ -20,6 +20,7 @@ set -eu
 [ "${TRUST-}" ] || TRUST='["127.0.0.0/8", "::1/128"]'             # peers whose identity headers count
 : "${WORKERS:=2}"                                                 # Envoy's worker threads
 : "${GATEWAYS:=1}"                                                # how many gateways share this Redis
+: "${POLICY_POLL_MS:=2000}"                                       # how late a policy published in Redis is seen
 : "${TOPOLOGY:=single}"                                           # one primary, or a cluster
 here=$(dirname "$0")
 : "${POLICY:=$here/policy.json}"                                  # the rules
@@ -27,7 +28,7 @@ here=$(dirname "$0")
 
 export WASM LISTEN PORT ADMIN_HOST ADMIN_PORT UPSTREAM_HOST UPSTREAM_PORT REDIS_HOST REDIS_PORT
 export REDIS_PASSWORD SIDECAR_HOST SIDECAR_PORT STORE_SECRET TIMEOUT_MS TRUST POLICY WORKERS
-export GATEWAYS TOPOLOGY
+export GATEWAYS TOPOLOGY POLICY_POLL_MS
 # Envoy writes durations in seconds.
 TIMEOUT_SECONDS=$(printf '%d.%03ds' $((TIMEOUT_MS / 1000)) $((TIMEOUT_MS % 1000)))
 export TIMEOUT_SECONDS

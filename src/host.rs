@@ -238,35 +238,53 @@ pub fn plugin_configuration() -> Vec<u8> {
 
 /// Adds one to a number that all VMs of this plugin share; what it was before.
 pub fn take_ordinal(name: &str) -> u32 {
+    let mut ordinal = 0;
+    let taken = update_shared(name, |before| {
+        ordinal = before.try_into().map_or(0, u32::from_le_bytes);
+        Some(ordinal.wrapping_add(1).to_le_bytes().to_vec())
+    });
+    if taken { ordinal } else { u32::MAX }
+}
+
+/// Whether nobody of those who share this name has claimed this last.
+pub fn claim(name: &str, what: &[u8]) -> bool {
+    update_shared(name, |before| (before != what).then(|| what.to_vec()))
+}
+
+/// What all VMs of this plugin share under a name.
+pub fn shared(name: &str) -> Option<Vec<u8>> {
+    read_shared(name).0
+}
+
+/// Puts what `change` makes of it in its place, unless that is nothing; whether it did. Where another
+/// VM comes between, `change` is called again.
+pub fn update_shared(name: &str, mut change: impl FnMut(&[u8]) -> Option<Vec<u8>>) -> bool {
     /// More tries than there are workers that could come between.
     const TRIES: usize = 10_000;
     for _ in 0..TRIES {
-        let mut cas = 0;
-        // SAFETY: `name` lives through the call; the out-pointers are valid.
-        let before = owned(|data, size| unsafe {
-            abi::proxy_get_shared_data(name.as_ptr(), name.len(), data, size, &mut cas)
-        });
-        let before = before.and_then(|bytes| Some(u32::from_le_bytes(bytes.try_into().ok()?)));
-        let ordinal = before.unwrap_or(0);
-        let after = ordinal.wrapping_add(1).to_le_bytes();
+        let (before, cas) = read_shared(name);
+        let Some(after) = change(&before.unwrap_or_default()) else {
+            return false;
+        };
         // SAFETY: `name` and `after` live through the call.
         let status = unsafe {
             abi::proxy_set_shared_data(name.as_ptr(), name.len(), after.as_ptr(), after.len(), cas)
         };
         if status == abi::OK {
-            return ordinal;
+            return true;
         }
     }
-    u32::MAX
+    false
 }
 
-/// What a VM of this plugin has shared under a name.
-pub fn shared(name: &str) -> Option<Vec<u8>> {
+/// With the number that says whether it has changed since.
+fn read_shared(name: &str) -> (Option<Vec<u8>>, u32) {
     let mut cas = 0;
     // SAFETY: `name` lives through the call; the out-pointers are valid.
-    owned(|data, size| unsafe {
+    let bytes = owned(|data, size| unsafe {
         abi::proxy_get_shared_data(name.as_ptr(), name.len(), data, size, &mut cas)
-    })
+    });
+    (bytes, cas)
 }
 
 /// Shares bytes under a name that nobody else writes to.
@@ -322,7 +340,7 @@ pub fn add_to_metric(metric: MetricId, change: i64) {
     unsafe { abi::proxy_increment_metric(metric.0, change) };
 }
 
-/// Adds a value to those that a histogram tells of.
+/// Adds a value to those that a histogram tells of; makes a gauge show it, whatever it showed before.
 pub fn record_metric(metric: MetricId, value: u64) {
     // SAFETY: takes numbers.
     unsafe { abi::proxy_record_metric(metric.0, value) };

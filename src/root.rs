@@ -20,13 +20,14 @@ use weir_core::units::{Micros, Millis};
 
 use crate::host::{self, ContextId, QueueId};
 use crate::http::Ticket;
+use crate::live::{Heard, Live};
 use crate::metrics::{self, Metrics};
 use crate::ticker::Ticker;
 
 /// How exactly deadlines are kept. Finer costs wake-ups of every worker, coarser adds to the wait
 /// when Redis is away.
 const TICK: Millis = Millis(10);
-/// A worker without requests stops ticking after a second.
+/// A worker without requests stops ticking so after a second.
 const IDLE: Micros = Micros(1_000_000);
 /// Where the host has no shared queue, the earliest tick there is stands in for the next turn.
 const SOONEST_TICK: Millis = Millis(1);
@@ -49,8 +50,7 @@ pub enum Role {
 pub struct Limiter {
     pub store: StoreConfig,
     pub sources: Sources,
-    /// The policy in force: for the requests that come, not for those under way.
-    edition: RefCell<Rc<Edition>>,
+    live: Live,
     root: ContextId,
     batcher: RefCell<Batcher<Ticket>>,
     worker: RefCell<Worker>,
@@ -165,27 +165,37 @@ impl Limiter {
                 info!("weir: {experiment}");
             }
         }
+        let origin = Instant::now();
+        let now = host::now(origin);
+        let live = Live::new(policy, &store, ordinal, configuration, now);
+        let mut worker = Worker::new(&store);
+        worker.enter(live.in_force().epoch);
         // Neighbours differ most, whatever their number.
         let jitter = ordinal.wrapping_mul(JITTER_STEP).to_le_bytes()[0];
-        Limiter {
+        let limiter = Limiter {
             batcher: RefCell::new(Batcher::new(store.topology, store.timeout, jitter)),
-            worker: RefCell::new(Worker::new(&store)),
+            worker: RefCell::new(worker),
             store,
             sources,
-            edition: RefCell::new(Rc::new(Edition::configured(policy))),
+            live,
             root,
             queue,
             ticker: Ticker::new(),
             busy: Cell::new(Micros(0)),
             metrics: Metrics::define(configuration, ordinal),
             logged: Cell::default(),
-            origin: Instant::now(),
-        }
+            origin,
+        };
+        limiter.ticker.ticked(now, limiter.live.next_tick(now));
+        limiter
     }
 
     /// What a request that comes now is decided under.
     pub fn edition(&self) -> Rc<Edition> {
-        self.edition.borrow().clone()
+        if self.live.serve() {
+            self.enter_epoch();
+        }
+        self.live.in_force()
     }
 
     /// The refusal of a request that is known to be out of quota.
@@ -295,9 +305,20 @@ impl Limiter {
 
     fn answered(&self, id: CallId, body: Option<&[u8]>) {
         let now = host::now(self.origin);
-        self.metrics.came_back(id, now, body);
-        let effects = self.batcher.borrow_mut().answered(now, id, body);
-        self.perform(effects);
+        match self.live.answered(&self.store, now, id, body) {
+            Heard::NotMine => {
+                self.metrics.came_back(id, now, body);
+                let effects = self.batcher.borrow_mut().answered(now, id, body);
+                self.perform(effects);
+            }
+            Heard::Mine => {}
+            Heard::Adopted => self.enter_epoch(),
+        }
+    }
+
+    fn enter_epoch(&self) {
+        let epoch = self.live.in_force().epoch;
+        self.worker.borrow_mut().enter(epoch);
     }
 
     fn tick(&self) {
@@ -306,21 +327,26 @@ impl Limiter {
         let effects = self.batcher.borrow_mut().tick(now);
         self.perform(effects);
         let health = self.log_health(now);
-        let tell = self.metrics.tick(&self.edition(), health, now);
+        let tell = self.metrics.tick(&self.live.in_force(), health, now);
         if !self.batcher.borrow().is_idle() {
             self.busy.set(now);
+            self.live.stir(now);
         }
+        self.live.tick(&self.store, now);
         let is_idle = now.0.saturating_sub(self.busy.get().0) >= IDLE.0;
         let next = self.worker.borrow().delays.next();
         let due = next.map(|due| until(now, due));
         let tick = (!is_idle).then_some(TICK);
-        self.ticker
-            .ticked(now, due.into_iter().chain(tick).chain(tell).min());
+        let look = self.live.next_tick(now);
+        let wanted = [due, tick, tell, look];
+        self.ticker.ticked(now, wanted.into_iter().flatten().min());
     }
 
     /// This worker goes.
     fn retire(&self) {
-        self.metrics.retire(&self.edition(), host::now(self.origin));
+        self.metrics
+            .retire(&self.live.in_force(), host::now(self.origin));
+        self.live.leave();
     }
 
     /// Tells in the log how the store does, when that changes.

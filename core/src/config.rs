@@ -40,6 +40,8 @@ pub struct StoreConfig {
     pub topology: Topology,
     /// How long a refusal is given again without asking.
     pub denial_cache: Millis,
+    /// How late a policy that is published in the store may be noticed; nothing where nobody looks.
+    pub policy_poll: Option<Millis>,
     /// What one worker may let through of a limit on its own while the store is away.
     pub local_share: Share,
 }
@@ -51,6 +53,11 @@ const LONGEST_TIMEOUT_MS: u64 = 1000;
 /// Soon enough for an operator who resets a caller or raises a limit, and one check a second for a
 /// caller who hammers.
 const DEFAULT_DENIAL_CACHE_MS: u64 = 1000;
+/// Late enough that thousands of workers cost Redis little, early enough for an incident.
+const DEFAULT_POLICY_POLL_MS: u64 = 2000;
+/// More often, and the looks of a fleet weigh as much as its checks.
+const SHORTEST_POLICY_POLL_MS: u64 = 100;
+const LONGEST_POLICY_POLL_MS: u64 = 3_600_000;
 /// Far beyond any fleet: a share too small to let anybody through is a mistake.
 const MOST_HOLDERS: u64 = 100_000;
 
@@ -110,6 +117,9 @@ impl StoreConfig {
         if let Some(at) = fields.optional("denial_cache_ms") {
             store.denial_cache = Millis(at.whole()?);
         }
+        if let Some(at) = fields.optional("policy_poll_ms") {
+            store.policy_poll = policy_poll(&at)?;
+        }
         if let Some(at) = fields.optional("topology") {
             store.topology =
                 at.choice(&[("single", Topology::Single), ("cluster", Topology::Cluster)])?;
@@ -130,6 +140,19 @@ impl StoreConfig {
     }
 }
 
+fn policy_poll(at: &At<'_>) -> Result<Option<Millis>, ConfigError> {
+    const BOUNDS: std::ops::RangeInclusive<u64> = SHORTEST_POLICY_POLL_MS..=LONGEST_POLICY_POLL_MS;
+    match at.whole()? {
+        0 => Ok(None),
+        millis if BOUNDS.contains(&millis) => Ok(Some(Millis(millis))),
+        millis => Err(at.error(format!(
+            "is {millis}; every worker looks for a new policy this often, so {} to {}, or 0 for never",
+            BOUNDS.start(),
+            BOUNDS.end()
+        ))),
+    }
+}
+
 fn bounded(at: &At<'_>, most: u64, why: &str) -> Result<u64, ConfigError> {
     match at.whole()? {
         number if (1..=most).contains(&number) => Ok(number),
@@ -145,6 +168,7 @@ impl Default for StoreConfig {
             timeout: Millis(DEFAULT_TIMEOUT_MS),
             topology: Topology::Single,
             denial_cache: Millis(DEFAULT_DENIAL_CACHE_MS),
+            policy_poll: Some(Millis(DEFAULT_POLICY_POLL_MS)),
             local_share: Share::one_of(1),
         }
     }
@@ -193,6 +217,11 @@ mod tests {
                 r#"{"role": "limiter", "store": {"timeout_ms": 0}, "identity": {"trust": "never"},
                     "policy": {"rules": []}}"#,
                 "configuration.store.timeout_ms: is 0",
+            ),
+            (
+                r#"{"role": "limiter", "store": {"policy_poll_ms": 99}, "identity": {"trust": "never"},
+                    "policy": {"rules": []}}"#,
+                "configuration.store.policy_poll_ms: is 99; every worker looks",
             ),
             (
                 r#"{"role": "limiter", "store": {"secret": "short"}, "identity": {"trust": "never"},

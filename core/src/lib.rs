@@ -11,7 +11,8 @@
 //! words the result; a [`record`] of it is what operators are told: in a [`tally`], by [`traffic`] over time, and by
 //! who are the worst [`offenders`], all of which a [`gateway`] can tell of itself. When the store fails, the [`breaker`] spares it and [`local`] keeps the limits
 //! in [`memory`]. [`status`] is the same for the call that only looks. [`wire`] is the language spoken
-//! with the store, on both sides. Under all of it lies the policy that is in force, which is [`live`]'s.
+//! with the store, on both sides. Under all of it lies the policy that is in force, which is [`live`]'s;
+//! [`roll`] tells whether a process's workers agree on it.
 
 pub mod address;
 pub mod answer;
@@ -39,6 +40,7 @@ pub mod policy;
 pub mod program;
 pub mod question;
 pub mod record;
+pub mod roll;
 pub mod rollout;
 pub mod script;
 pub mod secret;

@@ -404,7 +404,7 @@ impl Pending {
     pub fn conclude(&self, worker: &mut Worker, now: impl FnOnce() -> Micros) -> Ending {
         match &self.wants {
             Wants::Status(inquiry) => Ending {
-                conclusion: self.respond(inquiry.answer(&self.edition.policy, &self.gathering)),
+                conclusion: self.respond(inquiry.answer(&self.edition, &self.gathering)),
                 refunds: Vec::new(),
                 record: None,
                 hold: None,

@@ -11,6 +11,7 @@ use crate::exempt::Treatment;
 use crate::gathering::{Gathering, Heard};
 use crate::identity::{Caller, Subject};
 use crate::key;
+use crate::live::Edition;
 use crate::policy::{Limit, LimitId, Policy, Rule, Scope, Status};
 use crate::question::{Check, Question};
 use crate::rollout::Counting;
@@ -41,6 +42,8 @@ struct Report<'a> {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     variants: BTreeMap<&'a str, &'a str>,
     rate_limits: BTreeMap<&'a str, Usage<'a>>,
+    /// Of the policy that is in force here; 0 for the configuration's own.
+    policy_version: u64,
     /// Seconds since the Unix epoch, by the store's clock.
     timestamp: u64,
 }
@@ -172,7 +175,8 @@ impl Inquiry {
     }
 
     /// The answer, once the store has told of both operations.
-    pub fn answer(&self, policy: &Policy, gathering: &Gathering) -> Answer {
+    pub fn answer(&self, edition: &Edition, gathering: &Gathering) -> Answer {
+        let policy = &edition.policy;
         let mut operations = gathering.operations();
         let Some((refused, [Heard::Told(own)])) = operations.next() else {
             return answer::unavailable();
@@ -205,6 +209,7 @@ impl Inquiry {
                 .filter_map(|own| Some((own.name.as_str(), own.variant(&self.about.subject)?)))
                 .collect(),
             rate_limits: rate_limits.collect(),
+            policy_version: edition.version.0,
             timestamp: gathering.now().0 / 1_000_000,
         })
     }

@@ -1,9 +1,11 @@
-//! Which commands pass: calls of Weir's own script on Weir's own keys, and nothing else. Whoever
-//! reaches the sidecar can spend permits; it must not be able to read or write other data.
+//! Which commands pass: calls of Weir's own script on Weir's own keys, the three reads of the policy
+//! that is published, word for word, and nothing else. Whoever reaches the sidecar can spend permits;
+//! it must not be able to read or write other data.
 
 use std::fmt;
 
 use bytes::Bytes;
+use weir_core::live;
 use weir_core::wire::MAX_COMMANDS;
 use weir_core::wire::resp::{Malformed, Reader, Token};
 
@@ -39,13 +41,13 @@ pub struct Question {
 /// Why one command is not served. The others of its request are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Neither EVALSHA nor EVAL.
+    /// Neither EVALSHA nor EVAL, nor a read of the policy.
     Command,
     /// Another script than Weir's.
     Script,
     /// The number of keys is not a number, is 0, or exceeds the arguments.
     KeyCount,
-    /// A key that is not Weir's.
+    /// A key that is not a limit's.
     Key,
 }
 
@@ -70,7 +72,13 @@ pub fn screen(body: &Bytes, script: &Script) -> Result<Vec<Screened>, BadBody> {
             return Err(BadBody::TooManyCommands);
         }
         let start = body.len() - reader.rest().len();
-        let verdict = judge(&mut reader, script)?;
+        let verdict = match policy_read(&reader) {
+            Some((slot, after)) => {
+                reader = after;
+                Ok(slot)
+            }
+            None => judge(&mut reader, script)?,
+        };
         let end = body.len() - reader.rest().len();
         commands.push(match verdict {
             Ok(slot) => Screened::Passes(Question {
@@ -84,6 +92,24 @@ pub fn screen(body: &Bytes, script: &Script) -> Result<Vec<Screened>, BadBody> {
         return Err(BadBody::Empty);
     }
     Ok(commands)
+}
+
+/// The slot of the policy, and what follows, where the next command is one of those that the
+/// limiter reads it with.
+fn policy_read<'a>(reader: &Reader<'a>) -> Option<(Slot, Reader<'a>)> {
+    let is_next = |words: &&&[&[u8]]| {
+        let mut reader = reader.clone();
+        let mut token = || reader.token().ok().flatten();
+        let has_count =
+            matches!(token(), Some(Token::Array(Some(count))) if count as usize == words.len());
+        let is_word =
+            |word: &&[u8]| matches!(token(), Some(Token::Bulk(Some(arg))) if arg == *word);
+        has_count && words.iter().all(is_word)
+    };
+    let words = live::COMMANDS.iter().find(is_next)?;
+    let mut after = reader.clone();
+    (0..=words.len()).try_for_each(|_| after.token().ok().flatten().map(drop))?;
+    Some((slot(live::KEY.as_bytes()), after))
 }
 
 /// Reads one command to its end, whatever the verdict: the slot of its first key, or a refusal.
@@ -115,7 +141,8 @@ fn judge(reader: &mut Reader<'_>, script: &Script) -> Result<Result<Slot, Refusa
                 _ => verdict = Err(Refusal::KeyCount),
             },
             _ if place < 3 + keys => {
-                if !arg.starts_with(KEY_PREFIX) {
+                // The script can forget a key, and the policy is not a caller's to forget.
+                if !arg.starts_with(KEY_PREFIX) || arg == live::KEY.as_bytes() {
                     verdict = Err(Refusal::Key);
                 } else if place == 3 {
                     verdict = Ok(Some(slot(arg)));
@@ -148,7 +175,7 @@ impl Refusal {
     /// The reply in the command's place.
     pub fn reply(self) -> Bytes {
         Bytes::from_static(match self {
-            Refusal::Command => b"-ERR weir-sidecar: only EVALSHA and EVAL are served\r\n",
+            Refusal::Command => b"-ERR weir-sidecar: only EVALSHA, EVAL and reads of the policy are served\r\n",
             Refusal::Script => {
                 b"-ERR weir-sidecar: only the script of this version of Weir is served: \
                   run the same version in the gateway and here\r\n"
@@ -156,7 +183,7 @@ impl Refusal {
             Refusal::KeyCount => {
                 b"-ERR weir-sidecar: the number of keys must be from 1 to the arguments after it\r\n"
             }
-            Refusal::Key => b"-ERR weir-sidecar: every key must start with weir:\r\n",
+            Refusal::Key => b"-ERR weir-sidecar: every key must be a limit's, and start with weir:\r\n",
         })
     }
 }
@@ -208,6 +235,24 @@ mod tests {
             ("EVALSHA|SHA|2|weir:a|weir:b|take|1", None),
             ("EVALSHA|SHA|1|weir:a|not a key", None),
             ("EVAL|return 1|1|weir:a", None),
+            ("HMGET|weir:policy|version|published_at", None),
+            ("HMGET|weir:policy|version|published_at|policy", None),
+            ("HSTRLEN|weir:policy|policy", None),
+            ("HMGET|weir:policy|version", Some(Command)),
+            (
+                "HMGET|weir:policy|version|published_at|comment",
+                Some(Command),
+            ),
+            ("HMGET|weir:policy2|version|published_at", Some(Command)),
+            ("HMGET|weir:a|version|published_at|policy", Some(Command)),
+            ("hmget|weir:policy|version|published_at", Some(Command)),
+            ("HSTRLEN|weir:policy|version", Some(Command)),
+            ("HGETALL|weir:policy", Some(Command)),
+            ("HSET|weir:policy|version|2", Some(Command)),
+            ("DEL|weir:policy", Some(Command)),
+            ("EVALSHA|SHA|1|weir:policy", Some(Key)),
+            ("EVALSHA|SHA|2|weir:a|weir:policy", Some(Key)),
+            ("EVAL|return 1|2|weir:a|{weir:policy}:history", Some(Key)),
             ("GET|weir:a", Some(Command)),
             ("FLUSHALL", Some(Command)),
             ("evalsha|SHA|1|weir:a", Some(Command)),

@@ -103,7 +103,13 @@ fn the_answer_has_these_fields(world: &World) {
         |names: &[&str]| -> BTreeSet<String> { names.iter().map(|&n| n.to_owned()).collect() };
     assert_eq!(
         fields(&status),
-        set(&["user_id", "user_tier", "rate_limits", "timestamp"])
+        set(&[
+            "user_id",
+            "user_tier",
+            "rate_limits",
+            "policy_version",
+            "timestamp"
+        ])
     );
     let rules = set(&["auth_api", "upload_api", "search_api", "general_api"]);
     assert_eq!(fields(&status["rate_limits"]), rules);

@@ -75,7 +75,7 @@ async fn commands_find_their_nodes_and_replies_their_places() {
         expected += &sum(id + 1, id);
     }
     commands.extend(resp("PING"));
-    expected += "-ERR weir-sidecar: only EVALSHA and EVAL are served\r\n";
+    expected += "-ERR weir-sidecar: only EVALSHA, EVAL and reads of the policy are served\r\n";
     assert_eq!(sidecar.post(&commands).await, expected);
 }
 

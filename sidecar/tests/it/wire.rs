@@ -91,13 +91,13 @@ async fn a_refused_command_is_answered_in_its_place_and_not_run() {
     ]
     .concat();
     let expected = [
-        "-ERR weir-sidecar: only EVALSHA and EVAL are served\r\n",
+        "-ERR weir-sidecar: only EVALSHA, EVAL and reads of the policy are served\r\n",
         &sum(1, 1),
         "-ERR weir-sidecar: only the script of this version of Weir is served: run the same \
          version in the gateway and here\r\n",
-        "-ERR weir-sidecar: every key must start with weir:\r\n",
+        "-ERR weir-sidecar: every key must be a limit's, and start with weir:\r\n",
         &sum(2, 1),
-        "-ERR weir-sidecar: only EVALSHA and EVAL are served\r\n",
+        "-ERR weir-sidecar: only EVALSHA, EVAL and reads of the policy are served\r\n",
     ]
     .concat();
     assert_eq!(sidecar.post(&commands).await, expected);
@@ -107,7 +107,7 @@ async fn a_refused_command_is_answered_in_its_place_and_not_run() {
 #[tokio::test]
 async fn a_request_of_refused_commands_only_needs_no_redis() {
     let sidecar = Running::with(&["--redis", "redis://127.0.0.1:1"]).await;
-    let refused = "-ERR weir-sidecar: only EVALSHA and EVAL are served\r\n";
+    let refused = "-ERR weir-sidecar: only EVALSHA, EVAL and reads of the policy are served\r\n";
     assert_eq!(sidecar.post(&resp("PING")).await, refused);
 }
 
