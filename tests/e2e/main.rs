@@ -20,6 +20,7 @@ mod failure;
 mod grpc;
 mod identity;
 mod keys;
+mod live_policy;
 mod matching;
 mod metrics;
 mod model;
@@ -92,6 +93,7 @@ fn trials(world: &Arc<World>) -> Vec<Trial> {
         rollout::CASES,
         experiments::CASES,
         failure::CASES,
+        live_policy::CASES,
     ];
     let cases = one_way.iter().copied().chain(both_ways).flatten();
     cases.map(|case| trial(way, case, world)).collect()

@@ -14,7 +14,7 @@ use weir_lab::{
     redis::Redis,
 };
 
-use crate::failure;
+use crate::{failure, live_policy::Stage};
 
 /// Longer than anything here takes; only a hang is cut short.
 pub const SOON: Duration = Duration::from_secs(60);
@@ -28,6 +28,7 @@ pub struct World {
     eased: OnceLock<[Gateway; 2]>,
     watched: OnceLock<Gateway>,
     fragile: Mutex<Option<Fragile>>,
+    stage: Mutex<Option<Stage>>,
     redis: OnceLock<Redis>,
 }
 
@@ -38,7 +39,7 @@ pub struct Fragile {
 }
 
 /// What cases break things in: held by one of them, whole again for the next.
-pub struct Lease<'a>(MutexGuard<'a, Option<Fragile>>);
+pub struct Lease<'a, T = Fragile>(MutexGuard<'a, Option<T>>);
 
 impl World {
     pub fn new(way: Store) -> Self {
@@ -50,6 +51,7 @@ impl World {
             eased: OnceLock::new(),
             watched: OnceLock::new(),
             fragile: Mutex::default(),
+            stage: Mutex::default(),
             redis: OnceLock::new(),
         }
     }
@@ -117,6 +119,13 @@ impl World {
         Lease(fragile)
     }
 
+    /// A gateway that follows what is published in a Redis of its own.
+    pub fn stage(&self) -> Lease<'_, Stage> {
+        let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        stage.get_or_insert_with(|| Stage::new(self));
+        Lease(stage)
+    }
+
     /// What a gateway of a case's own begins with. Its timeout is so long that a busy machine lets
     /// no request pass uncounted.
     pub fn gateway(&self) -> Builder {
@@ -143,6 +152,12 @@ impl World {
             fragile
                 .iter()
                 .map(|f| f.gateway.process().log_path().to_owned()),
+        );
+        let stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        logs.extend(
+            stage
+                .iter()
+                .map(|s| s.gateway.process().log_path().to_owned()),
         );
         logs
     }
@@ -174,15 +189,15 @@ impl Fragile {
     }
 }
 
-impl std::ops::Deref for Lease<'_> {
-    type Target = Fragile;
-    fn deref(&self) -> &Fragile {
+impl<T> std::ops::Deref for Lease<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
         self.0.as_ref().expect("a lease is of something")
     }
 }
 
-impl std::ops::DerefMut for Lease<'_> {
-    fn deref_mut(&mut self) -> &mut Fragile {
+impl<T> std::ops::DerefMut for Lease<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
         self.0.as_mut().expect("a lease is of something")
     }
 }

@@ -1,0 +1,421 @@
+//! The binary: what the operator types, and what is printed.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use clap::{Args, Parser, Subcommand};
+use redis::cluster::ClusterClientBuilder;
+use redis::{
+    Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, ConnectionLike, IntoConnectionInfo,
+    TlsCertificates,
+};
+use serde_json::Value;
+use weir_core::live::{CONFIGURED, Document};
+use weir_ctl::changes;
+use weir_ctl::shelf::{self, Outcome, Publication};
+use weir_ctl::time::readable;
+
+/// Where the password comes from: neither the process list nor a shell's history shows it there.
+const PASSWORD: &str = "WEIR_REDIS_PASSWORD";
+
+/// Redis is near, and a person waits.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Publishes policies for running gateways.
+///
+/// A policy that is published in Redis takes the place of the one in the gateways' configuration,
+/// within their policy_poll_ms (2 seconds unless they say otherwise), without a restart.
+#[derive(Parser)]
+#[command(name = "weir-policy", version)]
+struct Flags {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Say whether a policy is one, without asking Redis
+    Check { file: PathBuf },
+    /// Publish a policy
+    Push {
+        file: PathBuf,
+        /// Why, for whoever reads the history
+        #[arg(long, default_value = "")]
+        comment: String,
+        /// Only say what would change
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Publish a previous policy again
+    Rollback {
+        /// Its version; without it, the one before that which is published now
+        #[arg(long)]
+        to: Option<u64>,
+        /// Why, for whoever reads the history
+        #[arg(long, default_value = "")]
+        comment: String,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Give the gateways back to the policies of their configurations
+    Withdraw {
+        /// Why, for whoever reads the history
+        #[arg(long, default_value = "")]
+        comment: String,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Print the policy that is published, or a previous one
+    Show {
+        /// Of this version
+        #[arg(long)]
+        version: Option<u64>,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// List what is and was published
+    History {
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+/// Where Redis is. Its password is read from WEIR_REDIS_PASSWORD.
+#[derive(Args)]
+struct Place {
+    /// HOST:PORT, redis://[user@]HOST[:PORT][/DB], or rediss:// for TLS
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "WEIR_REDIS_URL",
+        hide_env_values = true,
+        default_value = "redis://127.0.0.1:6379"
+    )]
+    redis: String,
+    /// Redis is a Redis Cluster; --redis names any of its nodes
+    #[arg(long)]
+    cluster: bool,
+    /// Who signs the certificate of Redis, in PEM; without it, whom the system trusts
+    #[arg(long, value_name = "FILE")]
+    redis_ca: Option<PathBuf>,
+    /// The certificate that Redis asks of its clients, in PEM
+    #[arg(long, value_name = "FILE", requires = "redis_key")]
+    redis_cert: Option<PathBuf>,
+    /// The private key of --redis-cert, in PEM
+    #[arg(long, value_name = "FILE", requires = "redis_cert")]
+    redis_key: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    // Printed here, since Rust's own way adds a backtrace that helps no operator.
+    match perform(Flags::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads the output has read enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weir-policy: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<io::Error>();
+    io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn perform(task: Task) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match task {
+        Task::Check { file } => {
+            let (_, document) = read(&file)?;
+            describe(&mut out, &document)
+        }
+        Task::Push {
+            file,
+            comment,
+            dry_run,
+            place,
+        } => {
+            let (text, document) = read(&file)?;
+            let mut redis = place.open()?;
+            let current = shelf::current(&mut *redis)?;
+            let changes = tell_changes(&mut out, current.as_ref(), &text, &document)?;
+            if dry_run || changes == Changes::None {
+                return Ok(());
+            }
+            publish(&mut out, &mut *redis, current.as_ref(), &text, &comment)
+        }
+        Task::Rollback { to, comment, place } => {
+            let mut redis = place.open()?;
+            let current = shelf::current(&mut *redis)?;
+            let history = shelf::history(&mut *redis)?;
+            let target = match to {
+                None => history.first().context("nothing was published before")?,
+                Some(to) => find(&history, to)?,
+            };
+            let document = Document::read(&target.document)
+                .map_err(|defect| anyhow!("version {} is no policy: {defect}", target.version))?;
+            let changes = tell_changes(&mut out, current.as_ref(), &target.document, &document)?;
+            if changes == Changes::None {
+                return Ok(());
+            }
+            let comment = match comment.is_empty() {
+                true => format!("rollback to version {}", target.version),
+                false => comment,
+            };
+            publish(
+                &mut out,
+                &mut *redis,
+                current.as_ref(),
+                &target.document,
+                &comment,
+            )
+        }
+        Task::Withdraw { comment, place } => {
+            let mut redis = place.open()?;
+            let current = shelf::current(&mut *redis)?;
+            let text = Value::from(CONFIGURED).to_string();
+            publish(
+                &mut out,
+                &mut *redis,
+                current.as_ref(),
+                text.as_bytes(),
+                &comment,
+            )
+        }
+        Task::Show { version, place } => {
+            let mut redis = place.open()?;
+            let current = shelf::current(&mut *redis)?;
+            let is_asked = |publication: &Publication| {
+                version.is_none_or(|version| publication.version == version.to_string())
+            };
+            let shown = match (current, version) {
+                (Some(current), _) if is_asked(&current) => current,
+                (_, Some(version)) => find(&shelf::history(&mut *redis)?, version)?.clone(),
+                (_, None) => bail!("nothing is published"),
+            };
+            // The document alone on the output, as a file to edit and push.
+            eprintln!("{}", line(&shown));
+            out.write_all(&shown.document)?;
+            if !shown.document.ends_with(b"\n") {
+                writeln!(out)?;
+            }
+            Ok(())
+        }
+        Task::History { place } => {
+            let mut redis = place.open()?;
+            match shelf::current(&mut *redis)? {
+                Some(current) => writeln!(out, "{} <- published now", line(&current))?,
+                None => writeln!(out, "nothing is published now")?,
+            }
+            for previous in shelf::history(&mut *redis)? {
+                writeln!(out, "{}", line(&previous))?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// A policy's file, judged as the gateways will judge it.
+fn read(file: &Path) -> Result<(Vec<u8>, Document)> {
+    let text = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let document =
+        Document::read(&text).map_err(|defect| anyhow!("{}: {defect}", file.display()))?;
+    Ok((text, document))
+}
+
+fn describe(out: &mut impl Write, document: &Document) -> Result<()> {
+    let Document::Policy(policy) = document else {
+        writeln!(out, "the policy of the gateways' own configuration")?;
+        return Ok(());
+    };
+    for rule in policy.rules().iter().chain(policy.off()) {
+        writeln!(out, "{}", rule.describe(policy))?;
+    }
+    for warning in &policy.warnings {
+        writeln!(out, "warning: {warning}")?;
+    }
+    if policy.status.operator_header.is_some() {
+        writeln!(
+            out,
+            "warning: the operators' secret is in this policy: whoever reads Redis reads it, and \
+             whoever reaches a sidecar that has no --secret-file"
+        )?;
+    }
+    Ok(())
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Changes {
+    None,
+    Some,
+}
+
+/// Says what a document changes about what is published.
+fn tell_changes(
+    out: &mut impl Write,
+    current: Option<&Publication>,
+    text: &[u8],
+    document: &Document,
+) -> Result<Changes> {
+    let Some(current) = current else {
+        writeln!(
+            out,
+            "nothing is published now: the gateways run the policies of their configurations"
+        )?;
+        describe(out, document)?;
+        return Ok(Changes::Some);
+    };
+    if let Err(defect) = Document::read(&current.document) {
+        let version = &current.version;
+        writeln!(
+            out,
+            "version {version} is no policy, and gateways refuse it: {defect}"
+        )?;
+        describe(out, document)?;
+        return Ok(Changes::Some);
+    }
+    let (before, after) = (
+        serde_json::from_slice(&current.document)?,
+        serde_json::from_slice(text)?,
+    );
+    let changes = changes::between(&before, &after);
+    for change in &changes {
+        writeln!(out, "{change}")?;
+    }
+    if changes.is_empty() {
+        writeln!(
+            out,
+            "nothing changes: version {} says the same",
+            current.version
+        )?;
+        return Ok(Changes::None);
+    }
+    Ok(Changes::Some)
+}
+
+fn publish(
+    out: &mut impl Write,
+    redis: &mut dyn ConnectionLike,
+    current: Option<&Publication>,
+    text: &[u8],
+    comment: &str,
+) -> Result<()> {
+    match shelf::publish(redis, current, text, comment)? {
+        Outcome::Published { version } => {
+            writeln!(out, "version {version} is published")?;
+            Ok(())
+        }
+        Outcome::Overtaken => bail!(
+            "somebody else published meanwhile, and nothing was changed: \
+             see what with `weir-policy history`, and push again"
+        ),
+    }
+}
+
+fn find(history: &[Publication], version: u64) -> Result<&Publication> {
+    let mut previous = history.iter();
+    previous
+        .find(|previous| previous.version == version.to_string())
+        .with_context(|| {
+            let kept: Vec<&str> = history.iter().map(|one| one.version.as_str()).collect();
+            format!(
+                "version {version} is not kept; those before are {}",
+                match kept.is_empty() {
+                    true => "none".to_owned(),
+                    false => kept.join(", "),
+                }
+            )
+        })
+}
+
+fn line(publication: &Publication) -> String {
+    let Publication {
+        version,
+        published_at,
+        comment,
+        ..
+    } = publication;
+    let line = format!("version {version}  {}  {comment}", readable(published_at));
+    line.trim_end().to_owned()
+}
+
+impl Place {
+    fn open(&self) -> Result<Box<dyn ConnectionLike>> {
+        // Whoever chose one before chose well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut info = self.info()?;
+        let shown = info.addr().to_string();
+        if let Ok(password) = std::env::var(PASSWORD)
+            && !password.is_empty()
+        {
+            let settings = info.redis_settings().clone().set_password(password);
+            info = info.set_redis_settings(settings);
+        }
+        let certificates = self.certificates()?;
+        let failed = || format!("Redis at {shown}");
+        Ok(match self.cluster {
+            false => {
+                let client = match info.addr() {
+                    ConnectionAddr::TcpTls { .. } => Client::build_with_tls(info, certificates),
+                    _ => Client::open(info),
+                };
+                let connection = client
+                    .and_then(|client| client.get_connection_with_timeout(TIMEOUT))
+                    .with_context(failed)?;
+                connection.set_read_timeout(Some(TIMEOUT))?;
+                Box::new(connection)
+            }
+            true => {
+                let is_tls = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
+                let mut builder = ClusterClientBuilder::new([info])
+                    .connection_timeout(TIMEOUT)
+                    .response_timeout(TIMEOUT);
+                if is_tls {
+                    builder = builder.certs(certificates);
+                }
+                let connection = builder.build().and_then(|client| client.get_connection());
+                Box::new(connection.with_context(failed)?)
+            }
+        })
+    }
+
+    fn info(&self) -> Result<ConnectionInfo> {
+        let url = match self.redis.contains("://") {
+            true => self.redis.clone(),
+            false => format!("redis://{}", self.redis),
+        };
+        let info = url.as_str().into_connection_info();
+        // The URL may hold a password, so it is not shown.
+        info.map_err(|_| anyhow!("--redis: expected HOST:PORT or redis://HOST:PORT"))
+    }
+
+    fn certificates(&self) -> Result<TlsCertificates> {
+        let pem = |file: &PathBuf| {
+            fs::read(file).with_context(|| format!("cannot read {}", file.display()))
+        };
+        let client_tls = match (&self.redis_cert, &self.redis_key) {
+            (Some(cert), Some(key)) => Some(ClientTlsConfig {
+                client_cert: pem(cert)?,
+                client_key: pem(key)?,
+            }),
+            _ => None,
+        };
+        let given = self.redis_ca.is_some() || client_tls.is_some();
+        ensure!(
+            !given || self.redis.starts_with("rediss://"),
+            "--redis-ca and --redis-cert are for TLS; write rediss:// in --redis"
+        );
+        Ok(TlsCertificates {
+            client_tls,
+            root_cert: self.redis_ca.as_ref().map(pem).transpose()?,
+        })
+    }
+}

@@ -1,0 +1,120 @@
+//! What lies in Redis: the policy that is published, and those before it.
+
+use anyhow::{Context, Result, ensure};
+use redis::{Cmd, ConnectionLike};
+use serde_json::Value as Json;
+use weir_core::live::KEY;
+
+/// As many mistakes as anybody wants to go back behind.
+pub const PREVIOUS: usize = 20;
+
+/// In the slot of [`KEY`], so that both can be changed at once in a Redis Cluster.
+const HISTORY: &str = "{weir:policy}:history";
+
+/// A policy that is or was published. Its fields are as they were found; a person may have written
+/// them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Publication {
+    pub version: String,
+    /// Milliseconds since the Unix epoch.
+    pub published_at: String,
+    pub comment: String,
+    pub document: Vec<u8>,
+}
+
+/// What became of publishing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Published {
+        version: u64,
+    },
+    /// Somebody else published meanwhile; nothing was changed.
+    Overtaken,
+}
+
+/// What is published now, if anything is.
+pub fn current(redis: &mut dyn ConnectionLike) -> Result<Option<Publication>> {
+    let mut command = Cmd::new();
+    let fields = ["version", "published_at", "comment", "policy"];
+    command.arg("HMGET").arg(KEY).arg(&fields);
+    let fields: [Option<Vec<u8>>; 4] = command.query(redis)?;
+    let [version, published_at, comment, document] = fields;
+    Ok(version.map(|version| Publication {
+        version: text(&version),
+        published_at: text(&published_at.unwrap_or_default()),
+        comment: text(&comment.unwrap_or_default()),
+        document: document.unwrap_or_default(),
+    }))
+}
+
+/// What was published before, the newest first.
+pub fn history(redis: &mut dyn ConnectionLike) -> Result<Vec<Publication>> {
+    let mut command = Cmd::new();
+    command.arg("LRANGE").arg(HISTORY).arg(0).arg(-1);
+    let entries: Vec<Vec<u8>> = command.query(redis)?;
+    entries.iter().map(|entry| read(entry)).collect()
+}
+
+/// Publishes a document in the place of what the publisher saw there. Atomic: of two who publish at
+/// once the second is told so.
+pub fn publish(
+    redis: &mut dyn ConnectionLike,
+    seen: Option<&Publication>,
+    document: &[u8],
+    comment: &str,
+) -> Result<Outcome> {
+    let version = match seen {
+        Some(seen) => after(&seen.version)?,
+        // One that was deleted is not in the history, and had the number after its newest.
+        None => match history(redis)?.first() {
+            Some(last) => after(&last.version)? + 1,
+            None => 1,
+        },
+    };
+    let seen = seen.cloned().unwrap_or_default();
+    let mut command = Cmd::new();
+    command
+        .arg("EVAL")
+        .arg(include_str!("publish.lua"))
+        .arg(2)
+        .arg(KEY)
+        .arg(HISTORY)
+        .arg(&seen.version)
+        .arg(&seen.published_at)
+        .arg(version)
+        .arg(document)
+        .arg(comment)
+        .arg(PREVIOUS);
+    let published_at: u64 = command.query(redis)?;
+    Ok(match published_at {
+        0 => Outcome::Overtaken,
+        _ => Outcome::Published { version },
+    })
+}
+
+fn after(version: &str) -> Result<u64> {
+    let number = version.parse().ok().filter(|number| *number < u64::MAX / 2);
+    number.map(|number: u64| number + 1).with_context(|| {
+        format!(
+            "the version in Redis is {version:?}, which no number follows: \
+             set the field version of {KEY} to one"
+        )
+    })
+}
+
+fn read(entry: &[u8]) -> Result<Publication> {
+    let entry: Json = serde_json::from_str(&text(entry))
+        .with_context(|| format!("an entry of {HISTORY} is not JSON"))?;
+    let field = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
+    ensure!(entry.is_object(), "an entry of {HISTORY} is no object");
+    Ok(Publication {
+        version: field("version"),
+        published_at: field("published_at"),
+        comment: field("comment"),
+        document: field("policy").into_bytes(),
+    })
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

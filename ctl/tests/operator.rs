@@ -1,0 +1,277 @@
+//! What an operator does with weir-policy, against a real Redis.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use weir_ctl::shelf::{self, Outcome, PREVIOUS};
+use weir_lab::redis::Redis;
+use weir_lab::redis_cluster::{RedisCluster, Replicas};
+use weir_lab::scratch::Scratch;
+
+struct Desk {
+    scratch: Scratch,
+    redis: Redis,
+}
+
+impl Desk {
+    fn new() -> Desk {
+        Desk {
+            scratch: Scratch::try_new("ctl").unwrap(),
+            redis: Redis::start().unwrap(),
+        }
+    }
+
+    fn file(&self, text: &str) -> PathBuf {
+        let file = self.scratch.file("policy.json");
+        fs::write(&file, text).unwrap();
+        file
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        run(&self.redis.address().to_string(), arguments)
+    }
+
+    /// What is printed where all goes well.
+    fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// What is complained about.
+    fn fails(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(!output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    fn push(&self, limit: u64, comment: &str) -> String {
+        let file = self.file(&policy(limit));
+        self.ok(&["push", file.to_str().unwrap(), "--comment", comment])
+    }
+}
+
+fn run(redis: &str, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weir-policy"));
+    command
+        .args(arguments)
+        .env("WEIR_REDIS_URL", redis)
+        .env_remove("WEIR_REDIS_PASSWORD");
+    command.output().unwrap()
+}
+
+fn policy(limit: u64) -> String {
+    format!(
+        r#"{{"rules": [{{"name": "api", "pattern": "/api/*", "user_limits":
+            {{"free": {{"type": "fixed_window", "limit": {limit}, "window": 60}}}}}}]}}"#
+    )
+}
+
+#[test]
+fn a_policy_is_checked_without_a_redis() {
+    let desk = Desk::new();
+    let file = desk.file(&policy(5));
+    let check = |file: &PathBuf| run("127.0.0.1:1", &["check", file.to_str().unwrap()]);
+    let good = check(&file);
+    assert!(good.status.success());
+    assert_eq!(
+        String::from_utf8(good.stdout).unwrap(),
+        "rule api pattern /api/* priority 100: user free fixed_window 5/60s\n"
+    );
+    let bad = check(&desk.file(&policy(0)));
+    let told = String::from_utf8(bad.stderr).unwrap();
+    assert!(
+        !bad.status.success()
+            && told.contains("policy.json: policy.rules[0].user_limits.free.limit: is 0"),
+        "{told}"
+    );
+    let gone = check(&PathBuf::from("/nowhere/policy.json"));
+    let told = String::from_utf8(gone.stderr).unwrap();
+    assert!(told.contains("cannot read /nowhere/policy.json"), "{told}");
+}
+
+#[test]
+fn what_is_pushed_is_told_rule_by_rule_and_can_be_shown() {
+    let desk = Desk::new();
+    let told = desk.push(5, "begin");
+    assert!(
+        told.starts_with("nothing is published now: the gateways run"),
+        "{told}"
+    );
+    assert!(told.ends_with("version 1 is published\n"), "{told}");
+    assert_eq!(
+        desk.push(7, "more; it's \"quoted\""),
+        "~ rule api: user_limits.free.limit: 5 → 7\nversion 2 is published\n"
+    );
+    assert_eq!(
+        desk.push(7, ""),
+        "nothing changes: version 2 says the same\n"
+    );
+    assert_eq!(desk.ok(&["show"]), format!("{}\n", policy(7)));
+    assert_eq!(
+        desk.ok(&["show", "--version", "1"]),
+        format!("{}\n", policy(5))
+    );
+    let history = desk.ok(&["history"]);
+    let lines: Vec<&str> = history.lines().collect();
+    assert_eq!(lines.len(), 2, "{history}");
+    assert!(lines[0].starts_with("version 2  20"), "{history}");
+    assert!(
+        lines[0].ends_with(" UTC  more; it's \"quoted\" <- published now"),
+        "{history}"
+    );
+    assert!(lines[1].starts_with("version 1  20") && lines[1].ends_with(" UTC  begin"));
+}
+
+#[test]
+fn what_no_gateway_would_adopt_is_not_published() {
+    let desk = Desk::new();
+    desk.push(5, "");
+    for (text, told) in [
+        (policy(0), "policy.rules[0].user_limits.free.limit: is 0"),
+        ("{".to_owned(), "policy: is not JSON"),
+        (
+            format!("{}{}", policy(6), " ".repeat(600_000)),
+            "at most 524288 are read from Redis",
+        ),
+    ] {
+        let file = desk.file(&text);
+        let complaint = desk.fails(&["push", file.to_str().unwrap()]);
+        assert!(complaint.contains(told), "{complaint}");
+    }
+    let file = desk.file(&policy(8));
+    let told = desk.ok(&["push", "--dry-run", file.to_str().unwrap()]);
+    assert_eq!(told, "~ rule api: user_limits.free.limit: 5 → 8\n");
+    assert_eq!(desk.ok(&["show"]), format!("{}\n", policy(5)));
+}
+
+#[test]
+fn a_rollback_publishes_what_was_before_or_what_is_named() {
+    let desk = Desk::new();
+    assert!(
+        desk.fails(&["rollback"])
+            .contains("nothing was published before")
+    );
+    for limit in [1, 2, 3] {
+        desk.push(limit, "");
+    }
+    assert_eq!(
+        desk.ok(&["rollback"]),
+        "~ rule api: user_limits.free.limit: 3 → 2\nversion 4 is published\n"
+    );
+    assert_eq!(
+        desk.ok(&["rollback", "--to", "1"]),
+        "~ rule api: user_limits.free.limit: 2 → 1\nversion 5 is published\n"
+    );
+    assert!(
+        desk.ok(&["history"])
+            .contains("rollback to version 1 <- published now")
+    );
+    let complaint = desk.fails(&["rollback", "--to", "9"]);
+    assert!(
+        complaint.contains("version 9 is not kept; those before are 4, 3, 2, 1"),
+        "{complaint}"
+    );
+    assert_eq!(desk.ok(&["withdraw"]), "version 6 is published\n");
+    assert_eq!(desk.ok(&["show"]), "\"configured\"\n");
+    let told = desk.ok(&["rollback"]);
+    assert!(
+        told.starts_with("~ the policy of the gateways' configuration → a policy"),
+        "{told}"
+    );
+}
+
+#[test]
+fn the_number_of_a_deleted_policy_is_not_given_to_another() {
+    let desk = Desk::new();
+    desk.push(1, "");
+    desk.push(2, "");
+    desk.redis.command(&["DEL", "weir:policy"]).unwrap();
+    assert!(desk.fails(&["show"]).contains("nothing is published"));
+    assert!(desk.push(3, "").ends_with("version 3 is published\n"));
+}
+
+#[test]
+fn of_two_who_publish_at_once_the_second_is_told() {
+    let desk = Desk::new();
+    desk.push(1, "");
+    let mut redis = desk.redis.connection().unwrap();
+    let seen = shelf::current(&mut redis).unwrap();
+    desk.push(2, "");
+    for seen in [seen, None] {
+        let outcome = shelf::publish(&mut redis, seen.as_ref(), policy(9).as_bytes(), "");
+        assert_eq!(outcome.unwrap(), Outcome::Overtaken);
+    }
+    assert_eq!(desk.ok(&["show"]), format!("{}\n", policy(2)));
+    assert_eq!(shelf::history(&mut redis).unwrap().len(), 1);
+}
+
+#[test]
+fn twenty_previous_ones_are_kept_byte_for_byte() {
+    let desk = Desk::new();
+    let mut redis = desk.redis.connection().unwrap();
+    let document = |number: u64| {
+        let text =
+            format!("{{\"rules\": [],\r\n\t\"status\": {{\"limit\": {number}}}}}  é/\\u0041\n");
+        text.replace("é/\\u0041", "")
+    };
+    for number in 1..=25 {
+        let seen = shelf::current(&mut redis).unwrap();
+        let text = document(number);
+        shelf::publish(&mut redis, seen.as_ref(), text.as_bytes(), "naïve \"/\\").unwrap();
+    }
+    let history = shelf::history(&mut redis).unwrap();
+    let versions: Vec<u64> = history
+        .iter()
+        .map(|one| one.version.parse().unwrap())
+        .collect();
+    assert_eq!(versions, (5..25).rev().collect::<Vec<_>>());
+    assert_eq!(versions.len(), PREVIOUS);
+    for one in history {
+        let number = one.version.parse().unwrap();
+        assert_eq!(String::from_utf8(one.document).unwrap(), document(number));
+        assert_eq!(one.comment, "naïve \"/\\");
+    }
+}
+
+#[test]
+fn a_password_comes_from_the_environment() {
+    let redis = Redis::start_with_password("sesame opens").unwrap();
+    let with = |password: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weir-policy"));
+        command.args(["history", "--redis", &redis.address().to_string()]);
+        command
+            .env("WEIR_REDIS_PASSWORD", password)
+            .output()
+            .unwrap()
+    };
+    assert!(with("sesame opens").status.success());
+    assert!(!with("sesame").status.success());
+}
+
+#[test]
+fn a_redis_that_is_not_there_is_named_without_its_password() {
+    let output = run("redis://:secret@127.0.0.1:1", &["history"]);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        told.contains("Redis at 127.0.0.1:1") && !told.contains("secret"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_cluster_is_published_to_through_any_node() {
+    let cluster = RedisCluster::start(Replicas::None).unwrap();
+    let desk = Desk::new();
+    let file = desk.file(&policy(5));
+    for number in 0..3 {
+        let node = cluster.node(number).address().to_string();
+        let pushed = desk.file(&policy(number as u64 + 1));
+        assert_eq!(pushed, file);
+        let output = run(&node, &["push", "--cluster", file.to_str().unwrap()]);
+        assert!(output.status.success(), "{output:?}");
+        let output = run(&node, &["rollback", "--cluster"]);
+        assert_eq!(output.status.success(), number > 0, "{output:?}");
+    }
+}
