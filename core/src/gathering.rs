@@ -194,3 +194,62 @@ impl Gathering {
         refunds
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limit::{Algorithm, Quota};
+    use crate::question::{Check, Terms};
+    use crate::script::Retry;
+    use crate::units::{Cost, Millis};
+
+    fn check(key: &str) -> Check {
+        let quota = Quota::try_new(Algorithm::FixedWindow, 5, 60, None).unwrap();
+        Check {
+            key: key.as_bytes().to_vec(),
+            terms: Terms::new(quota),
+            cost: Cost::ONE,
+        }
+    }
+
+    fn keys(refunds: &[Part]) -> Vec<String> {
+        let questions = refunds.iter().map(|part| &part.question);
+        let keys = questions.flat_map(|question| question.checks());
+        let mut keys: Vec<String> = keys
+            .map(|check| String::from_utf8_lossy(&check.key).into_owned())
+            .collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    /// What passes first and is given up later would else be given back twice.
+    #[test]
+    fn what_was_taken_is_given_back_once_whether_its_operation_passed_or_not() {
+        let mut question = Question::default();
+        question.ask(Kind::Take, ["{a}1", "{b}1"].map(check));
+        question.ask(Kind::Take, ["{a}2", "{b}2"].map(check));
+        let mut gathering = Gathering::new(question);
+        let parts = gathering.split(Topology::Cluster);
+        let told = |verdict| Told {
+            verdict,
+            limits: vec![Reading {
+                remaining: 0,
+                retry: Retry::Now,
+                reset: Millis(0),
+            }],
+        };
+        for (number, part) in parts.iter().enumerate() {
+            let refused = part.question.checks()[0].key.starts_with(b"{b}");
+            let second = match refused {
+                true => Verdict::Refused,
+                false => Verdict::Passed,
+            };
+            let told = vec![told(Verdict::Passed), told(second)];
+            let (now, asked) = (Micros(7), Micros(0));
+            gathering.receive(number, &Outcome::Told { now, asked, told });
+        }
+        assert_eq!(keys(&gathering.refunds_of_refused()), ["{a}2"]);
+        assert_eq!(keys(&gathering.refunds_of_passed()), ["{a}1", "{b}1"]);
+        assert_eq!(keys(&gathering.refunds()), ["{a}1", "{a}2", "{b}1"]);
+    }
+}
