@@ -21,6 +21,7 @@ help: ## List these
 	@echo
 	@echo "  Variables of run: PORT=10000 ADMIN_PORT=9901 REDIS_PORT=16379 REDIS=host:port"
 	@echo "                    POLICY=envoy/policy.json STORE=bridge|sidecar WORKERS=2 TIMEOUT_MS=50"
+	@echo "                    ACCESS_LOG=access.log"
 
 run: ## Start Redis, an upstream and Envoy with Weir; Ctrl-C stops them
 	@$(LAB) run

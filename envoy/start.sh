@@ -23,12 +23,13 @@ set -eu
 : "${POLICY_POLL_MS:=2000}"                                       # how late a policy published in Redis is seen
 : "${TOPOLOGY:=single}"                                           # one primary, or a cluster
 here=$(dirname "$0")
+: "${ACCESS_LOG:=}"                                               # /dev/stdout or a file; none if empty
 : "${POLICY:=$here/policy.json}"                                  # the rules
 : "${RENDERED:=$(mktemp -d)/gateway.yaml}"                         # where the filled-in template goes
 
 export WASM LISTEN PORT ADMIN_HOST ADMIN_PORT UPSTREAM_HOST UPSTREAM_PORT REDIS_HOST REDIS_PORT
 export REDIS_PASSWORD SIDECAR_HOST SIDECAR_PORT STORE_SECRET TIMEOUT_MS TRUST POLICY WORKERS
-export GATEWAYS TOPOLOGY POLICY_POLL_MS
+export GATEWAYS TOPOLOGY POLICY_POLL_MS ACCESS_LOG
 # Envoy writes durations in seconds.
 TIMEOUT_SECONDS=$(printf '%d.%03ds' $((TIMEOUT_MS / 1000)) $((TIMEOUT_MS % 1000)))
 export TIMEOUT_SECONDS
@@ -42,6 +43,15 @@ case $STORE in
   sidecar) overlays=store-sidecar ;;
   *) echo "start.sh: STORE=$STORE: must be bridge or sidecar" >&2; exit 1 ;;
 esac
+
+# Without an access log nothing is paid for one: the filter leaves no decision where a log would find it.
+ACCESS_LOGS='[]'
+if [ "$ACCESS_LOG" ]; then
+  : "${DECISIONS:=true}"                                          # whether it tells what Weir decided
+  ACCESS_LOGS=$(sh "$here/render.sh" "$here/access-log.json" | tr '\n' ' ')
+fi
+: "${DECISIONS:=false}"
+export DECISIONS ACCESS_LOGS
 
 # The policy may be longer than an argument can be, so the gateway goes through a file.
 sh "$here/render.sh" "$here/gateway.yaml" >"$RENDERED"

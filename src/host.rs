@@ -49,6 +49,12 @@ mod abi {
             data: *mut *mut u8,
             size: *mut usize,
         ) -> u32;
+        pub fn proxy_set_property(
+            path: *const u8,
+            path_size: usize,
+            value: *const u8,
+            value_size: usize,
+        ) -> u32;
         pub fn proxy_get_buffer_bytes(
             buffer: u32,
             start: usize,
@@ -392,6 +398,14 @@ pub fn set_response_header(name: &str, value: &str) {
             value.len(),
         )
     };
+}
+
+/// Leaves a value in the stream's filter state, as `wasm.` and the name; it is there for access logs.
+pub fn set_filter_state(name: &str, value: &str) {
+    // SAFETY: both live through the call.
+    unsafe {
+        abi::proxy_set_property(name.as_ptr(), name.len(), value.as_ptr(), value.len());
+    }
 }
 
 pub fn resume_request() {

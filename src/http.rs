@@ -5,7 +5,8 @@ use std::rc::Rc;
 
 use weir_core::answer::Headers;
 use weir_core::gathering::Outcome;
-use weir_core::limiter::{self, Conclusion, Hold, Pending, Step};
+use weir_core::limiter::{self, Conclusion, Ending, Hold, Pending, Step};
+use weir_core::units::Micros;
 
 use crate::host::{self, ContextId, RequestFacts};
 use crate::root::{Asked, Limiter};
@@ -22,6 +23,8 @@ pub struct HttpStream {
 struct State {
     /// Set while the request waits for the store.
     pending: Option<Pending>,
+    /// When it began to, if the access log wants to know.
+    since: Option<Micros>,
     /// Set once the request is held back; whether it still is the limiter knows.
     held: Option<Hold>,
     /// What the response will carry.
@@ -49,8 +52,10 @@ impl HttpStream {
     /// once.
     fn ask(&self, mut pending: Pending) -> Action {
         if let Some(refusal) = self.limiter.recall(&pending) {
+            self.limiter.log(&pending, refusal.record.as_ref(), None);
             return perform(&self.state, refusal.conclusion);
         }
+        self.state.borrow_mut().since = self.limiter.stopwatch();
         let parts = pending.parts(self.limiter.store.topology);
         let mut complete = parts.is_empty();
         for (number, part) in parts.iter().enumerate() {
@@ -72,7 +77,16 @@ impl HttpStream {
 
     /// What is to be done with the request now that all is known; nothing where it is held back.
     fn conclude(&self, pending: &Pending) -> Option<Conclusion> {
-        let (conclusion, hold) = self.limiter.conclude(pending);
+        let Ending {
+            conclusion,
+            record,
+            hold,
+            ..
+        } = self.limiter.conclude(pending);
+        let since = self.state.borrow().since;
+        if since.is_some() && host::set_context(self.id).is_ok() {
+            self.limiter.log(pending, record.as_ref(), since);
+        }
         let Some(hold) = hold else {
             return Some(conclusion);
         };

@@ -286,7 +286,7 @@ impl Sheet {
     fn new(edition: Rc<Edition>) -> Sheet {
         let tally = Tally::new(edition.policy.clone());
         Sheet {
-            metrics: vec![None; tally.size()],
+            metrics: vec![None; tally.layout().size()],
             edition,
             tally,
         }
@@ -305,15 +305,15 @@ impl State {
         } in sheets.iter_mut().filter(|sheet| sheet.tally.has_news())
         {
             *news = true;
-            let names = tally.rules().to_vec();
+            let (names, layout) = (tally.rules().to_vec(), tally.layout());
             let mut interval = view.traffic.now(time);
             tally.drain(|number, series, more| {
                 let mut metric = |number: usize, series: Series| {
                     let metric = metrics.get_mut(number)?;
                     Some(*metric.get_or_insert_with(|| Metric::of(series, edition)))
                 };
-                if let Some((number, series)) = series.sibling() {
-                    metric(number, series);
+                if let Some(series) = series.sibling() {
+                    metric(layout.number(series), series);
                 }
                 if let Some(metric) = metric(number, series) {
                     metric.add(i64::from(more));

@@ -7,12 +7,13 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use log::{error, info, warn};
+use weir_core::access_log;
 use weir_core::answer::Answer;
 use weir_core::batch::{Batcher, CallId, Effects, Health, Next};
-use weir_core::config::{Config, LimiterConfig, StoreConfig};
+use weir_core::config::{AccessLog, Config, LimiterConfig, StoreConfig};
 use weir_core::delays::StreamId;
 use weir_core::identity::{self, Sources};
-use weir_core::limiter::{Conclusion, Ending, Hold, Pending, Worker};
+use weir_core::limiter::{Ending, Hold, Pending, Worker};
 use weir_core::live::Edition;
 use weir_core::question::Part;
 use weir_core::record::{Outcome, Record};
@@ -35,6 +36,9 @@ const SOONEST_TICK: Millis = Millis(1);
 /// The golden ratio's share of 256: multiples of it spread evenly, however many there are.
 const JITTER_STEP: u32 = 159;
 
+/// Access logs read it as `%FILTER_STATE(wasm.weir:PLAIN)%`.
+const FILTER_STATE: &str = "weir";
+
 pub struct Root {
     id: ContextId,
     role: Role,
@@ -50,6 +54,7 @@ pub enum Role {
 pub struct Limiter {
     pub store: StoreConfig,
     pub sources: Sources,
+    access_log: AccessLog,
     live: Live,
     root: ContextId,
     batcher: RefCell<Batcher<Ticket>>,
@@ -150,6 +155,7 @@ impl Limiter {
             store,
             sources,
             policy,
+            access_log,
         } = config;
         // A name that is registered twice redirects the first: every worker needs its own.
         let ordinal = host::take_ordinal(&metrics::workers(configuration));
@@ -177,6 +183,7 @@ impl Limiter {
             worker: RefCell::new(worker),
             store,
             sources,
+            access_log,
             live,
             root,
             queue,
@@ -213,6 +220,9 @@ impl Limiter {
     pub fn decided(&self, edition: &Rc<Edition>, outcome: Outcome) {
         self.will_tell();
         self.metrics.decided(edition, outcome);
+        if self.access_log == AccessLog::On {
+            host::set_filter_state(FILTER_STATE, &access_log::of(outcome));
+        }
     }
 
     fn count(&self, pending: &Pending, record: &Record) {
@@ -253,7 +263,7 @@ impl Limiter {
     }
 
     /// The last word on a request, once all of its parts have an outcome.
-    pub fn conclude(&self, pending: &Pending) -> (Conclusion, Option<Hold>) {
+    pub fn conclude(&self, pending: &Pending) -> Ending {
         let mut worker = self.worker.borrow_mut();
         let ending = pending.conclude(&mut worker, host::wall_clock);
         drop(worker);
@@ -263,7 +273,26 @@ impl Limiter {
         for part in &ending.refunds {
             self.ask(None, part);
         }
-        (ending.conclusion, ending.hold)
+        ending
+    }
+
+    /// When a request begins to wait for the store, if the access log wants to know.
+    pub fn stopwatch(&self) -> Option<Micros> {
+        (self.access_log == AccessLog::On).then(|| host::now(self.origin))
+    }
+
+    /// What access logs are to find of the proxy's current request. `since` is when it began to wait
+    /// for the store, if it did.
+    pub fn log(&self, pending: &Pending, record: Option<&Record>, since: Option<Micros>) {
+        if self.access_log == AccessLog::On
+            && let Some(record) = record
+        {
+            let now = || host::now(self.origin).0;
+            let waited = since.map(|since| Micros(now().saturating_sub(since.0)));
+            let policy = &pending.edition().policy;
+            let line = access_log::line(policy, record, pending.subject(), waited);
+            host::set_filter_state(FILTER_STATE, &line);
+        }
     }
 
     /// Lets a request go on later.

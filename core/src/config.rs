@@ -26,6 +26,15 @@ pub struct LimiterConfig {
     pub sources: Sources,
     /// The policy to start with and to fall back on; which one is in force, [`crate::live`] says.
     pub policy: Rc<Policy>,
+    pub access_log: AccessLog,
+}
+
+/// Whether each request's decision is left where access logs find it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    Off,
+    /// It costs a request a host call and a line of text.
+    On,
 }
 
 /// How the store is reached.
@@ -84,10 +93,15 @@ impl Config {
                 // The policy is a document of its own; its errors need not name what surrounds it.
                 let policy = At::new(fields.required("policy")?.value, "policy");
                 let policy = Rc::new(Policy::try_new(&policy)?);
+                let access_log = match fields.optional("access_log") {
+                    Some(at) if at.flag()? => AccessLog::On,
+                    _ => AccessLog::Off,
+                };
                 Config::Limiter(Box::new(LimiterConfig {
                     store,
                     sources,
                     policy,
+                    access_log,
                 }))
             }
         };
@@ -212,6 +226,11 @@ mod tests {
             (
                 r#"{"role": "limiter", "policy": {"rules": []}}"#,
                 r#"lacks the field "identity""#,
+            ),
+            (
+                r#"{"role": "limiter", "access_log": "on", "identity": {"trust": "never"},
+                    "policy": {"rules": []}}"#,
+                "configuration.access_log: is the string \"on\"; expected true or false",
             ),
             (
                 r#"{"role": "limiter", "store": {"timeout_ms": 0}, "identity": {"trust": "never"},

@@ -8,13 +8,14 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::policy::{LimitId, OnStoreFailure, Policy, Scope};
-use crate::record::{Outcome, Record, Source};
+use crate::record::{Outcome, Record, Source, VariantId};
 use crate::verdict::Degraded;
 
 /// The counts under one policy.
 #[derive(Debug)]
 pub struct Tally {
     policy: Rc<Policy>,
+    layout: Layout,
     /// The rules' names, in the policy's order.
     names: Vec<Rc<str>>,
     places: Vec<Place>,
@@ -45,6 +46,11 @@ pub enum Series {
         scope: Scope,
         count: Count,
     },
+    /// Requests that a variant of an experiment decided.
+    Variant {
+        variant: VariantId,
+        outcome: Outcome,
+    },
     /// Requests that the store did not decide.
     Degraded(Degraded),
     /// For how long requests were held back, altogether.
@@ -73,12 +79,20 @@ pub enum Count {
 
 const SCOPES: [Scope; 3] = [Scope::Global, Scope::User, Scope::Ip];
 
-/// The layout of `counts`: decisions, degraded, the delay, then a block for each rule.
+/// Where each count is: decisions, degraded, the delay, a block for each rule, then one for each
+/// variant of an experiment.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    rules: usize,
+    variants: usize,
+}
+
 const DEGRADED_AT: usize = Outcome::ALL.len();
 const DELAY_AT: usize = DEGRADED_AT + Degraded::ALL.len();
 const RULES_AT: usize = DELAY_AT + 1;
 const SCOPE_SIZE: usize = Count::ALL.len();
 const RULE_SIZE: usize = SCOPES.len() * SCOPE_SIZE;
+const VARIANT_SIZE: usize = Outcome::ALL.len();
 
 impl Tally {
     pub fn new(policy: Rc<Policy>) -> Tally {
@@ -90,6 +104,11 @@ impl Tally {
             scope: limit.scope,
             on_store_failure: limit.on_store_failure,
         });
+        let experiments = policy.experiments().iter();
+        let layout = Layout {
+            rules: rules.len(),
+            variants: experiments.map(|one| one.variants.len()).sum(),
+        };
         Tally {
             places: places.collect(),
             names: policy
@@ -97,7 +116,8 @@ impl Tally {
                 .iter()
                 .map(|rule| rule.name().into())
                 .collect(),
-            counts: vec![0; RULES_AT + rules.len() * RULE_SIZE],
+            counts: vec![0; layout.size()],
+            layout,
             touched: Vec::new(),
             policy,
         }
@@ -117,9 +137,8 @@ impl Tally {
         self.names.get(self.place(limit)?.rule)
     }
 
-    /// How many series there are; each has a number below it.
-    pub fn size(&self) -> usize {
-        self.counts.len()
+    pub fn layout(&self) -> Layout {
+        self.layout
     }
 
     /// A request that met no limit.
@@ -163,6 +182,10 @@ impl Tally {
             for &limit in limits {
                 self.at(self.place(limit), count, None);
             }
+        }
+        for &variant in &record.variants {
+            let outcome = record.outcome;
+            self.add(Series::Variant { variant, outcome }, 1);
         }
         if record.delay.0 > 0 {
             let millis = u32::try_from(record.delay.0).unwrap_or(u32::MAX);
@@ -211,7 +234,7 @@ impl Tally {
     }
 
     fn add(&mut self, series: Series, more: u32) {
-        let number = series.number();
+        let number = self.layout.number(series);
         if let Some(count) = self.counts.get_mut(number) {
             if *count == 0 {
                 self.touched.push(number);
@@ -228,7 +251,7 @@ impl Tally {
     pub fn drain(&mut self, mut told: impl FnMut(usize, Series, u32)) {
         for number in self.touched.drain(..) {
             if let (Some(count), Some(series)) =
-                (self.counts.get_mut(number), Series::numbered(number))
+                (self.counts.get_mut(number), self.layout.series(number))
             {
                 told(number, series, std::mem::take(count));
             }
@@ -236,19 +259,31 @@ impl Tally {
     }
 }
 
-impl Series {
-    fn number(self) -> usize {
-        match self {
+impl Layout {
+    /// How many series there are; each has a number below it.
+    pub fn size(self) -> usize {
+        self.variants_at() + self.variants * VARIANT_SIZE
+    }
+
+    fn variants_at(self) -> usize {
+        RULES_AT + self.rules * RULE_SIZE
+    }
+
+    pub fn number(self, series: Series) -> usize {
+        match series {
             Series::Decision(outcome) => outcome as usize,
             Series::Degraded(how) => DEGRADED_AT + how as usize,
             Series::DelayedMillis => DELAY_AT,
             Series::Rule { rule, scope, count } => {
                 RULES_AT + rule * RULE_SIZE + scope as usize * SCOPE_SIZE + count as usize
             }
+            Series::Variant { variant, outcome } => {
+                self.variants_at() + variant.0 as usize * VARIANT_SIZE + outcome as usize
+            }
         }
     }
 
-    fn numbered(number: usize) -> Option<Series> {
+    fn series(self, number: usize) -> Option<Series> {
         if let Some(outcome) = Outcome::ALL.get(number) {
             return Some(Series::Decision(*outcome));
         }
@@ -258,15 +293,22 @@ impl Series {
         let Some(of_rules) = number.checked_sub(RULES_AT) else {
             return Some(Series::DelayedMillis);
         };
+        if let Some(of_variants) = number.checked_sub(self.variants_at()) {
+            let variant = VariantId(u32::try_from(of_variants / VARIANT_SIZE).ok()?);
+            let outcome = *Outcome::ALL.get(of_variants % VARIANT_SIZE)?;
+            return Some(Series::Variant { variant, outcome });
+        }
         let (rule, of_rule) = (of_rules / RULE_SIZE, of_rules % RULE_SIZE);
         let scope = *SCOPES.get(of_rule / SCOPE_SIZE)?;
         let count = *Count::ALL.get(of_rule % SCOPE_SIZE)?;
         Some(Series::Rule { rule, scope, count })
     }
+}
 
+impl Series {
     /// What is to be there, at zero, as soon as this one is: a statistic that appears with its first
     /// refusals shows no growth to whoever watches for it.
-    pub fn sibling(self) -> Option<(usize, Series)> {
+    pub fn sibling(self) -> Option<Series> {
         match self {
             Series::Rule {
                 rule,
@@ -274,8 +316,7 @@ impl Series {
                 count: Count::Allowed,
             } => {
                 let count = Count::Denied;
-                let sibling = Series::Rule { rule, scope, count };
-                Some((sibling.number(), sibling))
+                Some(Series::Rule { rule, scope, count })
             }
             _ => None,
         }
@@ -285,7 +326,10 @@ impl Series {
     pub fn rule(self) -> Option<usize> {
         match self {
             Series::Rule { rule, .. } => Some(rule),
-            Series::Decision(_) | Series::Degraded(_) | Series::DelayedMillis => None,
+            Series::Decision(_)
+            | Series::Degraded(_)
+            | Series::DelayedMillis
+            | Series::Variant { .. } => None,
         }
     }
 
@@ -299,6 +343,16 @@ impl Series {
             }
             Series::Degraded(how) => format!("weir.degraded_total.how.{}", how.name()),
             Series::DelayedMillis => "weir.delayed_millis_total".to_string(),
+            Series::Variant { variant, outcome } => {
+                let (experiment, variant) = policy.variant(variant)?;
+                // A slash is in no name: two names that are free need something between.
+                format!(
+                    "weir.experiments_total.experiment.{}/variant.{}.outcome.{}",
+                    experiment.name,
+                    variant.name,
+                    outcome.name()
+                )
+            }
             Series::Rule { rule, scope, count } => {
                 let rule = policy.rules().get(rule)?.name();
                 let (family, tag) = match count {
@@ -363,7 +417,11 @@ mod tests {
          "user_limits": {"default": {"type": "fixed_window", "limit": 9, "window": 60,
                                      "on_store_failure": "deny"}}},
         {"name": "b", "pattern": "/*", "priority": 2,
-         "ip_limits": {"default": {"type": "fixed_window", "limit": 9, "window": 60}}}]}"#;
+         "ip_limits": {"default": {"type": "fixed_window", "limit": 9, "window": 60}}}],
+        "experiments": [
+            {"name": "e.x", "variants": [{"name": "y", "weight": 1},
+                {"name": "z", "weight": 1, "rules": {"b": {"ip_limits":
+                    {"default": {"type": "fixed_window", "limit": 4, "window": 60}}}}}]}]}"#;
 
     fn tally() -> Tally {
         let json = Json::parse(POLICY, "policy").unwrap();
@@ -403,22 +461,23 @@ mod tests {
     fn every_series_has_a_number_of_its_own() {
         let tally = tally();
         let policy = tally.policy();
-        let mut names: Vec<String> = (0..tally.size())
+        let layout = tally.layout();
+        let mut names: Vec<String> = (0..layout.size())
             .map(|number| {
-                let series = Series::numbered(number).unwrap();
-                assert_eq!(series.number(), number);
+                let series = layout.series(number).unwrap();
+                assert_eq!(layout.number(series), number);
                 series.name(policy).unwrap()
             })
             .collect();
         names.sort();
         names.dedup();
-        assert_eq!(names.len(), tally.size());
+        assert_eq!(names.len(), layout.size());
     }
 
     #[test]
     fn what_passed_counts_once_for_each_rule_under_the_scope_with_the_fewest_left() {
         let mut tally = tally();
-        let [global, user, ip] = limits(&tally)[..] else {
+        let [global, user, ip, ..] = limits(&tally)[..] else {
             panic!()
         };
         let record = Record::new(Outcome::Allowed, Source::Store, standing(user));
@@ -442,7 +501,7 @@ mod tests {
     fn what_was_refused_counts_for_the_limit_that_refused_and_for_no_other() {
         let mut tally = tally();
         let ids = limits(&tally);
-        let met = || ids.iter().map(|&id| (id, None));
+        let met = || ids.iter().take(3).map(|&id| (id, None));
         let cached = Record::new(Outcome::Denied, Source::Denials, standing(ids[2]));
         tally.count(&cached, met());
         let blind = Record::new(Outcome::Unavailable, Source::Failure(Degraded::Deny), None);
@@ -470,6 +529,7 @@ mod tests {
             delay: Millis(250),
             shadow_denied: vec![ids[2]],
             shadow_passed: vec![ids[0]],
+            variants: vec![VariantId(1)],
             warned: vec![ids[0]],
             ..Record::new(Outcome::Delayed, Source::Leases, None)
         };
@@ -482,6 +542,10 @@ mod tests {
                 ("decisions_total.outcome.delayed", 1),
                 ("decisions_total.outcome.unmatched", 1),
                 ("delayed_millis_total", 250),
+                (
+                    "experiments_total.experiment.e.x/variant.z.outcome.delayed",
+                    1,
+                ),
                 (&format!("marks_total.{rule}.mark.leased"), 1),
                 (&format!("marks_total.{rule}.mark.shadow_allowed"), 1),
                 (&format!("marks_total.{rule}.mark.warned"), 1),

@@ -8,6 +8,7 @@
 //! - [`crowd`] is many clients at once, [`grpc`] one that speaks HTTP/2;
 //! - every other module is a subject, and its cases are claims about it.
 
+mod access_log;
 mod algorithms;
 mod answers;
 mod concurrency;
@@ -75,7 +76,7 @@ fn trials(world: &Arc<World>) -> Vec<Trial> {
     // A configuration is read before there is any way to Redis, and what is counted is counted before
     // it; a sidecar can hang by itself. What takes longest comes first.
     let one_way: &[&[Case]] = match world.way() {
-        Store::Bridge => &[configuration::CASES, metrics::CASES],
+        Store::Bridge => &[configuration::CASES, metrics::CASES, access_log::CASES],
         Store::Sidecar => &[failure::CASES_OF_THE_SIDECAR],
     };
     let both_ways = [

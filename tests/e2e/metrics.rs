@@ -26,6 +26,8 @@ use crate::{
 pub const CASES: &[Case] = cases![
     requests_are_counted_by_rule_scope_and_outcome_whatever_a_rule_is_called,
     what_a_rule_on_trial_would_have_done_is_counted,
+    variants_of_an_experiment_are_counted_apart,
+    warnings_and_delays_are_counted,
     whoever_meets_no_limit_is_counted_as_such,
     calls_are_told_with_their_time_and_size,
     statistics_name_no_caller,
@@ -141,6 +143,52 @@ fn what_a_rule_on_trial_would_have_done_is_counted(world: &World) {
     counts(gateway, "weir_marks_total", &mark("shadow_allowed"), 2.0);
     let denied = of_rule("trial", "user", "weir_outcome", "denied");
     assert_eq!(value(&scrape(gateway), "weir_requests_total", &denied), 0.0);
+}
+
+fn variants_of_an_experiment_are_counted_apart(world: &World) {
+    let gateway = world.watched();
+    let mut denied = BTreeMap::from([("control", 0.0), ("half.outcome.denied", 0.0)]);
+    let mut allowed = denied.clone();
+    for _ in 0..12 {
+        let visitor = Visitor::of_tier(gateway, "free");
+        let passed = (0..5).filter(|_| visitor.get("/tried/x").status == 200);
+        let (variant, passed) = match passed.count() {
+            4 => ("control", 4.0),
+            2 => ("half.outcome.denied", 2.0),
+            other => panic!("{other} passed"),
+        };
+        *allowed.get_mut(variant).unwrap() += passed;
+        *denied.get_mut(variant).unwrap() += 5.0 - passed;
+    }
+    for (outcome, counted) in [("allowed", allowed), ("denied", denied)] {
+        for (variant, count) in counted {
+            let labels = [
+                ("weir_experiment", "half.or.whole"),
+                ("weir_variant", variant),
+                ("weir_outcome", outcome),
+            ];
+            counts(gateway, "weir_experiments_total", &labels, count);
+        }
+    }
+}
+
+fn warnings_and_delays_are_counted(world: &World) {
+    let gateway = world.watched();
+    let visitor = Visitor::of_tier(gateway, "free");
+    for _ in 0..6 {
+        assert_eq!(visitor.get("/slow/x").status, 200);
+    }
+    let delayed = of_rule("slow", "user", "weir_outcome", "delayed");
+    let warned = of_rule("slow", "user", "weir_mark", "warned");
+    deadline::poll(SOON, "count of the delayed and the warned", || {
+        let samples = scrape(gateway);
+        let counted = value(&samples, "weir_requests_total", &delayed) >= 3.0
+            && value(&samples, "weir_marks_total", &warned) >= 4.0;
+        Ok(counted.then_some(()))
+    })
+    .unwrap();
+    let millis = value(&scrape(gateway), "weir_delayed_millis_total", &[]);
+    assert!((5.0..=300.0).contains(&millis), "{millis}");
 }
 
 fn whoever_meets_no_limit_is_counted_as_such(world: &World) {
@@ -305,6 +353,8 @@ fn everything(world: &World) -> Gateway {
     for _ in 0..5 {
         one.get("/dots/x");
         one.get("/trial/x");
+        one.get("/slow/x");
+        one.get("/tried/x");
     }
     visitor().get("/elsewhere");
     visitor().named("banned").get("/x");
