@@ -35,6 +35,13 @@ mod abi {
     #[link(wasm_import_module = "env")]
     unsafe extern "C" {
         pub fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
+        pub fn proxy_get_header_map_value(
+            map: u32,
+            key: *const u8,
+            key_size: usize,
+            data: *mut *mut u8,
+            size: *mut usize,
+        ) -> u32;
         pub fn proxy_replace_header_map_value(
             map: u32,
             key: *const u8,
@@ -385,6 +392,20 @@ pub fn remove_request_header(name: &str) {
     unsafe {
         abi::proxy_remove_header_map_value(abi::HTTP_REQUEST_HEADERS, name.as_ptr(), name.len())
     };
+}
+
+/// A header of the response, the first of that name; nothing where there is none.
+pub fn response_header(name: &str) -> Option<Vec<u8>> {
+    // SAFETY: `name` lives through the call; `owned` passes valid out-pointers.
+    owned(|data, size| unsafe {
+        abi::proxy_get_header_map_value(
+            abi::HTTP_RESPONSE_HEADERS,
+            name.as_ptr(),
+            name.len(),
+            data,
+            size,
+        )
+    })
 }
 
 pub fn set_response_header(name: &str, value: &str) {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use weir_core::answer::Headers;
 use weir_core::gathering::Outcome;
-use weir_core::limiter::{self, Conclusion, Ending, Hold, Pending, Step};
+use weir_core::limiter::{self, Bill, Conclusion, Ending, Hold, Pending, Step};
 use weir_core::units::Micros;
 
 use crate::host::{self, ContextId, RequestFacts};
@@ -27,6 +27,8 @@ struct State {
     since: Option<Micros>,
     /// Set once the request is held back; whether it still is the limiter knows.
     held: Option<Hold>,
+    /// What it costs is known when the response comes.
+    bill: Option<Bill>,
     /// What the response will carry.
     response_headers: Headers,
 }
@@ -81,8 +83,10 @@ impl HttpStream {
             conclusion,
             record,
             hold,
+            bill,
             ..
         } = self.limiter.conclude(pending);
+        self.state.borrow_mut().bill = bill;
         let since = self.state.borrow().since;
         if since.is_some() && host::set_context(self.id).is_ok() {
             self.limiter.log(pending, record.as_ref(), since);
@@ -114,10 +118,19 @@ fn perform(state: &RefCell<State>, conclusion: Conclusion) -> Action {
     }
 }
 
-/// A client may be gone before its request went on.
+/// A client may be gone before its request went on, or before its response came.
 impl Drop for HttpStream {
     fn drop(&mut self) {
-        let held = self.state.borrow_mut().held.take();
+        let (held, bill) = {
+            let mut state = self.state.borrow_mut();
+            (state.held.take(), state.bill.take())
+        };
+        // One that was held back to the end gives all of it back.
+        if let Some(bill) = bill
+            && !self.limiter.holds(self.id)
+        {
+            self.limiter.settle(&bill, |_| None);
+        }
         if let Some(hold) = held {
             self.limiter.leave(self.id, hold);
         }
@@ -172,6 +185,10 @@ impl HttpStream {
     }
 
     pub fn response_headers(&self) -> Action {
+        let bill = self.state.borrow_mut().bill.take();
+        if let Some(bill) = bill {
+            self.limiter.settle(&bill, host::response_header);
+        }
         for (name, value) in self.state.borrow_mut().response_headers.drain(..) {
             host::set_response_header(&name, &value);
         }

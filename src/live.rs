@@ -301,6 +301,9 @@ impl Lookout {
         for rule in policy.rules().iter().chain(policy.off()) {
             info!("weir: {}", rule.describe(policy));
         }
+        for experiment in policy.experiments() {
+            info!("weir: {experiment}");
+        }
     }
 }
 

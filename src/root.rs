@@ -13,7 +13,7 @@ use weir_core::batch::{Batcher, CallId, Effects, Health, Next};
 use weir_core::config::{AccessLog, Config, LimiterConfig, StoreConfig};
 use weir_core::delays::StreamId;
 use weir_core::identity::{self, Sources};
-use weir_core::limiter::{Ending, Hold, Pending, Worker};
+use weir_core::limiter::{Bill, Ending, Hold, Pending, Worker};
 use weir_core::live::Edition;
 use weir_core::question::Part;
 use weir_core::record::{Outcome, Record};
@@ -293,6 +293,21 @@ impl Limiter {
             let line = access_log::line(policy, record, pending.subject(), waited);
             host::set_filter_state(FILTER_STATE, &line);
         }
+    }
+
+    /// Settles what a request has cost; `header` reads the response's.
+    pub fn settle(&self, bill: &Bill, header: impl Fn(&str) -> Option<Vec<u8>>) {
+        let mut worker = self.worker.borrow_mut();
+        let parts = worker.settle(bill, header, host::wall_clock);
+        drop(worker);
+        for part in &parts {
+            self.ask(None, part);
+        }
+    }
+
+    /// Whether a request is still held back.
+    pub fn holds(&self, id: ContextId) -> bool {
+        self.worker.borrow().delays.holds(StreamId(id.0))
     }
 
     /// Lets a request go on later.

@@ -275,6 +275,18 @@ pub fn repeated_header(header: &str) -> Answer {
     )
 }
 
+/// 400: a header that says what the request costs, from somebody who is believed, and cannot be read.
+pub fn unreadable_cost(header: &str) -> Answer {
+    let message = format!("The header {header} holds no cost; send it once, as a whole number.");
+    plain(
+        400,
+        "Unreadable cost",
+        &message,
+        GrpcCode::InvalidArgument,
+        None,
+    )
+}
+
 /// 400: a status call from somebody who is nobody.
 pub fn no_identity(message: &str) -> Answer {
     plain(400, "No identity", message, GrpcCode::InvalidArgument, None)

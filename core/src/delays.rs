@@ -41,6 +41,10 @@ impl Delays {
         self.waiting.insert((due, stream), turn);
     }
 
+    pub fn holds(&self, stream: StreamId) -> bool {
+        self.due.contains_key(&stream)
+    }
+
     /// When the next is due.
     pub fn next(&self) -> Option<Micros> {
         self.waiting.first_key_value().map(|((due, _), _)| *due)

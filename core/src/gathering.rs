@@ -154,6 +154,23 @@ impl Gathering {
             })
     }
 
+    /// Whether any part of this operation was refused.
+    pub fn is_refused(&self, operation: usize) -> bool {
+        self.refused.get(operation) == Some(&true)
+    }
+
+    /// What was taken for an operation: by which part, of which of the whole's checks, and when.
+    pub fn taken(&self, operation: usize) -> impl Iterator<Item = (&Part, Vec<usize>, Micros)> {
+        let own = move |taken: &&Taken| taken.operation == operation;
+        self.taken.iter().filter(own).filter_map(|taken| {
+            let part = self.parts.get(taken.part)?;
+            let before: usize = part.question.shape().take(taken.nth).sum();
+            let count = part.question.shape().nth(taken.nth)?;
+            let places = (before..before + count).filter_map(|nth| part.check(nth));
+            Some((part, places.collect(), taken.receipt))
+        })
+    }
+
     /// What gives back all that was taken: a request that does not pass consumes nothing.
     pub fn refunds(&self) -> Vec<Part> {
         self.giving_back(|_| true)

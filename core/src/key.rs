@@ -128,6 +128,7 @@ mod tests {
     use crate::limit::Quota;
     use crate::policy::OnStoreFailure;
     use crate::question::Terms;
+    use crate::units::Cost;
 
     fn limit(scope: Scope, algorithm: Algorithm, place: usize) -> Limit {
         Limit {
@@ -137,6 +138,7 @@ mod tests {
             place,
             variant: None,
             terms: Terms::new(Quota::try_new(algorithm, 10, 60, None).unwrap()),
+            cost: Cost::ONE,
             approach: Approach::default(),
             on_store_failure: OnStoreFailure::Allow,
         }

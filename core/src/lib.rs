@@ -2,7 +2,7 @@
 //!
 //! The life of a request, module by module: [`identity`] says who is calling, [`exempt`] whether any
 //! limit is for them, [`path`] what the router will see, [`policy`] which limits apply, [`rollout`] whether
-//! they are enforced or on trial, [`key`] where each is counted. [`limiter`] puts
+//! they are enforced or on trial, [`cost`] what the request takes of them, [`key`] where each is counted. [`limiter`] puts
 //! these together into a [`question`], unless [`denials`] knows the answer; [`batch`] sends the questions of concurrent requests in one
 //! call, one [`program`], and reads the reply by the contract of [`script`]; where a question spans several [`slot`]s
 //! of a cluster its answers meet again in a [`gathering`]. [`verdict`] weighs them; where a limit does
@@ -21,6 +21,7 @@ pub mod approach;
 pub mod batch;
 pub mod breaker;
 pub mod config;
+pub mod cost;
 pub mod delays;
 pub mod denials;
 pub mod exempt;

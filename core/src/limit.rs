@@ -184,10 +184,13 @@ impl Quota {
         self.capacity
     }
 
-    /// The part of this limit that one of several holders may use on its own: at least 1, since a
-    /// limit of 0 would refuse everybody.
-    pub fn shared(&self, share: Share) -> Quota {
-        let part = |whole: u64| ((whole as f64 * share.0) as u64).clamp(1, whole);
+    /// The part of this limit that one of several holders may use on its own: enough for one request
+    /// at this cost, if the whole is, since a limit of less would refuse everybody.
+    pub fn shared(&self, share: Share, cost: Cost) -> Quota {
+        let part = |whole: u64| {
+            let least = cost.get().min(whole);
+            ((whole as f64 * share.0) as u64).clamp(least, whole)
+        };
         Quota {
             limit: part(self.limit),
             capacity: part(self.capacity),

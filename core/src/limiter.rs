@@ -1,14 +1,17 @@
 //! The limiter's side of one request, from its head to what is to be done with it. It puts the other
 //! modules together; what it needs of the world it asks of [`Facts`], and only where it matters.
 
+mod bill;
 mod hold;
 
 use std::net::IpAddr;
+use std::ops::Range;
 use std::rc::Rc;
 
 use crate::address;
 use crate::answer::{self, Answer, Header, Headers};
 use crate::config::StoreConfig;
+use crate::cost::{Said, Tariff, Unreadable};
 use crate::delays::Delays;
 use crate::denials::Denials;
 use crate::exempt::Treatment;
@@ -30,6 +33,8 @@ use crate::store_clock::StoreClock;
 use crate::units::{Cost, Micros};
 use crate::verdict::{self, Standing, Verdict};
 
+pub use bill::Bill;
+use bill::Due;
 pub use hold::Hold;
 
 /// What the proxy knows of a request besides its headers.
@@ -89,6 +94,8 @@ struct Passage {
     subject: Subject,
     limits: Vec<LimitId>,
     trials: Vec<Trial>,
+    /// The rules whose requests are charged for when their response comes.
+    dues: Vec<Due>,
     /// Those that the limits are of, where rules take part in experiments.
     variants: Vec<VariantId>,
 }
@@ -113,6 +120,8 @@ pub struct Ending {
     pub record: Option<Record>,
     /// It passes, but has to wait before it does.
     pub hold: Option<Hold>,
+    /// It passes, and what it costs is known when the response comes: [`Worker::settle`].
+    pub bill: Option<Bill>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -138,6 +147,8 @@ struct Head<'a> {
     protocol: Protocol,
     credentials: Credentials<'a>,
     repeated: Option<Field>,
+    /// What is said of costs: the headers that the policy asks for, as often as they were sent.
+    costs: Vec<(&'a [u8], &'a [u8])>,
     operator_secret: Option<&'a [u8]>,
 }
 
@@ -151,7 +162,7 @@ pub fn admit<'a>(
     let policy = &edition.policy;
     let mut head = read_head(sources, policy, headers);
     let mut remove = Vec::new();
-    if head.credentials.any() {
+    if head.credentials.any() || !head.costs.is_empty() {
         let peer =
             || -> Option<IpAddr> { address::parse_peer(&facts.direct_peer(&sources.direct_peer)?) };
         match sources.trust.belief(peer) {
@@ -171,6 +182,8 @@ pub fn admit<'a>(
                     .filter_map(|field| sources.header(field));
                 remove = sent.map(str::to_string).collect();
                 head.credentials = Credentials::default();
+                // Not removed: it is no identity, and may mean something to the upstream.
+                head.costs.clear();
             }
         }
     }
@@ -253,7 +266,23 @@ fn passage_step(
         Treatment::Blocked => return Step::Block(answer::blocked(), head.protocol),
     }
     let (mut limits, mut trials, mut variants) = (Vec::new(), Vec::new(), Vec::new());
+    // Of rules that do not cost the same each time.
+    let (mut told, mut dues): (Vec<(Range<usize>, Cost)>, Vec<Due>) = (Vec::new(), Vec::new());
     for rule in rules {
+        let cost = match rule.tariff() {
+            Tariff::Fixed(_) | Tariff::Response(_) => None,
+            Tariff::Request(meter) => match meter.read(head.cost(&meter.header)) {
+                Ok(permits) => match Cost::try_new(permits) {
+                    Some(cost) => Some(cost),
+                    // What costs nothing needs no limit.
+                    None => continue,
+                },
+                Err(Unreadable) => {
+                    let answer = answer::unreadable_cost(&meter.header);
+                    return Step::Respond(answer, head.protocol);
+                }
+            },
+        };
         let arm = policy.arm(rule, &caller.subject);
         if let Some(arm) = arm
             && !variants.contains(&arm.id)
@@ -261,31 +290,52 @@ fn passage_step(
             variants.push(arm.id);
         }
         let own = rule.limits_for(arm, &caller.tier, caller.address);
-        match rule.counting(&caller.subject) {
-            Counting::Enforced => limits.extend(own),
-            Counting::Shadow => trials.push(Trial {
-                limits: own.collect(),
-            }),
+        let (trial, places) = match rule.counting(&caller.subject) {
+            Counting::Enforced => {
+                let start = limits.len();
+                limits.extend(own);
+                told.extend(cost.map(|cost| (start..limits.len(), cost)));
+                (None, start..limits.len())
+            }
+            Counting::Shadow => {
+                let limits: Vec<LimitId> = own.collect();
+                let places = 0..limits.len();
+                if !limits.is_empty() {
+                    trials.push(Trial { limits, cost });
+                }
+                (trials.len().checked_sub(1), places)
+            }
+        };
+        if let Tariff::Response(meter) = rule.tariff()
+            && !places.is_empty()
+        {
+            let meter = meter.clone();
+            dues.push(Due {
+                meter,
+                trial,
+                places,
+            });
         }
     }
-    trials.retain(|trial| !trial.limits.is_empty());
     let mut question = Question::default();
-    let mut take = |limits: &[LimitId], counting| {
-        let checks = limits
-            .iter()
-            .filter_map(|id| policy.limit(*id))
-            .map(|limit| Check {
-                key: key::of(limit, counting, &caller.subject, caller.client),
-                terms: limit.terms.clone(),
-                cost: Cost::ONE,
-            });
+    let mut take = |limits: &[LimitId], counting, told: &dyn Fn(usize) -> Option<Cost>| {
+        let limits = limits.iter().enumerate();
+        let limits = limits.filter_map(|(place, id)| Some((place, policy.limit(*id)?)));
+        let checks = limits.map(|(place, limit)| Check {
+            key: key::of(limit, counting, &caller.subject, caller.client),
+            terms: limit.terms.clone(),
+            cost: told(place).unwrap_or(limit.cost),
+        });
         question.ask(Kind::Take, checks);
     };
     if !limits.is_empty() {
-        take(&limits, Counting::Enforced);
+        take(&limits, Counting::Enforced, &|place| {
+            let own = told.iter().find(|(places, _)| places.contains(&place));
+            own.map(|(_, cost)| *cost)
+        });
     }
     for trial in &trials {
-        take(&trial.limits, Counting::Shadow);
+        take(&trial.limits, Counting::Shadow, &|_| trial.cost);
     }
     if limits.is_empty() && trials.is_empty() {
         return Step::Pass;
@@ -294,6 +344,7 @@ fn passage_step(
         subject: caller.subject,
         limits,
         trials,
+        dues,
         variants,
     };
     ask(edition, question, head.protocol, Wants::Passage(passage))
@@ -408,6 +459,7 @@ impl Pending {
                 refunds: Vec::new(),
                 record: None,
                 hold: None,
+                bill: None,
             },
             Wants::Passage(passage) => self.conclude_passage(passage, worker, now),
         }
@@ -460,11 +512,15 @@ impl Pending {
         let would: Vec<Option<Would>> = trials
             .map(|(trial, (refused, heard))| trial.outcome(refused, heard))
             .collect();
-        if policy.is_approached() && matches!(decided.verdict, Verdict::Passed { .. }) {
-            self.end_near(&decided, source, &would, receipt, worker)
-        } else {
-            self.end(decided.verdict, source, &would)
-        }
+        let bill = self.bill(passage, &decided, receipt);
+        let mut ending =
+            if policy.is_approached() && matches!(decided.verdict, Verdict::Passed { .. }) {
+                self.end_near(&decided, source, &would, receipt, worker)
+            } else {
+                self.end(decided.verdict, source, &would)
+            };
+        ending.bill = bill.filter(|_| matches!(ending.conclusion, Conclusion::Pass(_)));
+        ending
     }
 
     /// `would` is what each trial would have done.
@@ -503,6 +559,7 @@ impl Pending {
             refunds,
             record: Some(record),
             hold: None,
+            bill: None,
         }
     }
 
@@ -562,6 +619,7 @@ fn read_head<'a>(
         protocol: Protocol::Http,
         credentials: Credentials::default(),
         repeated: None,
+        costs: Vec::new(),
         operator_secret: None,
     };
     for (name, value) in headers {
@@ -578,6 +636,13 @@ fn read_head<'a>(
                 }
                 if operator_header == Some(name) {
                     head.operator_secret = Some(value);
+                }
+                if policy
+                    .cost_headers()
+                    .iter()
+                    .any(|own| own.as_bytes() == name)
+                {
+                    head.costs.push((name, value));
                 }
             }
         }
@@ -618,6 +683,21 @@ fn caller(
     let exemptions = &edition.policy.exemptions;
     let treatment = exemptions.treatment(&caller, credentials.api_key);
     (caller, treatment)
+}
+
+impl<'a> Head<'a> {
+    /// What was sent in a header that the policy reads costs from.
+    fn cost(&self, header: &str) -> Said<'a> {
+        let mut said = self
+            .costs
+            .iter()
+            .filter(|(name, _)| *name == header.as_bytes());
+        match (said.next(), said.next()) {
+            (None, _) => Said::Nothing,
+            (Some((_, value)), None) => Said::Once(value),
+            (Some(_), Some(_)) => Said::Often,
+        }
+    }
 }
 
 impl<'a> Credentials<'a> {

@@ -6,7 +6,7 @@ use crate::limit::{Quota, Share};
 use crate::memory::Counters;
 use crate::question::Check;
 use crate::script::{Kind, Told};
-use crate::units::Micros;
+use crate::units::{Cost, Micros};
 
 /// States and log entries of one generation; with keys of about 80 bytes, two generations stay
 /// below 16 MB.
@@ -47,6 +47,14 @@ impl Local {
         told
     }
 
+    /// Charges or gives back the difference when it is known what a request has cost of the limits
+    /// that these checks took from.
+    pub fn settle(&mut self, kind: Kind, checks: &[Check], difference: Cost, now: Micros) {
+        let quotas = checks.iter().map(|check| (check, self.quota(check)));
+        let limits = quotas.map(|(check, quota)| (check.key.clone(), quota, difference));
+        self.run_on(kind, &limits.collect::<Vec<_>>(), now);
+    }
+
     /// Undoes a take of these checks, which was at the time of the receipt.
     pub fn give_back(&mut self, checks: &[&Check], receipt: Micros, now: Micros) {
         self.run(Kind::GiveBack { receipt }, checks, now);
@@ -54,7 +62,7 @@ impl Local {
 
     /// The part of a limit that is kept here.
     pub fn quota(&self, check: &Check) -> Quota {
-        check.terms.quota.shared(self.share)
+        check.terms.quota.shared(self.share, check.cost)
     }
 
     fn run(&mut self, kind: Kind, checks: &[&Check], now: Micros) -> Told {
@@ -62,10 +70,14 @@ impl Local {
             .iter()
             .map(|check| (check.key.clone(), self.quota(check), check.cost))
             .collect();
-        for (key, ..) in &limits {
+        self.run_on(kind, &limits, now)
+    }
+
+    fn run_on(&mut self, kind: Kind, limits: &[(Vec<u8>, Quota, Cost)], now: Micros) -> Told {
+        for (key, ..) in limits {
             self.young.adopt(key, &mut self.old);
         }
-        self.young.run(kind, &limits, now)
+        self.young.run(kind, limits, now)
     }
 
     /// How much is kept, in states and log entries.
@@ -80,7 +92,6 @@ mod tests {
     use crate::limit::Algorithm;
     use crate::question::Terms;
     use crate::script::Verdict;
-    use crate::units::Cost;
 
     fn check(key: &str, limit: u64) -> Check {
         let quota = Quota::try_new(Algorithm::FixedWindow, limit, 60, None).unwrap();

@@ -8,6 +8,7 @@ use crate::identity::Subject;
 use crate::json::{ConfigError, Fields};
 use crate::policy::LimitId;
 use crate::script::Retry;
+use crate::units::Cost;
 use crate::verdict::{self, Standing, Verdict};
 
 /// For whom a rule is in force.
@@ -38,6 +39,8 @@ pub enum Counting {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trial {
     pub limits: Vec<LimitId>,
+    /// What the request costs, if it said so.
+    pub cost: Option<Cost>,
 }
 
 /// What a rule on trial would have done.

@@ -16,7 +16,6 @@ use crate::policy::{Limit, LimitId, Policy, Rule, Scope, Status};
 use crate::question::{Check, Question};
 use crate::rollout::Counting;
 use crate::script::{Kind, Reading, Retry};
-use crate::units::Cost;
 
 /// Where the filter answers status calls.
 pub const PATH: &[u8] = b"/api/v1/rate-limits/status";
@@ -159,7 +158,7 @@ impl Inquiry {
             .map(|(limit, counting)| Check {
                 key: key::of(limit, counting, &about.subject, about.client),
                 terms: limit.terms.clone(),
-                cost: Cost::ONE,
+                cost: limit.cost,
             });
         let mut question = Question::default();
         question.ask(Kind::Take, [own]);

@@ -17,6 +17,11 @@ pub struct Cost(pub NonZeroU64);
 impl Cost {
     pub const ONE: Cost = Cost(NonZeroU64::MIN);
 
+    /// Nothing for 0.
+    pub fn try_new(permits: u64) -> Option<Cost> {
+        NonZeroU64::new(permits).map(Cost)
+    }
+
     pub fn get(self) -> u64 {
         self.0.get()
     }

@@ -8,7 +8,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result};
@@ -16,6 +16,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::{
     Request, Response,
     body::{Bytes, Incoming},
+    header::HeaderName,
     service::service_fn,
 };
 use hyper_util::{
@@ -38,7 +39,8 @@ impl Upstream {
     ///
     /// The body tells the request as it arrived: `{"method", "path", "headers": [[name, value], …],
     /// "body_bytes", "at_us"}`, the last in µs since the Unix epoch. A header's bytes stand as the characters of the same numbers (Latin-1), so
-    /// that none is lost.
+    /// that none is lost. A request header `x-answer-NAME` comes back as the response's header NAME,
+    /// and `x-answer-after-ms` has it come that much later.
     pub fn start() -> Result<Self> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
@@ -112,6 +114,10 @@ async fn tell(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infal
         .collect();
     let body_bytes = body.collect().await.map_or(0, |body| body.to_bytes().len());
     let path = head.uri.path_and_query().map_or("", |path| path.as_str());
+    let asked = |name: &str| head.headers.get(name)?.to_str().ok()?.parse().ok();
+    if let Some(after) = asked("x-answer-after-ms") {
+        tokio::time::sleep(Duration::from_millis(after)).await;
+    }
     let told = json!({
         "method": head.method.as_str(),
         "path": path,
@@ -124,6 +130,12 @@ async fn tell(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infal
         "content-type",
         "application/json".parse().expect("a header"),
     );
+    for (name, value) in &head.headers {
+        let own = name.as_str().strip_prefix("x-answer-");
+        if let Some(Ok(name)) = own.map(str::parse::<HeaderName>) {
+            response.headers_mut().append(name, value.clone());
+        }
+    }
     Ok(response)
 }
 

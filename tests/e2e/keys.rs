@@ -25,7 +25,7 @@ pub struct Held {
 }
 
 /// A rule's windows in seconds, by scope and algorithm; a bucket's is what it takes to fill.
-const WINDOWS: [(&str, &str, &str, i64); 16] = [
+const WINDOWS: [(&str, &str, &str, i64); 17] = [
     ("auth_api", "user", "fw", 300),
     ("auth_api", "ip", "sw", 3600),
     // 5 of 10 an hour, 20 of 100, 100 of 1000: the slowest of them.
@@ -43,6 +43,7 @@ const WINDOWS: [(&str, &str, &str, i64); 16] = [
     ("waits", "user", "sw", 3600),
     ("shared", "global", "sw", 86_400),
     ("pair", "ip", "sw", 3600),
+    ("metered", "user", "sw", 3600),
 ];
 /// That of every rule that is not listed.
 const LONGEST_WINDOW: i64 = 2_592_000;

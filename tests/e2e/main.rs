@@ -14,6 +14,7 @@ mod answers;
 mod concurrency;
 mod configuration;
 mod consumption;
+mod costs;
 mod crowd;
 mod exemptions;
 mod experiments;
@@ -93,6 +94,7 @@ fn trials(world: &Arc<World>) -> Vec<Trial> {
         exemptions::CASES,
         rollout::CASES,
         experiments::CASES,
+        costs::CASES,
         failure::CASES,
         live_policy::CASES,
     ];

@@ -19,6 +19,7 @@ pub const CASES: &[Case] = cases![
     a_rule_that_is_off_counts_nothing,
     the_status_and_the_log_tell_how_far_a_rule_is_in_force,
     over_a_cluster_a_trial_counts_all_or_nothing,
+    a_trial_without_redis_is_no_degraded_request,
 ];
 
 const HEADER: &str = "x-weir-shadow";
@@ -123,6 +124,22 @@ fn the_status_and_the_log_tell_how_far_a_rule_is_in_force(world: &World) {
         "rule off pattern /off/* priority 100 mode off: ",
     ] {
         assert!(log.contains(line), "{line}");
+    }
+}
+
+fn a_trial_without_redis_is_no_degraded_request(world: &World) {
+    let mut fragile = world.fragile();
+    let visitor = Visitor::of_tier(&fragile.gateway, "free");
+    assert_eq!(
+        visitor.get("/tried/x").header(HEADER).as_deref(),
+        Some("tried=allowed")
+    );
+    fragile.redis.stop();
+    for _ in 0..6 {
+        let answer = visitor.get("/tried/x");
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.header("x-weir-degraded"), None);
+        assert_eq!(answer.header(HEADER).as_deref(), Some("tried=unknown"));
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::parse::{Limits, name, rule_limits};
+use super::parse::{Limits, Whose, name, rule_limits};
 use super::{Rule, RuleLimits};
 use crate::identity::Subject;
 use crate::json::{At, ConfigError};
@@ -218,7 +218,12 @@ impl Reading<'_> {
         }
         let mut fields = at.fields()?;
         let in_variant = format!("{}:{variant}", self.experiment.name);
-        let own = rule_limits(&mut fields, &rule.name, &in_variant, self.limits)?;
+        let whose = Whose {
+            rule: &rule.name,
+            variant: &in_variant,
+            cost: rule.tariff.usual(),
+        };
+        let own = rule_limits(&mut fields, whose, self.limits)?;
         fields.finish()?;
         let Some(limits) = rule.limits.overridden_by(own) else {
             return Err(at.error("overrides no limit; name one, or leave the rule out"));

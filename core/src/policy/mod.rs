@@ -16,6 +16,7 @@ use globset::{Candidate, GlobSet};
 
 use crate::address::Cidr;
 use crate::approach::Approach;
+use crate::cost::Tariff;
 use crate::exempt::Exemptions;
 use crate::identity::Subject;
 use crate::json::{At, ConfigError};
@@ -36,6 +37,8 @@ pub struct Policy {
     globs: GlobSet,
     limits: Vec<Limit>,
     experiments: Vec<Experiment>,
+    /// The request headers that say what something costs.
+    cost_headers: Vec<String>,
     pub exemptions: Exemptions,
     /// Whether any limit does something before it refuses.
     approached: bool,
@@ -51,6 +54,7 @@ pub struct Rule {
     pattern: String,
     priority: u64,
     mode: Mode,
+    tariff: Tariff,
     methods: Option<Vec<String>>,
     hosts: Option<Vec<Host>>,
     limits: RuleLimits,
@@ -133,6 +137,8 @@ pub struct Limit {
     /// `experiment:variant` where it is a variant's.
     pub variant: Option<String>,
     pub terms: Terms,
+    /// What a request takes of it, unless it says otherwise.
+    pub cost: Cost,
     pub approach: Approach,
     pub on_store_failure: OnStoreFailure,
 }
@@ -188,6 +194,10 @@ impl Policy {
 
     pub fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+
+    pub fn cost_headers(&self) -> &[String] {
+        &self.cost_headers
     }
 
     pub fn experiments(&self) -> &[Experiment] {
@@ -249,6 +259,10 @@ impl Rule {
 
     pub fn mode(&self) -> Mode {
         self.mode
+    }
+
+    pub fn tariff(&self) -> &Tariff {
+        &self.tariff
     }
 
     /// Whether it is enforced for this caller, or on trial.
@@ -410,6 +424,7 @@ impl fmt::Display for Described<'_> {
             Mode::Shadow => f.write_str(" mode shadow")?,
             Mode::Off => f.write_str(" mode off")?,
         }
+        write!(f, "{}", rule.tariff)?;
         let mut separator = ": ";
         for (_, limit) in self
             .policy

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::address::{Cidr, CidrError};
 use crate::approach::Approach;
+use crate::cost::Tariff;
 use crate::exempt::Exemptions;
 use crate::identity::header_name;
 use crate::json::{At, ConfigError, Fields};
@@ -15,6 +16,7 @@ use crate::limit::{Algorithm, Quota, QuotaError};
 use crate::question::Terms;
 use crate::rollout::Mode;
 use crate::secret::Secret;
+use crate::units::Cost;
 
 /// Names end up in keys, metrics and structured fields; 64 keeps all of them short.
 const LONGEST_NAME: usize = 64;
@@ -80,6 +82,15 @@ pub(super) fn policy(source: &At<'_>) -> Result<Policy, ConfigError> {
     let warnings = large
         .chain(rules.iter().filter_map(partial_count))
         .collect();
+    let mut cost_headers: Vec<String> = rules
+        .iter()
+        .filter_map(|rule| match &rule.tariff {
+            Tariff::Request(meter) => Some(meter.header.clone()),
+            Tariff::Fixed(_) | Tariff::Response(_) => None,
+        })
+        .collect();
+    cost_headers.sort_unstable();
+    cost_headers.dedup();
     let approached = limits.list.iter().any(|limit| !limit.approach.is_plain());
     Ok(Policy {
         rules,
@@ -88,6 +99,7 @@ pub(super) fn policy(source: &At<'_>) -> Result<Policy, ConfigError> {
         approached,
         limits: limits.list,
         experiments,
+        cost_headers,
         exemptions,
         answers,
         status,
@@ -126,6 +138,16 @@ fn partial_count(rule: &Rule) -> Option<String> {
     }
 }
 
+/// What a limit is read for.
+#[derive(Clone, Copy)]
+pub(super) struct Whose<'a> {
+    pub rule: &'a str,
+    /// Empty where it is the rule's own.
+    pub variant: &'a str,
+    /// What a request costs that says nothing of it.
+    pub cost: Cost,
+}
+
 /// The limits of all rules as they are read, each with its id.
 #[derive(Default)]
 pub(super) struct Limits {
@@ -137,13 +159,25 @@ impl Limits {
     fn read(
         &mut self,
         at: &At<'_>,
-        (rule, variant): (&str, &str),
+        Whose {
+            rule,
+            variant,
+            cost,
+        }: Whose<'_>,
         scope: Scope,
         whom: &str,
     ) -> Result<Vec<LimitId>, ConfigError> {
         let mut ids = Vec::new();
         for (place, at) in at.one_or_list()?.iter().enumerate() {
             let (quota, approach, on_store_failure) = limit(at)?;
+            if quota.never_fits(cost) {
+                return Err(at.error(format!(
+                    "holds {} at most, and a request costs {}: none would ever pass; raise the limit \
+                     or lower the rule's cost",
+                    quota.capacity(),
+                    cost.get()
+                )));
+            }
             let id = u32::try_from(self.list.len())
                 .map_err(|_| at.error("is one limit more than a policy can hold"))?;
             ids.push(LimitId(id));
@@ -154,6 +188,7 @@ impl Limits {
                 place,
                 variant: (!variant.is_empty()).then(|| variant.to_string()),
                 terms: Terms::new(quota),
+                cost,
                 approach,
                 on_store_failure,
             });
@@ -173,18 +208,27 @@ fn rule(at: &At<'_>, limits: &mut Limits) -> Result<Rule, ConfigError> {
         .optional("priority")
         .map_or(Ok(DEFAULT_PRIORITY), |at| at.whole())?;
     let mode = Mode::read(&mut fields)?;
+    let tariff = fields
+        .optional("cost")
+        .map_or_else(|| Ok(Tariff::default()), |at| Tariff::read(&at))?;
     let methods = fields
         .optional("methods")
         .map(|at| methods(&at))
         .transpose()?;
     let hosts = fields.optional("hosts").map(|at| hosts(&at)).transpose()?;
-    let limits = rule_limits(&mut fields, &name, "", limits)?;
+    let whose = Whose {
+        rule: &name,
+        variant: "",
+        cost: tariff.usual(),
+    };
+    let limits = rule_limits(&mut fields, whose, limits)?;
     fields.finish()?;
     Ok(Rule {
         name,
         pattern,
         priority,
         mode,
+        tariff,
         methods,
         hosts,
         limits,
@@ -192,14 +236,12 @@ fn rule(at: &At<'_>, limits: &mut Limits) -> Result<Rule, ConfigError> {
     })
 }
 
-/// The fields that hold limits, of a rule or, where `variant` is its name, of a variant of one.
+/// The fields that hold limits, of a rule or of a variant of one.
 pub(super) fn rule_limits(
     fields: &mut Fields<'_>,
-    rule: &str,
-    variant: &str,
+    whose: Whose<'_>,
     limits: &mut Limits,
 ) -> Result<RuleLimits, ConfigError> {
-    let whose = (rule, variant);
     let global = match fields.optional("global_limit") {
         Some(at) => limits.read(&at, whose, Scope::Global, "")?,
         None => Vec::new(),

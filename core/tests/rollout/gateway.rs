@@ -5,7 +5,7 @@ use std::rc::Rc;
 use weir_core::answer::Headers;
 use weir_core::config::{Config, LimiterConfig};
 use weir_core::gathering::Outcome;
-use weir_core::limiter::{self, Conclusion, Ending, Facts, Step, Worker};
+use weir_core::limiter::{self, Bill, Conclusion, Ending, Facts, Step, Worker};
 use weir_core::live::Edition;
 use weir_core::memory::Counters;
 use weir_core::question::Part;
@@ -39,16 +39,18 @@ pub struct Answer {
     pub headers: Headers,
     pub body: serde_json::Value,
     pub record: Option<Record>,
+    pub bill: Option<Bill>,
 }
 
-struct Localhost;
+/// A client at this address, which is the peer's too.
+struct At(&'static str);
 
-impl Facts for Localhost {
+impl Facts for At {
     fn source_address(&self) -> Vec<u8> {
-        b"127.0.0.1:1".to_vec()
+        self.0.as_bytes().to_vec()
     }
     fn direct_peer(&self, _filter_state: &str) -> Option<Vec<u8>> {
-        Some(b"127.0.0.1".to_vec())
+        Some(self.0.as_bytes().to_vec())
     }
     fn claim(&self, _path: &[String]) -> Option<Vec<u8>> {
         None
@@ -57,8 +59,13 @@ impl Facts for Localhost {
 
 impl Gateway {
     pub fn new(topology: Topology, policy: &str) -> Gateway {
+        Gateway::with_store(topology, "", policy)
+    }
+
+    /// `store` is a field of the configuration, with the comma after it.
+    pub fn with_store(topology: Topology, store: &str, policy: &str) -> Gateway {
         let text = format!(
-            r#"{{"role": "limiter", "identity": {{"trust": ["127.0.0.0/8"]}}, "policy": {policy}}}"#
+            r#"{{"role": "limiter", {store} "identity": {{"trust": ["127.0.0.0/8"]}}, "policy": {policy}}}"#
         );
         let Ok(Config::Limiter(config)) = Config::parse(&text) else {
             panic!("{:?}", Config::parse(&text))
@@ -91,11 +98,16 @@ impl Gateway {
         self.request(&[(":path", path), ("x-user-id", user)])
     }
 
+    /// From a peer whose headers are believed.
     pub fn request(&mut self, headers: &[(&str, &str)]) -> Answer {
+        self.request_from("127.0.0.1", headers)
+    }
+
+    pub fn request_from(&mut self, peer: &'static str, headers: &[(&str, &str)]) -> Answer {
         let headers = [(":method", "GET")].iter().chain(headers);
         let headers = headers.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
         let sources = &self.config.sources;
-        let admission = limiter::admit(&self.edition, sources, headers, &Localhost);
+        let admission = limiter::admit(&self.edition, sources, headers, &At(peer));
         let mut pending = match admission.step {
             Step::Pass | Step::Exempt => return Answer::passed(),
             Step::Block(answer, _) | Step::Respond(answer, _) => return Answer::of(answer, None),
@@ -124,9 +136,23 @@ impl Gateway {
             Conclusion::Pass(headers) => Answer {
                 headers,
                 record: ending.record,
+                bill: ending.bill,
                 ..Answer::passed()
             },
             Conclusion::Respond(answer, _) => Answer::of(answer, ending.record),
+        }
+    }
+
+    /// The response to a request that passed says this of its cost; nothing where there is none.
+    pub fn responds(&mut self, answer: Answer, says: Option<&str>) {
+        let bill = answer.bill.expect("a bill");
+        let header = |name: &str| {
+            assert_eq!(name, "x-used");
+            says.map(|says| says.as_bytes().to_vec())
+        };
+        let now = self.now;
+        for part in self.worker.settle(&bill, header, || now) {
+            self.store.answer(&part, now);
         }
     }
 
@@ -179,6 +205,7 @@ impl Answer {
             headers: Headers::new(),
             body: serde_json::Value::Null,
             record: None,
+            bill: None,
         }
     }
 
@@ -188,6 +215,7 @@ impl Answer {
             headers: answer.headers,
             body: serde_json::from_slice(&answer.body).unwrap(),
             record,
+            bill: None,
         }
     }
 

@@ -9,6 +9,7 @@ use weir_core::limit::{Algorithm, Quota};
 use weir_core::policy::{Limit, OnStoreFailure, Scope};
 use weir_core::question::Terms;
 use weir_core::rollout::Counting;
+use weir_core::units::Cost;
 
 use crate::Target;
 use crate::input::Input;
@@ -89,6 +90,7 @@ fn counter(input: &mut Input<'_>) -> (Counter, Vec<u8>) {
         place,
         variant: None,
         terms: Terms::new(Quota::try_new(algorithm, 1, 1, None).expect("a quota")),
+        cost: Cost::ONE,
         approach: Approach::default(),
         on_store_failure: OnStoreFailure::Allow,
     };
