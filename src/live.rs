@@ -75,8 +75,8 @@ impl Live {
             told: format!("weir.policy.told.{configuration}"),
             good: format!("weir.policy.good.{}", store.cluster),
             readable: Cell::new(true),
-            adopted: host::define_metric(MetricKind::Counter, "weir.policy.adopted"),
-            rejected: host::define_metric(MetricKind::Counter, "weir.policy.rejected"),
+            adopted: host::define_metric(MetricKind::Counter, "weir.policy.adopted_total"),
+            rejected: host::define_metric(MetricKind::Counter, "weir.policy.rejected_total"),
             oldest: host::define_metric(MetricKind::Gauge, "weir.policy.version"),
             newest: host::define_metric(MetricKind::Gauge, "weir.policy.newest_version"),
         };

@@ -20,13 +20,14 @@ pub struct Target {
     pub words: &'static [&'static str],
 }
 
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     targets::admission::TARGET,
     targets::bridge::TARGET,
     targets::front_door::TARGET,
     targets::key::TARGET,
     targets::path::TARGET,
     targets::policy::TARGET,
+    targets::published::TARGET,
     targets::reply::TARGET,
     targets::resp::TARGET,
 ];

@@ -6,5 +6,6 @@ pub mod front_door;
 pub mod key;
 pub mod path;
 pub mod policy;
+pub mod published;
 pub mod reply;
 pub mod resp;
