@@ -14,6 +14,7 @@ use crate::identity::{Subject, hex_digest};
 use crate::limit::Algorithm;
 use crate::policy::{Limit, Scope};
 use crate::rollout::Counting;
+use crate::wire::resp::push_decimal;
 
 /// The layout's version: a state with another meaning gets another number here.
 const PREFIX: &[u8] = b"weir:1:{";
@@ -71,8 +72,7 @@ fn write_rest(out: &mut Vec<u8>, rule: &str, scope: Scope, algorithm: Algorithm,
     for part in ["}:", rule, ":", scope.name(), ":", algorithm.code(), ":"] {
         out.extend_from_slice(part.as_bytes());
     }
-    // Writing to a Vec cannot fail.
-    let _ = write!(out, "{place}");
+    push_decimal(out, place as u64);
 }
 
 /// `u` a user, `U` the hash of a long user id, `k` the hash of an API key, `a` an address.
@@ -80,7 +80,9 @@ fn write_subject(out: &mut Vec<u8>, subject: &Subject) {
     match subject {
         Subject::User(id) if id.len() <= LONGEST_ID => {
             out.extend_from_slice(b"u:");
-            out.extend(escaped(id).flat_map(str::as_bytes));
+            for part in escaped(id) {
+                out.extend_from_slice(part.as_bytes());
+            }
         }
         Subject::User(id) => {
             out.extend_from_slice(b"U:");
@@ -97,8 +99,17 @@ fn write_subject(out: &mut Vec<u8>, subject: &Subject) {
 fn write_address(out: &mut Vec<u8>, address: Option<IpAddr>) {
     out.extend_from_slice(b"a:");
     match address {
+        // What `write!` would write, in a tenth of the time.
+        Some(IpAddr::V4(address)) => {
+            let [first, others @ ..] = address.octets();
+            push_decimal(out, first.into());
+            for octet in others {
+                out.push(b'.');
+                push_decimal(out, octet.into());
+            }
+        }
         // Writing to a Vec cannot fail.
-        Some(address) => drop(write!(out, "{address}")),
+        Some(IpAddr::V6(address)) => drop(write!(out, "{address}")),
         // A client without an address (a unix socket) is the one client called so.
         None => out.push(b'-'),
     }

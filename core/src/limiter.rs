@@ -4,6 +4,7 @@
 mod bill;
 mod hold;
 
+use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::rc::Rc;
@@ -41,7 +42,8 @@ pub use hold::Hold;
 pub trait Facts {
     /// The client's address as the proxy vouches for it, with or without a port.
     fn source_address(&self) -> Vec<u8>;
-    /// The TCP peer's address, from this filter state.
+    /// The TCP peer's address, from this filter state; after a space there may stand what
+    /// [`Facts::source_address`] would tell.
     fn direct_peer(&self, filter_state: &str) -> Option<Vec<u8>>;
     /// A verified claim, by its property path.
     fn claim(&self, path: &[String]) -> Option<Vec<u8>>;
@@ -138,6 +140,12 @@ pub enum Protocol {
     Grpc,
 }
 
+/// What the proxy has told of a request: an address that came with another is not asked for again.
+struct Told<'a, F> {
+    facts: &'a F,
+    client: OnceCell<Vec<u8>>,
+}
+
 /// The parts of a request's head that decisions are made on.
 #[derive(Debug)]
 struct Head<'a> {
@@ -159,6 +167,7 @@ pub fn admit<'a>(
     headers: impl Iterator<Item = (&'a [u8], &'a [u8])>,
     facts: &impl Facts,
 ) -> Admission {
+    let facts = &Told::new(facts);
     let policy = &edition.policy;
     let mut head = read_head(sources, policy, headers);
     let mut remove = Vec::new();
@@ -357,6 +366,36 @@ fn ask(edition: &Rc<Edition>, question: Question, protocol: Protocol, wants: Wan
         wants,
         gathering: Gathering::new(question),
     })
+}
+
+impl<F> Told<'_, F> {
+    fn new(facts: &F) -> Told<'_, F> {
+        let client = OnceCell::new();
+        Told { facts, client }
+    }
+}
+
+impl<F: Facts> Facts for Told<'_, F> {
+    fn source_address(&self) -> Vec<u8> {
+        let told = self.client.get().cloned();
+        told.unwrap_or_else(|| self.facts.source_address())
+    }
+
+    fn direct_peer(&self, filter_state: &str) -> Option<Vec<u8>> {
+        let mut peer = self.facts.direct_peer(filter_state)?;
+        // The addresses of a Unix socket may hold spaces, and then both do.
+        let mut spaces = (0..).zip(&peer).filter(|(_, byte)| **byte == b' ');
+        if let (Some((space, _)), None) = (spaces.next(), spaces.next()) {
+            let client = peer.split_off(space).split_off(1);
+            // It was empty: this is asked once.
+            let _ = self.client.set(client);
+        }
+        Some(peer)
+    }
+
+    fn claim(&self, path: &[String]) -> Option<Vec<u8>> {
+        self.facts.claim(path)
+    }
 }
 
 impl Step {
@@ -899,6 +938,45 @@ mod tests {
         ] {
             let admission = admit_from("192.0.2.1", &[GET[0], GET[1], ("x-ops", secret)]);
             assert_eq!(admission.remove, removed, "{secret}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_was_told_is_not_asked_for_again() {
+        struct Origin(&'static str);
+        impl Facts for Origin {
+            fn source_address(&self) -> Vec<u8> {
+                b"192.0.2.9:80".to_vec()
+            }
+            fn direct_peer(&self, _filter_state: &str) -> Option<Vec<u8>> {
+                Some(self.0.as_bytes().to_vec())
+            }
+            fn claim(&self, _path: &[String]) -> Option<Vec<u8>> {
+                None
+            }
+        }
+        for (origin, user, address) in [
+            ("127.0.0.1 192.0.2.1", "u:ann", "192.0.2.1"),
+            ("127.0.0.1", "u:ann", "192.0.2.9"),
+            ("10.0.0.1 127.0.0.1", "a:127.0.0.1", "127.0.0.1"),
+            ("127.0.0.1 x 127.0.0.1 x", "a:192.0.2.9", "192.0.2.9"),
+        ] {
+            let headers = [GET[0], GET[1], ("x-user-id", "ann")];
+            let headers = headers
+                .iter()
+                .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+            let config = config();
+            let edition = Rc::new(Edition::configured(config.policy));
+            let step = admit(&edition, &config.sources, headers, &Origin(origin)).step;
+            let keys = keys(&step).concat();
+            assert!(
+                keys.contains(&format!("{{a:{address}}}:api:ip")),
+                "{origin}: {keys}"
+            );
+            let counted = keys.contains(&format!("{{{user}}}:api:user"));
+            // Somebody without an id has no limit by tier in this policy.
+            assert!(counted || user.starts_with('a'), "{origin}: {keys}");
+            assert_eq!(counted, user.starts_with('u'), "{origin}: {keys}");
         }
     }
 
