@@ -14,10 +14,12 @@ mod host;
 mod http;
 mod live;
 mod metrics;
+#[cfg(target_family = "wasm")]
 mod pools;
 mod root;
 mod ticker;
 mod vm;
 
+#[cfg(target_family = "wasm")]
 #[global_allocator]
 static POOLS: pools::Pools = pools::Pools::new();
