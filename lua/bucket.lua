@@ -16,11 +16,18 @@ local ceil, floor, max, min = math.ceil, math.floor, math.max, math.min
 -- The most that a double counts exactly. A debt stops growing there.
 local MOST = 2 ^ 53 - 1
 
-local function terms(quota, now)
-  quota.now = (now - now % 1000) / 1000
-  quota.full = quota.capacity * quota.window
-  quota.rate = format('%d %d', quota.limit, quota.window)
-  quota.pattern = '^(%d+) (%d+) ' .. quota.rate .. '$'
+local function terms(algorithm, limit, window, capacity, now)
+  local rate = format('%d %d', limit, window)
+  return {
+    algorithm = algorithm,
+    limit = limit,
+    window = window,
+    capacity = capacity,
+    now = (now - now % 1000) / 1000,
+    full = capacity * window,
+    rate = rate,
+    pattern = '^(%d+) (%d+) ' .. rate .. '$',
+  }
 end
 
 -- A level in another window's units. Whole permits stay whole; the fraction is rounded up, against
@@ -116,8 +123,8 @@ local function keep(state, quota, free)
 end
 
 local function save(key, state, quota, free, taken)
-  local text = keep(state, quota, free)
-  local expires = expiry(quota, level_at(state, quota, free), state.time)
+  local level, time = level_at(state, quota, free), state.time
+  local text, expires = format('%d %d %s', level, time, quota.rate), expiry(quota, level, time)
   if taken and expires == state.expires then
     call('SET', key, text, 'KEEPTTL')
   else

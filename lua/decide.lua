@@ -32,9 +32,8 @@ local at = 1
 while at <= #ARGV[1] do
   local code, limit, window, capacity, next_at = struct.unpack('>BI8I8I8', ARGV[1], at)
   local algorithm = ALGORITHMS[code]()
-  local quota = { algorithm = algorithm, limit = limit, window = window, capacity = capacity }
-  algorithm.terms(quota, now)
-  quotas[#quotas + 1], texts, at = quota, texts or not algorithm.load, next_at
+  quotas[#quotas + 1] = algorithm.terms(algorithm, limit, window, capacity, now)
+  texts, at = texts or not algorithm.load, next_at
 end
 
 local numbers = { byte(ARGV[2], 1, MOST_VALUES) }
@@ -98,17 +97,6 @@ if texts then
   end
 end
 
--- Whether it is the algorithm's.
-local function open(k, quota)
-  local state, remaining, elsewhere = quota.algorithm.settle(held[k], quota, now)
-  if not state then
-    return false
-  end
-  states[k], quota_of[k], moved[k] = state, quota, elsewhere
-  free[k], begun[k] = remaining, remaining
-  return true
-end
-
 -- What was changed becomes what is held, as if it had been written.
 local function commit(k)
   local state, quota, remaining = states[k], quota_of[k], free[k]
@@ -135,100 +123,98 @@ local function load(key, algorithm)
   return false
 end
 
--- Makes this quota the one that the account is seen by. False if the key holds something else.
-local function see(k, quota)
-  local algorithm, before, key = quota.algorithm, quota_of[k], KEYS[k]
-  if type(before) == 'table' then
-    if before.algorithm ~= algorithm then
+-- Makes this quota the one that the account is seen by, once `again` because what is held is another.
+-- False if the key holds something else than a state of the quota's algorithm.
+local function see(k, quota, again)
+  local algorithm = quota.algorithm
+  if not again then
+    local key, before = KEYS[k], quota_of[k]
+    if before and before ~= key then
+      if before.algorithm ~= algorithm then
+        return false
+      elseif changed[k] or free[k] ~= begun[k] then
+        commit(k)
+      end
+    elseif not key then
+      error('ERR Malformed operation', 0)
+    elseif algorithm.load then
+      local readable
+      readable, held[k] = load(key, algorithm)
+      if not readable then
+        return false
+      end
+    elseif not held[k] and call('EXISTS', key) == 1 then
+      -- MGET is silent about keys of another type.
       return false
-    elseif changed[k] or free[k] ~= begun[k] then
-      commit(k)
     end
-  elseif not key then
-    error('ERR Malformed operation', 0)
-  elseif algorithm.load then
-    local readable
-    readable, held[k] = load(key, algorithm)
-    if not readable then
-      return false
-    end
-  elseif not held[k] and call('EXISTS', key) == 1 then
-    -- MGET is silent about keys of another type.
+  end
+  local state, remaining, elsewhere = algorithm.settle(held[k], quota, now)
+  if not state then
     return false
   end
-  return open(k, quota)
-end
-
--- === operations: each gives its verdict ===
-
--- The keys of the operation at hand; its costs, where any is not 1.
-local keys, costs = {}, nil
--- How many permits a lease took of each limit.
-local granted = {}
-
-local function peek(limits, fits)
-  return fits
-end
-
-local function charge(limits)
-  for i = 1, limits do
-    local k = keys[i]
-    local quota = quota_of[k]
-    free[k] = quota.algorithm.add(states[k], quota, free[k], costs and costs[i] or 1, 0)
-    changed[k] = changed[k] or moved[k]
+  states[k], quota_of[k], free[k], begun[k] = state, quota, remaining, remaining
+  if elsewhere or moved[k] then
+    moved[k] = elsewhere
   end
-  return 1
+  return true
 end
 
--- A refusal consumes nothing, but a state that time or policy has moved is kept as it is told:
--- else one that lies in the future would stay there, refusing, for as long as it is refused.
-local function refuse(limits)
-  for i = 1, limits do
-    local k = keys[i]
-    changed[k] = changed[k] or moved[k] -- refused
-  end
-  return 0
-end
+-- === operations but take and peek: each gives its verdict ===
 
-local function lease(limits, _, ttl)
-  for i = 1, limits do
-    local k = keys[i]
-    local quota = quota_of[k]
-    granted[i] = math.max(min(costs and costs[i] or 1, free[k]), 0)
-    if granted[i] > 0 then
-      free[k] = quota.algorithm.add(states[k], quota, free[k], granted[i], ttl * 1000)
+-- The keys of the operation at hand; its costs, where any is not 1; what a lease took of each limit.
+local keys, costs, granted = {}, nil, {}
+
+local operations = once(function()
+  local function charge(limits)
+    for i = 1, limits do
+      local k = keys[i]
+      local quota = quota_of[k]
+      free[k] = quota.algorithm.add(states[k], quota, free[k], costs and costs[i] or 1, 0)
+      changed[k] = changed[k] or moved[k]
     end
-    changed[k] = changed[k] or moved[k]
+    return 1
   end
-  return 1
-end
 
-local function give_back(limits, _, receipt)
-  for i = 1, limits do
-    local k, cost = keys[i], costs and costs[i] or 1
-    local quota = quota_of[k]
-    local remaining = quota.algorithm.give_back(states[k], quota, free[k], cost, receipt)
-    if remaining or moved[k] then
-      free[k] = remaining or free[k]
-      commit(k)
-      open(k, quota)
+  local function lease(limits, ttl)
+    for i = 1, limits do
+      local k = keys[i]
+      local quota = quota_of[k]
+      granted[i] = math.max(min(costs and costs[i] or 1, free[k]), 0)
+      if granted[i] > 0 then
+        free[k] = quota.algorithm.add(states[k], quota, free[k], granted[i], ttl * 1000)
+      end
+      changed[k] = changed[k] or moved[k]
     end
+    return 1
   end
-  return 1
-end
 
-local function reset(limits)
-  for i = 1, limits do
-    local k = keys[i]
-    held[k], settled[k], void[k], changed[k] = false, nil, true, nil
-    open(k, quota_of[k])
+  local function give_back(limits, receipt)
+    for i = 1, limits do
+      local k, cost = keys[i], costs and costs[i] or 1
+      local quota = quota_of[k]
+      local remaining = quota.algorithm.give_back(states[k], quota, free[k], cost, receipt)
+      if remaining or moved[k] then
+        free[k] = remaining or free[k]
+        commit(k)
+        see(k, quota, true)
+      end
+    end
+    return 1
   end
-  return 1
-end
 
-local TAKE = 1
-local OPERATIONS = { refuse, peek, charge, give_back, reset, lease }
-local HAS_OPERAND = { [give_back] = true, [lease] = true }
+  local function reset(limits)
+    for i = 1, limits do
+      local k = keys[i]
+      held[k], settled[k], void[k], changed[k] = false, nil, true, nil
+      see(k, quota_of[k], true)
+    end
+    return 1
+  end
+
+  return { [3] = charge, [4] = give_back, [5] = reset, [6] = lease }
+end)
+
+local TAKE, PEEK, GIVE_BACK, LEASE = 1, 2, 4, 6
 
 -- === the batch ===
 
@@ -237,13 +223,12 @@ reply[1] = now
 
 at = 2
 while at <= last do
-  local code, limits = numbers[at], numbers[at + 1]
+  local code, limits, operand = numbers[at], numbers[at + 1], nil
   costs = nil
   if code > WITH_COSTS then
     code, costs = code - WITH_COSTS, {}
   end
-  local run, operand = OPERATIONS[code], nil
-  if HAS_OPERAND[run] then
+  if code == GIVE_BACK or code == LEASE then
     operand = next_large(0)
   end
   if costs then
@@ -265,23 +250,39 @@ while at <= last do
   end
   at = at + 2
 
-  local passes = readable and code == TAKE and fits == 1
-  reply[told + 1] = passes and 1 or readable and run(limits, fits, operand) or -1
+  local takes, verdict = false, -1
+  if readable then
+    if code == TAKE then
+      takes, verdict = fits == 1, fits
+    elseif code == PEEK then
+      verdict = fits
+    else
+      verdict = operations()[code](limits, operand)
+    end
+  end
+  reply[told + 1] = verdict
   for i = 1, limits do
     local k, cost = keys[i], costs and costs[i] or 1
     local remaining, retry, reset = 0, 0, 0
     if readable then
       local quota, state = quota_of[k], states[k]
       remaining = free[k]
-      if passes then
+      if takes then
         remaining = remaining - cost
         free[k] = remaining
+      elseif code == TAKE and moved[k] then
+        -- A refusal consumes nothing, but what time or policy has moved is kept as it is told: else
+        -- what lies in the future would stay there, refusing, for as long as it is refused.
+        changed[k] = true
       end
       if remaining < cost then
         retry = cost > quota.capacity and -1 or quota.algorithm.retry(state, quota, remaining, cost)
       end
       if remaining < quota.capacity then
         reset = state.reset or quota.algorithm.reset(state, quota, remaining)
+      end
+      if code == LEASE then
+        retry = granted[i]
       end
     elseif quota_of[k] ~= quotas[numbers[first + 2 * i + 1]] then
       remaining = -1
@@ -290,11 +291,6 @@ while at <= last do
     told = told + 3
   end
   told = told + 1
-  if run == lease and readable then
-    for i = 1, limits do
-      reply[told - 3 * (limits - i) - 1] = granted[i]
-    end
-  end
 end
 
 for k = 1, #KEYS do
@@ -303,7 +299,7 @@ for k = 1, #KEYS do
   if news or void[k] or settled[k] then
     if settled[k] and not news then
       state, quota, remaining = unpack(settled[k])
-    elseif not (changed[k] or void[k] or settled[k]) then
+    elseif held[k] and not (changed[k] or void[k] or settled[k]) then
       taken = begun[k] - remaining
     end
     if void[k] or remaining == quota.capacity then

@@ -16,7 +16,7 @@
 -- Only the tail ever changes: takes merge into it or extend it. What was taken at once and without a
 -- lead is known only by the `free` of whoever asks, until it matters: then `catch_up` enters it.
 
-local call, format, match, tonumber = redis.call, string.format, string.match, tonumber
+local call, format, match = redis.call, string.format, string.match
 local ceil, floor, max, min = math.ceil, math.floor, math.max, math.min
 
 -- The most that a double counts exactly. A debt stops growing there.
@@ -39,12 +39,13 @@ local function entry(reply, i)
   if not total then
     error('WRONGTYPE Not a log of Weir', 0)
   end
-  local stamp = tonumber(reply[i + 1])
+  -- Arithmetic makes numbers of digits for less than tonumber.
+  local stamp = reply[i + 1] + 0
   return {
     stamp = stamp,
     begun = lead and stamp - lead or stamp,
-    total = tonumber(total),
-    cost = tonumber(cost),
+    total = total + 0,
+    cost = cost + 0,
     member = member,
   }
 end
@@ -85,7 +86,9 @@ local function first_live(log, cutoff)
   end
 end
 
-local function terms() end
+local function terms(algorithm, _, window, capacity)
+  return { algorithm = algorithm, window = window, capacity = capacity }
+end
 
 -- A log of `used` permits, all taken at this moment, to be used up to `lead` later.
 local function begin(existed, used, now, window, lead)

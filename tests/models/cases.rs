@@ -49,8 +49,8 @@ fn a_foreign_key_spoils_the_operations_that_name_it_and_no_others() {
         &["SET", "foreign", "-1 2 3 4"],
         &["SET", "foreign", "1e3 2 3 4"],
         &["SET", "foreign", "-1 2"],
-        &["SET", "foreign", "17955576000000012x"],
-        &["SET", "foreign", "-17955576000000012"],
+        &["SET", "foreign", "179555760000012x"],
+        &["SET", "foreign", "-1795557600000012"],
         &[
             "SET",
             "foreign",
@@ -95,6 +95,44 @@ fn a_foreign_key_spoils_the_operations_that_name_it_and_no_others() {
             let kept: Value = weir.redis(&["TYPE", "foreign"]);
             assert_ne!(kept, Value::SimpleString("none".into()));
         }
+    }
+}
+
+/// Lua and Redis do not agree on what a number is.
+#[test]
+fn a_number_that_is_none_to_redis_is_written_anew() {
+    let server = Redis::start().expect("a Redis");
+    let mut weir = Weir::with_test_clock(&server);
+    weir.set_clock(at(0));
+    let limits = [("weir:1:window", quota(Algorithm::FixedWindow, 5, HOUR))];
+    let end = EPOCH / 1_000_000 + HOUR;
+    weir.redis(&["SET", "weir:1:window", &format!("{end}.000002e6")]);
+    assert_eq!(remaining(&weir.one(Kind::Take, 1, &limits)), [2]);
+    let stored = weir.redis(&["GET", "weir:1:window"]);
+    let stored: String = redis::from_redis_value(stored).unwrap();
+    assert_eq!(stored, format!("{end}000003"));
+    weir.check_keys().unwrap();
+}
+
+/// The number that INCRBY counts up has room for so many permits, and no more.
+#[test]
+fn a_window_counts_past_six_digits() {
+    let server = Redis::start().expect("a Redis");
+    let mut weir = Weir::with_test_clock(&server);
+    weir.set_clock(at(0));
+    let limits = [(
+        "weir:1:window",
+        quota(Algorithm::FixedWindow, 2_000_000, HOUR),
+    )];
+    for (taken, left) in [
+        (999_998, 1_000_002),
+        (1, 1_000_001),
+        (1, 1_000_000),
+        (1, 999_999),
+    ] {
+        let told = weir.one(Kind::Take, taken, &limits);
+        assert_eq!(remaining(&told), [left], "after {taken} more");
+        weir.check_keys().unwrap();
     }
 }
 
