@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use weir_core::answer::Headers;
 use weir_core::gathering::Outcome;
+use weir_core::lease::Bid;
 use weir_core::limiter::{self, Bill, Conclusion, Ending, Hold, Pending, Step};
 use weir_core::units::Micros;
 
@@ -33,10 +34,19 @@ struct State {
     response_headers: Headers,
 }
 
+/// Whom the outcome of a part is for.
+#[derive(Debug)]
+pub enum Ticket {
+    Request(Seat),
+    /// The worker itself: a lease that it asked for must not be lost with the request that made it
+    /// ask.
+    Worker(Bid),
+}
+
 /// How a request is found again when the outcome of a part of its question comes; by then it may
 /// be gone.
 #[derive(Debug)]
-pub struct Ticket {
+pub struct Seat {
     id: ContextId,
     part: usize,
 }
@@ -53,7 +63,7 @@ impl HttpStream {
     /// Asks every part. Where the store need not or cannot be asked, the request is concluded at
     /// once.
     fn ask(&self, mut pending: Pending) -> Action {
-        if let Some(refusal) = self.limiter.recall(&pending) {
+        if let Some(refusal) = self.limiter.recall(&mut pending) {
             self.limiter.log(&pending, refusal.record.as_ref(), None);
             return perform(&self.state, refusal.conclusion);
         }
@@ -61,10 +71,11 @@ impl HttpStream {
         let parts = pending.parts(self.limiter.store.topology);
         let mut complete = parts.is_empty();
         for (number, part) in parts.iter().enumerate() {
-            let ticket = Ticket {
+            let seat = Seat {
                 id: self.id,
                 part: number,
             };
+            let ticket = Ticket::Request(seat);
             if self.limiter.ask(Some(ticket), part) == Asked::Failed {
                 complete = pending.receive(number, &Outcome::Failed);
             }
@@ -73,6 +84,7 @@ impl HttpStream {
             let conclusion = self.conclude(&pending);
             return conclusion.map_or(Action::Pause, |now| perform(&self.state, now));
         }
+        self.limiter.bid(&pending);
         self.state.borrow_mut().pending = Some(pending);
         Action::Pause
     }
@@ -197,8 +209,13 @@ impl HttpStream {
 }
 
 impl Ticket {
-    /// Tells the request, if it is still there. Leaves the proxy's current context changed.
-    pub fn settle(&self, outcome: &Outcome) {
-        vm::http(self.id, |stream| stream.settle(self.part, outcome));
+    /// Tells whom it is for, if they are still there. Leaves the proxy's current context changed.
+    pub fn settle(&self, limiter: &Limiter, outcome: &Outcome) {
+        match self {
+            Ticket::Request(seat) => {
+                vm::http(seat.id, |stream| stream.settle(seat.part, outcome));
+            }
+            Ticket::Worker(bid) => limiter.lease(bid.clone(), outcome),
+        }
     }
 }

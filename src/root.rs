@@ -12,7 +12,9 @@ use weir_core::answer::Answer;
 use weir_core::batch::{Batcher, CallId, Effects, Health, Next};
 use weir_core::config::{AccessLog, Config, LimiterConfig, StoreConfig};
 use weir_core::delays::StreamId;
+use weir_core::gathering;
 use weir_core::identity::{self, Sources};
+use weir_core::lease::Bid;
 use weir_core::limiter::{Bill, Ending, Hold, Pending, Worker};
 use weir_core::live::Edition;
 use weir_core::question::Part;
@@ -175,7 +177,8 @@ impl Limiter {
         let now = host::now(origin);
         let live = Live::new(policy, &store, ordinal, configuration, now);
         let mut worker = Worker::new(&store);
-        worker.enter(live.in_force().epoch);
+        // It has leased nothing yet that would go back.
+        let _ = worker.enter(live.in_force().epoch);
         // Neighbours differ most, whatever their number.
         let jitter = ordinal.wrapping_mul(JITTER_STEP).to_le_bytes()[0];
         let limiter = Limiter {
@@ -205,8 +208,8 @@ impl Limiter {
         self.live.in_force()
     }
 
-    /// The refusal of a request that is known to be out of quota.
-    pub fn recall(&self, pending: &Pending) -> Option<Ending> {
+    /// What the worker knows of a request by itself: that it is out of quota, or that leases cover it.
+    pub fn recall(&self, pending: &mut Pending) -> Option<Ending> {
         let mut worker = self.worker.borrow_mut();
         let ending = pending.recall(&mut worker, host::now(self.origin))?;
         drop(worker);
@@ -262,6 +265,34 @@ impl Limiter {
         }
     }
 
+    /// Asks for the leases that are worth while, after the request that shows it.
+    pub fn bid(&self, pending: &Pending) {
+        if !pending.is_leased() {
+            return;
+        }
+        let now = host::now(self.origin);
+        let bids = pending.bids(&mut self.worker.borrow_mut(), now);
+        for bid in bids {
+            let part = bid.part().clone();
+            if self.ask(Some(Ticket::Worker(bid.clone())), &part) == Asked::Failed {
+                self.lease(bid, &gathering::Outcome::Failed);
+            }
+        }
+    }
+
+    /// A lease that was asked for has its outcome.
+    pub fn lease(&self, bid: Bid, outcome: &gathering::Outcome) {
+        let back = self.worker.borrow_mut().leases.settle(bid, outcome);
+        self.give_back(back.as_slice());
+    }
+
+    /// Asks for what nobody waits for.
+    fn give_back(&self, parts: &[Part]) {
+        for part in parts {
+            self.ask(None, part);
+        }
+    }
+
     /// The last word on a request, once all of its parts have an outcome.
     pub fn conclude(&self, pending: &Pending) -> Ending {
         let mut worker = self.worker.borrow_mut();
@@ -270,9 +301,7 @@ impl Limiter {
         if let Some(record) = &ending.record {
             self.count(pending, record);
         }
-        for part in &ending.refunds {
-            self.ask(None, part);
-        }
+        self.give_back(&ending.refunds);
         ending
     }
 
@@ -322,9 +351,7 @@ impl Limiter {
         let mut worker = self.worker.borrow_mut();
         let refunds = worker.leave(StreamId(id.0), hold, host::wall_clock);
         drop(worker);
-        for part in &refunds {
-            self.ask(None, part);
-        }
+        self.give_back(&refunds);
     }
 
     /// Lets those go on whose time has come.
@@ -366,12 +393,15 @@ impl Limiter {
 
     fn enter_epoch(&self) {
         let epoch = self.live.in_force().epoch;
-        self.worker.borrow_mut().enter(epoch);
+        let back = self.worker.borrow_mut().enter(epoch);
+        self.give_back(&back);
     }
 
     fn tick(&self) {
         let now = host::now(self.origin);
         self.release(now);
+        let back = self.worker.borrow_mut().leases.expire(now);
+        self.give_back(&back);
         let effects = self.batcher.borrow_mut().tick(now);
         self.perform(effects);
         let health = self.log_health(now);
@@ -382,8 +412,9 @@ impl Limiter {
         }
         self.live.tick(&self.store, now);
         let is_idle = now.0.saturating_sub(self.busy.get().0) >= IDLE.0;
-        let next = self.worker.borrow().delays.next();
-        let due = next.map(|due| until(now, due));
+        let worker = self.worker.borrow();
+        let next = worker.delays.next().into_iter().chain(worker.leases.next());
+        let due = next.min().map(|due| until(now, due));
         let tick = (!is_idle).then_some(TICK);
         let look = self.live.next_tick(now);
         let wanted = [due, tick, tell, look];
@@ -435,7 +466,7 @@ impl Limiter {
             }
         }
         for (ticket, outcome) in &settled {
-            ticket.settle(outcome);
+            ticket.settle(self, outcome);
         }
         if !settled.is_empty() {
             // The root is always there; were it not, there would be nothing to call back.

@@ -1,12 +1,8 @@
 //! Callers who are known to be out of quota: refused again without a round trip, until the store
 //! could say otherwise. What is told again is what the store told, with the time that has passed
 //! taken off; a refusal from memory consumes nothing and is not learnt from.
-//!
-//! Bounded whatever the number of callers: when it is full, those who have not called for longest
-//! are forgotten first.
 
-use std::collections::HashMap;
-
+use crate::generations::Generations;
 use crate::script::{Reading, Retry};
 use crate::units::{Cost, Micros, Millis};
 
@@ -17,10 +13,7 @@ const MOST: usize = 10_000;
 pub struct Denials {
     /// How long a denial is believed: how late a reset or a raised limit is felt.
     keep: Millis,
-    /// Whoever was refused since the generations last changed.
-    young: HashMap<Vec<u8>, Denial>,
-    /// Whoever was refused before that; being refused again moves them over.
-    old: HashMap<Vec<u8>, Denial>,
+    known: Generations<Denial>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -39,15 +32,13 @@ impl Denials {
     pub fn new(keep: Millis) -> Denials {
         Denials {
             keep,
-            young: HashMap::new(),
-            old: HashMap::new(),
+            known: Generations::new(MOST),
         }
     }
 
     /// Nobody is known to be refused any more.
     pub fn forget(&mut self) {
-        self.young.clear();
-        self.old.clear();
+        self.known.clear();
     }
 
     /// The store refused this cost. `asked` is when it was asked, on the worker's clock: its times
@@ -70,21 +61,17 @@ impl Denials {
             reset_at: later(reading.reset),
             until: retry_at.map_or(keep, |retry_at| retry_at.min(keep)),
         };
-        if self.young.len() >= MOST {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(key.to_vec(), denial);
+        self.known.insert(key, denial);
     }
 
     /// What the store would say of this cost, if that is known.
     pub fn recall(&mut self, key: &[u8], cost: Cost, now: Micros) -> Option<Reading> {
-        if self.young.is_empty() && self.old.is_empty() {
+        if self.known.is_empty() {
             return None;
         }
-        let denial = *self.young.get(key).or_else(|| self.old.get(key))?;
+        let denial = *self.known.get(key)?;
         if now >= denial.until {
-            self.young.remove(key);
-            self.old.remove(key);
+            self.known.remove(key);
             return None;
         }
         if cost < denial.cost {
@@ -197,6 +184,6 @@ mod tests {
                 Micros(0),
             );
         }
-        assert!(denials.young.len() + denials.old.len() <= 2 * MOST);
+        assert!(denials.known.len() <= 2 * MOST);
     }
 }

@@ -68,11 +68,22 @@ impl Gathering {
         }
     }
 
-    /// The parts to ask about, each of which will have an outcome.
-    pub fn split(&mut self, topology: Topology) -> Vec<Part> {
-        self.parts = self.question.split(topology);
-        self.waiting = self.parts.len();
+    /// The parts to ask about, each of which will have an outcome. Of some checks, by their places,
+    /// the answers are `known`.
+    pub fn split(&mut self, topology: Topology, known: &[(usize, Reading)]) -> Vec<Part> {
         self.heard = vec![Heard::Nothing; self.question.checks().len()];
+        self.parts = if known.is_empty() {
+            self.question.split(topology)
+        } else {
+            let places: Vec<usize> = known.iter().map(|(place, _)| *place).collect();
+            self.question.split_without(topology, &places)
+        };
+        for (place, reading) in known {
+            if let Some(heard) = self.heard.get_mut(*place) {
+                *heard = Heard::Told(*reading);
+            }
+        }
+        self.waiting = self.parts.len();
         self.refused = self.question.shape().map(|_| false).collect();
         self.parts.clone()
     }
@@ -246,7 +257,7 @@ mod tests {
         question.ask(Kind::Take, ["{a}1", "{b}1"].map(check));
         question.ask(Kind::Take, ["{a}2", "{b}2"].map(check));
         let mut gathering = Gathering::new(question);
-        let parts = gathering.split(Topology::Cluster);
+        let parts = gathering.split(Topology::Cluster, &[]);
         let told = |verdict| Told {
             verdict,
             limits: vec![Reading {

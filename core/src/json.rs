@@ -97,7 +97,7 @@ impl<'a> At<'a> {
         }
     }
 
-    fn expected(&self, what: &str) -> ConfigError {
+    pub fn expected(&self, what: &str) -> ConfigError {
         self.error(format!("is {}; expected {what}", self.value.kind()))
     }
 

@@ -151,6 +151,7 @@ mod tests {
             terms: Terms::new(Quota::try_new(algorithm, 10, 60, None).unwrap()),
             cost: Cost::ONE,
             approach: Approach::default(),
+            lease: None,
             on_store_failure: OnStoreFailure::Allow,
         }
     }

@@ -3,7 +3,8 @@
 //! The life of a request, module by module: [`identity`] says who is calling, [`exempt`] whether any
 //! limit is for them, [`path`] what the router will see, [`policy`] which limits apply, [`rollout`] whether
 //! they are enforced or on trial, [`cost`] what the request takes of them, [`key`] where each is counted. [`limiter`] puts
-//! these together into a [`question`], unless [`denials`] knows the answer; [`batch`] sends the questions of concurrent requests in one
+//! these together into a [`question`], unless [`denials`] or a [`lease`] knows the answer (both bounded by
+//! [`generations`]); [`batch`] sends the questions of concurrent requests in one
 //! call, one [`program`], and reads the reply by the contract of [`script`]; where a question spans several [`slot`]s
 //! of a cluster its answers meet again in a [`gathering`]. [`verdict`] weighs them; where a limit does
 //! something before it refuses, [`approach`] says what, and [`delays`] who goes on when, by
@@ -27,9 +28,11 @@ pub mod denials;
 pub mod exempt;
 pub mod gateway;
 pub mod gathering;
+pub mod generations;
 pub mod identity;
 pub mod json;
 pub mod key;
+pub mod lease;
 pub mod limit;
 pub mod limiter;
 pub mod live;

@@ -69,6 +69,17 @@ impl Share {
     pub fn one_of(parts: u64) -> Share {
         Share(1.0 / parts.max(1) as f64)
     }
+
+    /// One of so many equal parts of this part.
+    #[must_use]
+    pub fn divided(self, parts: f64) -> Share {
+        Share(self.0 / parts.max(1.0))
+    }
+
+    /// The whole permits in this part of so many.
+    pub fn of(self, whole: u64) -> u64 {
+        (whole as f64 * self.0) as u64
+    }
 }
 
 /// Why numbers do not make a quota.
@@ -189,7 +200,7 @@ impl Quota {
     pub fn shared(&self, share: Share, cost: Cost) -> Quota {
         let part = |whole: u64| {
             let least = cost.get().min(whole);
-            ((whole as f64 * share.0) as u64).clamp(least, whole)
+            share.of(whole).clamp(least, whole)
         };
         Quota {
             limit: part(self.limit),

@@ -3,6 +3,7 @@
 
 mod bill;
 mod hold;
+mod leased;
 
 use std::cell::OnceCell;
 use std::net::IpAddr;
@@ -20,6 +21,7 @@ use crate::gateway;
 use crate::gathering::{Gathering, Heard, Outcome};
 use crate::identity::{Belief, Caller, Credentials, Field, Source, Sources, Subject};
 use crate::key;
+use crate::lease::{Leases, Spent};
 use crate::live::{Edition, Epoch};
 use crate::local::Local;
 use crate::path;
@@ -27,7 +29,7 @@ use crate::policy::{LimitId, Policy, Target};
 use crate::question::{Check, Part, Question};
 use crate::record::{self, Record, VariantId};
 use crate::rollout::{Counting, Trial, Would};
-use crate::script::Kind;
+use crate::script::{Kind, Reading};
 use crate::slot::Topology;
 use crate::status::{self, Inquiry};
 use crate::store_clock::StoreClock;
@@ -59,6 +61,10 @@ pub struct Admission {
 }
 
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "most requests ask: a box would cost each of them an allocation"
+)]
 pub enum Step {
     /// No limit is for this request.
     Pass,
@@ -100,6 +106,8 @@ struct Passage {
     dues: Vec<Due>,
     /// Those that the limits are of, where rules take part in experiments.
     variants: Vec<VariantId>,
+    /// What came out of leases, by the places of its limits.
+    spent: Vec<(usize, Spent)>,
 }
 
 /// What one worker remembers between requests.
@@ -108,6 +116,7 @@ pub struct Worker {
     epoch: Epoch,
     local: Local,
     denials: Denials,
+    pub leases: Leases,
     pub delays: Delays,
     store_clock: StoreClock,
 }
@@ -355,6 +364,7 @@ fn passage_step(
         trials,
         dues,
         variants,
+        spent: Vec::new(),
     };
     ask(edition, question, head.protocol, Wants::Passage(passage))
 }
@@ -417,35 +427,57 @@ impl Worker {
             epoch: Epoch::default(),
             local: Local::new(config.local_share),
             denials: Denials::new(config.denial_cache),
+            leases: Leases::new(config),
             delays: Delays::default(),
             store_clock: StoreClock::default(),
         }
     }
 
-    /// Another policy is in force: what was refused under the last one might pass under this one.
-    pub fn enter(&mut self, epoch: Epoch) {
+    /// Another policy is in force: what was refused under the last one might pass under this one, and
+    /// what was leased under it goes back.
+    #[must_use]
+    pub fn enter(&mut self, epoch: Epoch) -> Vec<Part> {
         self.epoch = epoch;
         self.denials.forget();
+        self.leases.surrender()
     }
 }
 
 impl Pending {
-    /// The refusal of a request that is known to be out of quota.
-    pub fn recall(&self, worker: &mut Worker, now: Micros) -> Option<Ending> {
+    /// The refusal of a request that is known to be out of quota. Of any other, what the worker has
+    /// leased is spent, and the store will be asked about the rest.
+    pub fn recall(&mut self, worker: &mut Worker, now: Micros) -> Option<Ending> {
         let Wants::Passage(passage) = &self.wants else {
             return None;
         };
         let checks = self.gathering.question().checks();
+        let is_leased = self.may_lease(worker);
+        let Worker {
+            denials, leases, ..
+        } = worker;
         let mut known = passage
             .limits
             .iter()
             .zip(checks)
             .filter_map(|(&limit, check)| {
-                let reading = worker.denials.recall(&check.key, check.cost, now)?;
+                if is_leased && leases.covers(check, now) {
+                    return None;
+                }
+                let reading = denials.recall(&check.key, check.cost, now)?;
                 Some(Standing { limit, reading })
             });
-        let verdict = verdict::refusal(&mut known)?;
-        Some(self.end(verdict, record::Source::Denials, &[]))
+        if let Some(verdict) = verdict::refusal(&mut known) {
+            return Some(self.end(verdict, record::Source::Denials, &[]));
+        }
+        if is_leased {
+            let enforced = checks.iter().take(passage.limits.len()).enumerate();
+            let spend = |(place, check)| Some((place, leases.spend(check, now)?));
+            let spent = enforced.filter_map(spend).collect();
+            if let Wants::Passage(passage) = &mut self.wants {
+                passage.spent = spent;
+            }
+        }
+        None
     }
 
     /// What it is decided under.
@@ -481,7 +513,11 @@ impl Pending {
 
     /// The parts to ask the store about; the outcome of each goes to [`Pending::receive`].
     pub fn parts(&mut self, topology: Topology) -> Vec<Part> {
-        self.gathering.split(topology)
+        let known: Vec<(usize, Reading)> = match &self.wants {
+            Wants::Passage(passage) => passage.known().collect(),
+            Wants::Status(_) => Vec::new(),
+        };
+        self.gathering.split(topology, &known)
     }
 
     /// Takes the outcome of a part; whether all are in, and the request can be concluded.
@@ -544,14 +580,19 @@ impl Pending {
         let policy = &self.edition.policy;
         let limits = &passage.limits;
         let decided = verdict::decide(policy, limits, refused, heard, take_local);
-        let source = decided
-            .degraded
-            .map_or(record::Source::Store, record::Source::Failure);
+        let source = match decided.degraded {
+            Some(how) => record::Source::Failure(how),
+            None if passage.is_covered() => record::Source::Leases,
+            None => record::Source::Store,
+        };
         let trials = passage.trials.iter().zip(operations);
         let would: Vec<Option<Would>> = trials
             .map(|(trial, (refused, heard))| trial.outcome(refused, heard))
             .collect();
         let bill = self.bill(passage, &decided, receipt);
+        if self.may_lease(worker) {
+            self.note_left(heard, worker);
+        }
         let mut ending =
             if policy.is_approached() && matches!(decided.verdict, Verdict::Passed { .. }) {
                 self.end_near(&decided, source, &would, receipt, worker)
@@ -559,6 +600,9 @@ impl Pending {
                 self.end(decided.verdict, source, &would)
             };
         ending.bill = bill.filter(|_| matches!(ending.conclusion, Conclusion::Pass(_)));
+        if matches!(ending.conclusion, Conclusion::Respond(..)) {
+            ending.refunds.extend(self.restore(worker));
+        }
         ending
     }
 
@@ -770,7 +814,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::live::Version;
-    use crate::script::{Reading, Retry, Told};
+    use crate::script::{Retry, Told};
     use crate::units::Millis;
 
     const POLICY: &str = r#"{
@@ -1224,7 +1268,7 @@ mod tests {
         let outcome = told(crate::script::Verdict::Refused, &readings);
         conclude_at(&mut worker, &ann, &outcome);
         assert!(pending(&ann).recall(&mut worker, Micros(1)).is_some());
-        worker.enter(first.followed_by(first.policy.clone(), Version(1)).epoch);
+        let _ = worker.enter(first.followed_by(first.policy.clone(), Version(1)).epoch);
         assert!(pending(&ann).recall(&mut worker, Micros(1)).is_none());
         let conclusion = conclude_at(&mut worker, &ann, &outcome);
         assert!(matches!(conclusion, Conclusion::Respond(_, _)));

@@ -145,12 +145,17 @@ impl Question {
                 places: Places::All,
             }];
         }
-        let places: Vec<(Slot, Lane)> = self
-            .checks
-            .iter()
-            .map(|check| topology.place(&check.key))
-            .collect();
-        let mut distinct = places.clone();
+        self.split_without(topology, &[])
+    }
+
+    /// The same without some checks, whose answers are known. An operation of which none is left is
+    /// not asked.
+    pub fn split_without(&self, topology: Topology, known: &[usize]) -> Vec<Part> {
+        let place = |(number, check): (usize, &Check)| {
+            (!known.contains(&number)).then(|| topology.place(&check.key))
+        };
+        let places: Vec<Option<(Slot, Lane)>> = self.checks.iter().enumerate().map(place).collect();
+        let mut distinct: Vec<(Slot, Lane)> = places.iter().copied().flatten().collect();
         distinct.sort_unstable();
         distinct.dedup();
         distinct
@@ -160,7 +165,7 @@ impl Question {
     }
 
     /// The checks at one place, in the operations that have some there.
-    fn part(&self, place: (Slot, Lane), places: &[(Slot, Lane)]) -> Part {
+    fn part(&self, place: (Slot, Lane), places: &[Option<(Slot, Lane)>]) -> Part {
         let mut question = Question::default();
         let (mut operations, mut checks) = (Vec::new(), Vec::new());
         let mut all = self.checks.iter().zip(places).enumerate();
@@ -168,7 +173,7 @@ impl Question {
             let own = all
                 .by_ref()
                 .take(operation.checks)
-                .filter(|(_, (_, at))| **at == place);
+                .filter(|(_, (_, at))| **at == Some(place));
             let (numbers, own): (Vec<usize>, Vec<Check>) = own
                 .map(|(number, (check, _))| (number, check.clone()))
                 .unzip();
@@ -272,6 +277,33 @@ mod tests {
                 ("{a}".to_string(), vec![1], places(&[0], &[0])),
             ]
         );
+    }
+
+    #[test]
+    fn what_is_known_is_not_asked() {
+        let parts = question().split_without(Topology::Single, &[1, 2]);
+        let part = &parts[0];
+        let keys: Vec<_> = part
+            .question
+            .checks()
+            .iter()
+            .map(|check| check.key.as_slice())
+            .collect();
+        assert_eq!(
+            (parts.len(), keys),
+            (1, vec![&b"{a}1"[..], b"{c}1", b"{b}3"])
+        );
+        assert_eq!(
+            [0, 1, 2].map(|nth| part.check(nth)),
+            [Some(0), Some(3), Some(4)]
+        );
+        let parts = question().split_without(Topology::Single, &[0, 1]);
+        assert_eq!(
+            parts[0].operation(0),
+            Some(1),
+            "of the first operation nothing is left"
+        );
+        assert!(!parts[0].holds(0));
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod failure;
 mod grpc;
 mod identity;
 mod keys;
+mod leases;
 mod live_policy;
 mod matching;
 mod metrics;
@@ -91,6 +92,7 @@ fn trials(world: &Arc<World>) -> Vec<Trial> {
         status::CASES,
         keys::CASES,
         no_wall::CASES,
+        leases::CASES,
         exemptions::CASES,
         rollout::CASES,
         experiments::CASES,

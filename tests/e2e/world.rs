@@ -27,6 +27,7 @@ pub struct World {
     rollout: OnceLock<Gateway>,
     eased: OnceLock<[Gateway; 2]>,
     watched: OnceLock<Gateway>,
+    leasing: OnceLock<[Gateway; 2]>,
     fragile: Mutex<Option<Fragile>>,
     stage: Mutex<Option<Stage>>,
     redis: OnceLock<Redis>,
@@ -50,6 +51,7 @@ impl World {
             rollout: OnceLock::new(),
             eased: OnceLock::new(),
             watched: OnceLock::new(),
+            leasing: OnceLock::new(),
             fragile: Mutex::default(),
             stage: Mutex::default(),
             redis: OnceLock::new(),
@@ -111,6 +113,17 @@ impl World {
         })
     }
 
+    /// Two gateways with `leases.json`, of one worker and of two.
+    pub fn leasing(&self) -> &[Gateway; 2] {
+        self.leasing.get_or_init(|| {
+            [1, 2].map(|workers| {
+                let policy = include_str!("leases.json").to_owned();
+                let gateway = self.gateway().workers(workers);
+                gateway.policy(Policy::Text(policy)).start().unwrap()
+            })
+        })
+    }
+
     /// A gateway with `fragile.json` and a Redis of its own.
     pub fn fragile(&self) -> Lease<'_> {
         let mut fragile = self.fragile.lock().unwrap_or_else(PoisonError::into_inner);
@@ -137,7 +150,8 @@ impl World {
 
     /// Where the shared gateways' logs are.
     pub fn logs(&self) -> Vec<PathBuf> {
-        let eased = self.eased.get().into_iter().flatten();
+        let pairs = [self.eased.get(), self.leasing.get()];
+        let pairs = pairs.into_iter().flatten().flatten();
         let shared = [
             &self.reference,
             &self.workshop,
@@ -145,7 +159,7 @@ impl World {
             &self.watched,
         ]
         .map(OnceLock::get);
-        let logs = shared.into_iter().flatten().chain(eased);
+        let logs = shared.into_iter().flatten().chain(pairs);
         let mut logs: Vec<PathBuf> = logs.map(|g| g.process().log_path().to_owned()).collect();
         let fragile = self.fragile.lock().unwrap_or_else(PoisonError::into_inner);
         logs.extend(

@@ -5,6 +5,7 @@ use super::{Conclusion, Ending, Pending, Worker};
 use crate::answer;
 use crate::approach::{Delay, Nearing};
 use crate::delays::{StreamId, Turn};
+use crate::lease::Spent;
 use crate::question::{Check, Part};
 use crate::record;
 use crate::rollout::Would;
@@ -24,6 +25,7 @@ pub struct Hold {
     turn: Option<(Vec<u8>, Millis)>,
     refunds: Vec<Part>,
     local: TakenLocal,
+    leased: Vec<(Check, Spent)>,
 }
 
 /// What a request has taken in the worker's memory.
@@ -66,7 +68,10 @@ impl Worker {
             return Vec::new();
         }
         self.undo_local(hold.local, now);
-        hold.refunds
+        let leased = hold.leased.iter();
+        let mut refunds = hold.refunds;
+        refunds.extend(leased.filter_map(|(check, spent)| self.leases.restore(check, *spent)));
+        refunds
     }
 
     fn undo_local(&mut self, taken: TakenLocal, now: impl FnOnce() -> Micros) {
@@ -134,6 +139,10 @@ impl Pending {
             turn: turn.and_then(|line| Some((checks.get(line.place)?.key.clone(), line.others))),
             refunds: self.gathering.refunds_of_passed(),
             local: self.taken_local(decided, receipt),
+            leased: self
+                .spent()
+                .map(|(check, spent)| (check.clone(), spent))
+                .collect(),
         });
         ending
     }

@@ -221,7 +221,7 @@ impl Reading<'_> {
         let whose = Whose {
             rule: &rule.name,
             variant: &in_variant,
-            cost: rule.tariff.usual(),
+            tariff: &rule.tariff,
         };
         let own = rule_limits(&mut fields, whose, self.limits)?;
         fields.finish()?;

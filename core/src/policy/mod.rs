@@ -20,6 +20,7 @@ use crate::cost::Tariff;
 use crate::exempt::Exemptions;
 use crate::identity::Subject;
 use crate::json::{At, ConfigError};
+use crate::lease::LeaseTerms;
 use crate::limit::Algorithm;
 use crate::question::Terms;
 use crate::record::VariantId;
@@ -42,6 +43,8 @@ pub struct Policy {
     pub exemptions: Exemptions,
     /// Whether any limit does something before it refuses.
     approached: bool,
+    /// Whether any limit is leased.
+    leased: bool,
     pub answers: Answers,
     pub status: Status,
     pub warnings: Vec<String>,
@@ -140,6 +143,7 @@ pub struct Limit {
     /// What a request takes of it, unless it says otherwise.
     pub cost: Cost,
     pub approach: Approach,
+    pub lease: Option<LeaseTerms>,
     pub on_store_failure: OnStoreFailure,
 }
 
@@ -227,6 +231,11 @@ impl Policy {
     }
 
     /// Whether any limit warns or delays: where none does, no request pays for asking.
+    /// Whether workers take permits of any limit in advance.
+    pub fn is_leased(&self) -> bool {
+        self.leased
+    }
+
     pub fn is_approached(&self) -> bool {
         self.approached
     }

@@ -7,16 +7,16 @@ use super::{
     Scope, Status, TierLimits, experiment,
 };
 use crate::address::{Cidr, CidrError};
-use crate::approach::Approach;
+use crate::approach::{Approach, Pace};
 use crate::cost::Tariff;
 use crate::exempt::Exemptions;
 use crate::identity::header_name;
 use crate::json::{At, ConfigError, Fields};
+use crate::lease::{LeaseTerms, Size};
 use crate::limit::{Algorithm, Quota, QuotaError};
 use crate::question::Terms;
 use crate::rollout::Mode;
 use crate::secret::Secret;
-use crate::units::Cost;
 
 /// Names end up in keys, metrics and structured fields; 64 keeps all of them short.
 const LONGEST_NAME: usize = 64;
@@ -91,12 +91,14 @@ pub(super) fn policy(source: &At<'_>) -> Result<Policy, ConfigError> {
         .collect();
     cost_headers.sort_unstable();
     cost_headers.dedup();
+    let leased = limits.list.iter().any(|limit| limit.lease.is_some());
     let approached = limits.list.iter().any(|limit| !limit.approach.is_plain());
     Ok(Policy {
         rules,
         off,
         globs,
         approached,
+        leased,
         limits: limits.list,
         experiments,
         cost_headers,
@@ -144,8 +146,7 @@ pub(super) struct Whose<'a> {
     pub rule: &'a str,
     /// Empty where it is the rule's own.
     pub variant: &'a str,
-    /// What a request costs that says nothing of it.
-    pub cost: Cost,
+    pub tariff: &'a Tariff,
 }
 
 /// The limits of all rules as they are read, each with its id.
@@ -162,19 +163,43 @@ impl Limits {
         Whose {
             rule,
             variant,
-            cost,
+            tariff,
         }: Whose<'_>,
         scope: Scope,
         whom: &str,
     ) -> Result<Vec<LimitId>, ConfigError> {
         let mut ids = Vec::new();
         for (place, at) in at.one_or_list()?.iter().enumerate() {
-            let (quota, approach, on_store_failure) = limit(at)?;
+            let Drafted {
+                quota,
+                approach,
+                lease,
+                on_store_failure,
+            } = limit(at)?;
+            let cost = tariff.usual();
             if quota.never_fits(cost) {
                 return Err(at.error(format!(
                     "holds {} at most, and a request costs {}: none would ever pass; raise the limit \
                      or lower the rule's cost",
                     quota.capacity(),
+                    cost.get()
+                )));
+            }
+            if lease.is_some() && matches!(tariff, Tariff::Response(_)) {
+                return Err(at.error(
+                    "is leased, but what a request costs is known from its response only; remove the \
+                     \"lease\", or give the rule a cost that is known before",
+                ));
+            }
+            if let Some(LeaseTerms {
+                size: Size::Fixed(size),
+                ..
+            }) = lease
+                && size < cost.get()
+            {
+                return Err(at.error(format!(
+                    "is leased by {size}, and a request costs {}: no lease would cover one; raise the \
+                     size or remove the \"lease\"",
                     cost.get()
                 )));
             }
@@ -190,6 +215,7 @@ impl Limits {
                 terms: Terms::new(quota),
                 cost,
                 approach,
+                lease,
                 on_store_failure,
             });
         }
@@ -219,7 +245,7 @@ fn rule(at: &At<'_>, limits: &mut Limits) -> Result<Rule, ConfigError> {
     let whose = Whose {
         rule: &name,
         variant: "",
-        cost: tariff.usual(),
+        tariff: &tariff,
     };
     let limits = rule_limits(&mut fields, whose, limits)?;
     fields.finish()?;
@@ -281,7 +307,15 @@ pub(super) fn rule_limits(
     Ok(RuleLimits { global, user, ip })
 }
 
-fn limit(at: &At<'_>) -> Result<(Quota, Approach, OnStoreFailure), ConfigError> {
+/// A limit as it is written, without whose it is.
+struct Drafted {
+    quota: Quota,
+    approach: Approach,
+    lease: Option<LeaseTerms>,
+    on_store_failure: OnStoreFailure,
+}
+
+fn limit(at: &At<'_>) -> Result<Drafted, ConfigError> {
     let mut fields = at.fields()?;
     let algorithm = fields.required("type")?.choice(&ALGORITHMS)?;
     let limit = fields.required("limit")?;
@@ -295,6 +329,7 @@ fn limit(at: &At<'_>) -> Result<(Quota, Approach, OnStoreFailure), ConfigError> 
         ])?,
     };
     let approach = Approach::read(&mut fields, algorithm)?;
+    let lease = fields.optional("lease");
     fields.finish()?;
     let burst_limit = burst.as_ref().map(At::whole).transpose()?;
     let quota = Quota::try_new(algorithm, limit.whole()?, window.whole()?, burst_limit)
@@ -316,7 +351,21 @@ fn limit(at: &At<'_>) -> Result<(Quota, Approach, OnStoreFailure), ConfigError> 
         )),
         (error, _) => at.error(error.to_string()),
     })?;
-    Ok((quota, approach, on_store_failure))
+    let lease = match lease {
+        Some(at) if matches!(approach.pace, Pace::Shaped { .. }) => {
+            return Err(at.error(
+                "is set together with \"shape\", whose requests each ask for their turn; remove one \
+                 of them",
+            ));
+        }
+        lease => lease.map(|at| LeaseTerms::read(&at, &quota)).transpose()?,
+    };
+    Ok(Drafted {
+        quota,
+        approach,
+        lease,
+        on_store_failure,
+    })
 }
 
 pub(super) fn name(at: &At<'_>) -> Result<String, ConfigError> {

@@ -92,6 +92,7 @@ fn counter(input: &mut Input<'_>) -> (Counter, Vec<u8>) {
         terms: Terms::new(Quota::try_new(algorithm, 1, 1, None).expect("a quota")),
         cost: Cost::ONE,
         approach: Approach::default(),
+        lease: None,
         on_store_failure: OnStoreFailure::Allow,
     };
     let key = key::of(&limit, counting, &subject, client);
