@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::answer::{self, Answer};
 use crate::batch::Health;
+use crate::live::Version;
 use crate::offenders::{Offender, Offenders};
 use crate::pack::{Packed, Packer};
 use crate::record::Outcome;
@@ -78,7 +79,7 @@ struct Workers {
 
 #[derive(Serialize)]
 struct PolicyInForce {
-    /// The newest; 0 is the configuration's own.
+    /// 0 is the configuration's own.
     version: u64,
     /// Whether every active worker runs it.
     everywhere: bool,
@@ -166,8 +167,9 @@ impl View {
     }
 }
 
-/// The answer to an operator, from all workers' views. `now` is the time of day.
-pub fn report(views: &[View], now: Micros) -> Answer {
+/// The answer to an operator, from all workers' views, by a worker that runs this version of the
+/// policy. `now` is the time of day.
+pub fn report(views: &[View], Version(version): Version, now: Micros) -> Answer {
     let last = traffic::interval(now);
     let first = last.saturating_sub(INTERVALS as u64 - 1);
     let silent = |view: &View| now.0.saturating_sub(view.at.0);
@@ -195,8 +197,6 @@ pub fn report(views: &[View], now: Micros) -> Answer {
             }
         }
     }
-    let newest = seen.iter().max_by_key(|view| view.at.0);
-    let version = newest.map_or(0, |view| view.version);
     answer::json(&Report {
         scope: "this gateway",
         timestamp: now.0 / 1_000_000,
@@ -388,7 +388,7 @@ mod tests {
     }
 
     fn told(views: &[View]) -> Value {
-        let answer = report(views, NOW);
+        let answer = report(views, Version(3), NOW);
         assert_eq!(answer.status, 200);
         serde_json::from_slice(&answer.body).unwrap()
     }

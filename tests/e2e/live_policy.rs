@@ -90,7 +90,7 @@ fn policy(limit: u64) -> Value {
 }
 
 /// As an operator does it.
-fn publish(redis: &Redis, document: &str) -> u64 {
+pub fn publish(redis: &Redis, document: &str) -> u64 {
     let mut redis = redis.connection().unwrap();
     let current = shelf::current(&mut redis).unwrap();
     let published = shelf::publish(&mut redis, current.as_ref(), document.as_bytes(), "").unwrap();
@@ -109,7 +109,7 @@ fn write(redis: &Redis, version: &str, document: &str) {
         .unwrap();
 }
 
-fn follows(gateway: &Gateway, version: u64) {
+pub fn follows(gateway: &Gateway, version: u64) {
     deadline::poll(POLL + MARGIN, "change of the policy", || {
         let is_told = |name: &str| -> anyhow::Result<bool> {
             let told = gateway.stat(&format!("wasmcustom.weir.policy.{name}"))?;

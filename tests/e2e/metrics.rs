@@ -19,6 +19,7 @@ use weir_lab::{
 
 use crate::{
     Case, cases,
+    live_policy::{follows, publish},
     visitor::{Visitor, unique},
     world::{SOON, World},
 };
@@ -34,6 +35,7 @@ pub const CASES: &[Case] = cases![
     what_prometheus_reads_is_clean,
     the_table_in_the_docs_is_what_prometheus_reads,
     the_gateway_tells_operators_of_its_traffic_and_nobody_else,
+    counts_go_on_under_a_policy_that_is_published,
     the_worst_offenders_are_told_as_the_status_call_tells_subjects,
     the_gateway_answers_while_redis_is_dead,
 ];
@@ -458,6 +460,43 @@ fn the_gateway_tells_operators_of_its_traffic_and_nobody_else(world: &World) {
     // Not the call, but a request like any other.
     let post = visitor().request("POST", GATEWAY).send().unwrap();
     assert_eq!(post.status, 200);
+}
+
+fn counts_go_on_under_a_policy_that_is_published(world: &World) {
+    let redis = Redis::start().unwrap();
+    let policy = include_str!("metrics.json");
+    let gateway = Gateway::builder().store(world.way()).redis(&redis);
+    let gateway = gateway.policy(Policy::Text(policy.to_owned()));
+    let gateway = gateway.variable("POLICY_POLL_MS", "200").start().unwrap();
+    let ask = |times: usize| {
+        let visitor = Visitor::of_tier(&gateway, "free");
+        (0..times).for_each(|_| drop(visitor.get("/dots/x")));
+    };
+    ask(3);
+    // The first rule gets another name, and so another place among the statistics.
+    let renamed = policy.replace("a.b.scope.c", "zz");
+    let version = publish(&redis, &renamed);
+    follows(&gateway, version);
+    ask(2);
+    let told = reports(&gateway, "traffic of the new rule", |report| {
+        sum(&rule(report, "zz")["allowed"]) == 2
+    });
+    assert_eq!(sum(&rule(&told, "a.b.scope.c")["allowed"]), 3);
+    let in_force = &told["policy"];
+    assert_eq!(
+        (&in_force["version"], &in_force["everywhere"]),
+        (&version.into(), &true.into())
+    );
+    let other = "x.scope.user.outcome.allowed";
+    assert_eq!(sum(&rule(&told, other)["allowed"]), 5);
+    for (rule, scope, count) in [
+        ("zz", "user", 2.0),
+        ("a.b.scope.c", "user", 3.0),
+        (other, "global", 5.0),
+    ] {
+        let labels = of_rule(rule, scope, "weir_outcome", "allowed");
+        counts(&gateway, "weir_requests_total", &labels, count);
+    }
 }
 
 fn the_worst_offenders_are_told_as_the_status_call_tells_subjects(world: &World) {
