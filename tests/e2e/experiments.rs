@@ -59,19 +59,24 @@ fn each_caller_is_in_one_variant_and_held_to_its_limits(world: &World) {
 
 fn variants_share_no_counter_that_callers_share(world: &World) {
     let users = one_of_each(world.rollout(), "walls", 2);
-    let used = |key: &str| {
-        let held = keys::of(world.redis(), &["g:apart"]);
-        let value = held.get(key).map(|held| held.value.clone());
-        value.map_or(0, |value| value.split(' ').next().unwrap().parse().unwrap())
+    let used = |name: &str| {
+        let status = users[name]
+            .get("/api/v1/rate-limits/status")
+            .json()
+            .unwrap();
+        let used = &status["rate_limits"]["apart"]["current_usage"];
+        used.as_u64().unwrap_or_else(|| panic!("{status}"))
     };
-    let base = "weir:1:{g:apart}:apart:global:fw:0";
-    let own = "weir:1:{g:apart}:apart:global:fw:0:x:walls:far";
-    let counts = || -> (u64, u64) { (used(own), used(base)) };
+    let counts = || (used("far"), used("near"));
     let (far, near) = counts();
     assert_eq!(users["far"].get("/apart/x").status, 200);
     assert_eq!(counts(), (far + 1, near));
     assert_eq!(users["near"].get("/apart/x").status, 200);
     assert_eq!(counts(), (far + 1, near + 1));
+    let held = keys::of(world.redis(), &["g:apart"]);
+    for key in ["", ":x:walls:far"] {
+        assert!(held.contains_key(&format!("weir:1:{{g:apart}}:apart:global:fw:0{key}")));
+    }
 }
 
 fn a_caller_is_in_the_same_variant_at_every_gateway(world: &World) {
