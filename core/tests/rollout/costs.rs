@@ -254,3 +254,21 @@ fn a_share_is_large_enough_for_one_request_at_its_cost() {
     assert!(gateway.passes("ann", "/x"));
     assert!(!gateway.passes("ann", "/x"));
 }
+
+#[test]
+fn a_trial_beside_a_rule_in_force_is_charged_for_itself() {
+    let policy = r#"{"rules": [
+        {"name": "count", "pattern": "*",
+         "user_limits": {"default": {"type": "fixed_window", "limit": 5, "window": 60}}},
+        {"name": "r", "pattern": "*", "mode": "shadow",
+         "cost": {"response_header": "x-used", "default": 0, "max": 50},
+         "global_limit": {"type": "fixed_window", "limit": 1000, "window": 60},
+         "user_limits": {"default": {"type": "fixed_window", "limit": 100, "window": 60}}}]}"#;
+    for mut gateway in Gateway::of_each_topology(policy) {
+        let answer = gateway.get("ann", "/x");
+        gateway.responds(answer, Some("20"));
+        assert_eq!(used(&mut gateway), (20, 20));
+        let status = gateway.status("ann");
+        assert_eq!(status["rate_limits"]["count"]["current_usage"], 1);
+    }
+}
