@@ -37,8 +37,9 @@ const FAULTS: [(&str, &str, &str); 7] = [
     ),
     (
         "a refused take consumes wherever there was room",
-        "    changed[k] = changed[k] or moved[k] -- refused\n",
-        "    if free[k] >= (costs and costs[i] or 1) then free[k] = free[k] - (costs and costs[i] or 1) end\n",
+        "      elseif code == TAKE and moved[k] then\n",
+        "      elseif code == TAKE and remaining >= cost then
+               free[k] = remaining - cost\n",
     ),
     (
         "a sliding window is a twentieth short",
@@ -48,7 +49,7 @@ const FAULTS: [(&str, &str, &str); 7] = [
     (
         "a fixed window ends a twentieth early",
         "local now_ms = (now - now % 1000) / 1000\n",
-        "local now_ms = (now - now % 1000) / 1000 + quota.window / 20\n",
+        "local now_ms = (now - now % 1000) / 1000 + window / 20\n",
     ),
     (
         "a fixed window's key expires before the window",
