@@ -87,10 +87,10 @@ build: ## Build the filter and the sidecar, for release
 
 # A comment comes through the environment, so that it may hold quotes.
 policy-check: ## Say whether FILE is a policy
-	@$(CTL) check '$(FILE)'
+	@$(if $(FILE),,$(error FILE=… names the policy))$(CTL) check '$(FILE)'
 
 policy-push: ## Publish FILE for running gateways; COMMENT says why
-	@$(CTL) push '$(FILE)' --comment "$${COMMENT-}"
+	@$(if $(FILE),,$(error FILE=… names the policy))$(CTL) push '$(FILE)' --comment "$${COMMENT-}"
 
 policy-rollback: ## Publish the previous policy again, or version TO
 	@$(CTL) rollback $(if $(TO),--to $(TO)) --comment "$${COMMENT-}"

@@ -119,10 +119,22 @@ fn main() -> ExitCode {
         // Whoever reads the output has read enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("weir-policy: {error:#}");
+            eprintln!("weir-policy: {}", words(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// What went wrong, and why. Some errors say so themselves already.
+fn words(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |told, cause| {
+        let cause = cause.to_string();
+        match told.as_str() {
+            "" => cause,
+            told if told.contains(&cause) => told.to_owned(),
+            told => format!("{told}: {cause}"),
+        }
+    })
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
