@@ -311,6 +311,27 @@ pub fn blocked() -> Answer {
     plain(403, "Forbidden", message, GrpcCode::PermissionDenied, None)
 }
 
+/// 200 with a page for a browser, which holds itself to this policy.
+pub fn html(page: String, content_security_policy: &str) -> Answer {
+    let mut headers = own_headers("text/html; charset=utf-8");
+    for (name, value) in [
+        ("content-security-policy", content_security_policy),
+        ("referrer-policy", "no-referrer"),
+        ("x-content-type-options", "nosniff"),
+    ] {
+        headers.push((name.into(), value.to_string()));
+    }
+    Answer {
+        status: 200,
+        headers,
+        body: page.into_bytes(),
+        grpc: Grpc {
+            code: GrpcCode::InvalidArgument,
+            message: String::new(),
+        },
+    }
+}
+
 /// 200 with a JSON body that nobody else should be shown.
 pub fn json(body: &impl Serialize) -> Answer {
     Answer {

@@ -40,6 +40,7 @@ pub mod local;
 pub mod memory;
 pub mod offenders;
 pub mod pack;
+pub mod page;
 pub mod path;
 pub mod policy;
 pub mod program;

@@ -24,6 +24,7 @@ use crate::key;
 use crate::lease::{Leases, Spent};
 use crate::live::{Edition, Epoch};
 use crate::local::Local;
+use crate::page;
 use crate::path;
 use crate::policy::{LimitId, Policy, Target};
 use crate::question::{Check, Part, Question};
@@ -216,6 +217,7 @@ pub fn admit<'a>(
     let step = match (head.method, path.as_ref()) {
         (status::METHOD, status::PATH) => status_step(edition, sources, &head, facts),
         (status::METHOD, gateway::PATH) => report_step(edition, sources, &head, facts),
+        (status::METHOD, page::PATH) => Step::Respond(page::page(&policy.status), head.protocol),
         _ => passage_step(edition, sources, &path, &head, facts),
     };
     Admission { remove, step }

@@ -71,6 +71,11 @@ impl Client {
         }
     }
 
+    /// Whom it asks.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub fn get(&self, path: impl AsRef<[u8]>) -> Request<'_> {
         self.request("GET", path)
     }
