@@ -1,4 +1,4 @@
-//! Systems that take turns.
+//! Systems that take turns, and what they are compared by.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -7,69 +7,77 @@ use std::{
 
 use anyhow::Result;
 
-use crate::{report::Row, system::System, turn::Turn};
+use crate::{
+    series::Spread,
+    system::System,
+    turn::{Sample, Turn},
+};
 
 /// Long enough for V8 to compile what is hot.
 const SETTLE: Duration = Duration::from_millis(1500);
 
-/// A system with what was measured of it.
+/// A system with what was measured of it, one sample a round.
 pub struct Contestant {
     pub system: System,
-    pub row: Row,
+    pub samples: Vec<Sample>,
 }
 
 /// Systems in the order of their turns.
 #[derive(Default)]
 pub struct Rounds {
-    contestants: Vec<Contestant>,
+    pub contestants: Vec<Contestant>,
 }
 
 impl Rounds {
     /// Takes a system in; it has been asked until it was warm.
-    pub fn enter(&mut self, mut system: System, connections: usize) -> Result<&mut Row> {
+    pub fn enter(&mut self, system: System, connections: usize) -> Result<()> {
         let turn = Turn {
             connections,
             warm_up: Duration::ZERO,
             measured: SETTLE,
         };
-        turn.settle(&mut system)?;
-        let row = Row::new(&system.name, system.scenario);
-        let place = self.contestants.len();
-        self.contestants.push(Contestant { system, row });
-        Ok(&mut self.contestants[place].row)
+        turn.settle(&system)?;
+        let samples = Vec::new();
+        self.contestants.push(Contestant { system, samples });
+        Ok(())
     }
 
-    /// One that fails is out, with all that it had; the others go on without it. What failed comes back.
-    pub fn run(&mut self, rounds: usize, turn: &Turn) -> Vec<(String, anyhow::Error)> {
-        let mut failures = Vec::new();
+    pub fn run(&mut self, rounds: usize, turn: &Turn) -> Result<()> {
         for round in 1..=rounds {
-            self.contestants.retain_mut(|Contestant { system, row }| {
-                progress(&format!("round {round} of {rounds}: {}", system.name));
-                match turn.take(system) {
-                    Ok(sample) => row.samples.push(sample),
-                    Err(error) => failures.push((system.name.clone(), error)),
-                }
-                row.samples.len() == round
-            });
+            for contestant in &mut self.contestants {
+                progress(&format!(
+                    "round {round} of {rounds}: {}",
+                    contestant.system.name
+                ));
+                contestant.samples.push(turn.take(&mut contestant.system)?);
+            }
         }
         progress("");
-        failures
+        Ok(())
     }
 
-    /// As [`run`](Self::run), where each is needed.
-    pub fn run_all(&mut self, rounds: usize, turn: &Turn) -> Result<()> {
-        self.run(rounds, turn)
-            .into_iter()
-            .next()
-            .map_or(Ok(()), |(_, error)| Err(error))
-    }
-
-    /// What was measured; the systems end.
-    pub fn into_rows(self) -> Vec<Row> {
+    pub fn find(&self, name: &str) -> Option<&Contestant> {
         self.contestants
-            .into_iter()
-            .map(|contestant| contestant.row)
-            .collect()
+            .iter()
+            .find(|contestant| contestant.system.name == name)
+    }
+}
+
+impl Contestant {
+    pub fn spread(&self, of: impl Fn(&Sample) -> f64) -> Option<Spread> {
+        Spread::of(self.samples.iter().map(of))
+    }
+
+    /// Its cost as a multiple of another's in the same round.
+    pub fn ratio(&self, other: &Contestant) -> Option<Spread> {
+        let pairs = self.samples.iter().zip(&other.samples);
+        Spread::of(pairs.map(|(own, other)| own.cost_us() / other.cost_us()))
+    }
+
+    /// What it costs above another in the same round, in µs.
+    pub fn added(&self, other: &Contestant) -> Option<Spread> {
+        let pairs = self.samples.iter().zip(&other.samples);
+        Spread::of(pairs.map(|(own, other)| own.cost_us() - other.cost_us()))
     }
 }
 
