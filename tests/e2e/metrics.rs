@@ -29,6 +29,7 @@ pub const CASES: &[Case] = cases![
     what_a_rule_on_trial_would_have_done_is_counted,
     variants_of_an_experiment_are_counted_apart,
     warnings_and_delays_are_counted,
+    what_passes_by_a_lease_is_counted,
     whoever_meets_no_limit_is_counted_as_such,
     calls_are_told_with_their_time_and_size,
     statistics_name_no_caller,
@@ -191,6 +192,19 @@ fn warnings_and_delays_are_counted(world: &World) {
     .unwrap();
     let millis = value(&scrape(gateway), "weir_delayed_millis_total", &[]);
     assert!((5.0..=300.0).contains(&millis), "{millis}");
+}
+
+fn what_passes_by_a_lease_is_counted(world: &World) {
+    let gateway = world.watched();
+    let visitor = Visitor::of_tier(gateway, "free");
+    for _ in 0..12 {
+        assert_eq!(visitor.get("/leased/x").status, 200);
+    }
+    let allowed = of_rule("leased", "user", "weir_outcome", "allowed");
+    counts(gateway, "weir_requests_total", &allowed, 12.0);
+    let leased = of_rule("leased", "user", "weir_mark", "leased");
+    let leased = value(&scrape(gateway), "weir_marks_total", &leased);
+    assert!((6.0..12.0).contains(&leased), "{leased}");
 }
 
 fn whoever_meets_no_limit_is_counted_as_such(world: &World) {
