@@ -74,6 +74,8 @@ impl Gathering {
         self.heard = vec![Heard::Nothing; self.question.checks().len()];
         self.parts = if known.is_empty() {
             self.question.split(topology)
+        } else if known.len() == self.heard.len() {
+            Vec::new()
         } else {
             let places: Vec<usize> = known.iter().map(|(place, _)| *place).collect();
             self.question.split_without(topology, &places)

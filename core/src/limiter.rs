@@ -462,11 +462,9 @@ impl Pending {
             .iter()
             .zip(checks)
             .filter_map(|(&limit, check)| {
-                if is_leased && leases.covers(check, now) {
-                    return None;
-                }
                 let reading = denials.recall(&check.key, check.cost, now)?;
-                Some(Standing { limit, reading })
+                let is_covered = is_leased && leases.covers(check, now);
+                (!is_covered).then_some(Standing { limit, reading })
             });
         if let Some(verdict) = verdict::refusal(&mut known) {
             return Some(self.end(verdict, record::Source::Denials, &[]));

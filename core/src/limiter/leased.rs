@@ -103,7 +103,9 @@ mod tests {
     use crate::live::{Edition, Version};
     use crate::memory::Counters;
     use crate::record;
+    use crate::script::Retry;
     use crate::slot::Topology;
+    use crate::units::{Cost, Millis};
 
     const POLICY: &str = r#"{"rules": [
         {"name": "leased", "pattern": "/leased*", "global_limit":
@@ -295,6 +297,25 @@ mod tests {
             );
         }
         assert_eq!(gateway.asked, before);
+    }
+
+    /// One that was asked in the same call may have been refused for what this worker leased.
+    #[test]
+    fn a_refusal_that_is_known_does_not_stand_in_the_way_of_a_lease() {
+        let mut gateway = Gateway::new();
+        gateway.request("/leased");
+        let refused = Reading {
+            remaining: 0,
+            retry: Retry::After(Millis(60_000)),
+            reset: Millis(60_000),
+        };
+        let key = b"weir:1:{g:leased}:leased:global:fw:0";
+        let worker = &mut gateway.worker;
+        worker.denials.learn(key, Cost::ONE, refused, Micros(0));
+        for _ in 0..10 {
+            assert_eq!(source(&gateway.request("/leased")), record::Source::Leases);
+        }
+        assert_eq!(source(&gateway.request("/leased")), record::Source::Denials);
     }
 
     #[test]
