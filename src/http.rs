@@ -133,9 +133,15 @@ fn perform(state: &RefCell<State>, conclusion: Conclusion) -> Action {
 /// A client may be gone before its request went on, or before its response came.
 impl Drop for HttpStream {
     fn drop(&mut self) {
-        let (held, bill) = {
+        let (held, bill, pending) = {
             let mut state = self.state.borrow_mut();
-            (state.held.take(), state.bill.take())
+            let State {
+                held,
+                bill,
+                pending,
+                ..
+            } = &mut *state;
+            (held.take(), bill.take(), pending.take())
         };
         // One that was held back to the end gives all of it back.
         if let Some(bill) = bill
@@ -145,6 +151,9 @@ impl Drop for HttpStream {
         }
         if let Some(hold) = held {
             self.limiter.leave(self.id, hold);
+        }
+        if let Some(pending) = pending {
+            self.limiter.abandon(self.id, pending);
         }
     }
 }
@@ -212,8 +221,11 @@ impl Ticket {
     /// Tells whom it is for, if they are still there. Leaves the proxy's current context changed.
     pub fn settle(&self, limiter: &Limiter, outcome: &Outcome) {
         match self {
-            Ticket::Request(seat) => {
-                vm::http(seat.id, |stream| stream.settle(seat.part, outcome));
+            Ticket::Request(Seat { id, part }) => {
+                let told = vm::http(*id, |stream| stream.settle(*part, outcome));
+                if told.is_none() {
+                    limiter.receive_abandoned(*id, *part, outcome);
+                }
             }
             Ticket::Worker(bid) => limiter.lease(bid.clone(), outcome),
         }

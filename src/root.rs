@@ -354,6 +354,21 @@ impl Limiter {
         self.give_back(&refunds);
     }
 
+    /// A request has ended while it waited for the store.
+    pub fn abandon(&self, id: ContextId, pending: Pending) {
+        self.worker.borrow_mut().abandon(StreamId(id.0), pending);
+    }
+
+    /// The outcome of a part for a request that has ended.
+    pub fn receive_abandoned(&self, id: ContextId, part: usize, outcome: &gathering::Outcome) {
+        let mut worker = self.worker.borrow_mut();
+        let refunds = worker.receive_abandoned(StreamId(id.0), part, outcome);
+        drop(worker);
+        for part in &refunds {
+            self.ask(None, part);
+        }
+    }
+
     /// Lets those go on whose time has come.
     fn release(&self, now: Micros) {
         let next = || self.worker.borrow_mut().delays.pop(now);

@@ -6,6 +6,7 @@ mod hold;
 mod leased;
 
 use std::cell::OnceCell;
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::rc::Rc;
@@ -14,7 +15,7 @@ use crate::address;
 use crate::answer::{self, Answer, Header, Headers};
 use crate::config::StoreConfig;
 use crate::cost::{Said, Tariff, Unreadable};
-use crate::delays::Delays;
+use crate::delays::{Delays, StreamId};
 use crate::denials::Denials;
 use crate::exempt::Treatment;
 use crate::gateway;
@@ -119,6 +120,8 @@ pub struct Worker {
     denials: Denials,
     pub leases: Leases,
     pub delays: Delays,
+    /// Requests that have ended while the store is asked about them.
+    abandoned: HashMap<StreamId, Pending>,
     store_clock: StoreClock,
 }
 
@@ -431,6 +434,7 @@ impl Worker {
             denials: Denials::new(config.denial_cache),
             leases: Leases::new(config),
             delays: Delays::default(),
+            abandoned: HashMap::new(),
             store_clock: StoreClock::default(),
         }
     }

@@ -297,7 +297,7 @@ fn assert_unharmed(fragile: &Fragile) {
     }
 }
 
-fn ask_and_hang_up(gateway: std::net::SocketAddr, path: &str, id: &str) {
+pub fn ask_and_hang_up(gateway: std::net::SocketAddr, path: &str, id: &str) {
     let mut stream = TcpStream::connect(gateway).unwrap();
     write!(
         stream,

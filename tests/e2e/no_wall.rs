@@ -8,10 +8,10 @@ use weir_lab::{client::Answer, deadline, gateway::Gateway};
 use crate::{
     Case, cases,
     crowd::{Timed, rush, timed},
-    failure::recovers,
+    failure::{self, recovers},
     grpc,
     visitor::{Visitor, number, remaining, unique},
-    world::{SOON, World, now, wait_until},
+    world::{Fragile, SOON, World, now, wait_until},
 };
 
 pub const CASES: &[Case] = cases![
@@ -21,6 +21,7 @@ pub const CASES: &[Case] = cases![
     shaped_requests_leave_at_a_steady_rate_whatever_gateway_they_came_to,
     a_turn_too_far_away_is_refused_at_once,
     a_client_that_leaves_frees_its_place_and_those_behind_it_move_up,
+    a_client_that_leaves_before_its_turn_is_known_holds_up_nobody,
     without_redis_requests_are_slowed_by_what_the_worker_knows,
 ];
 
@@ -236,6 +237,44 @@ fn wait_for(gateway: &Gateway, visitor: &Visitor, used: u64) {
         Ok((usage.as_u64() == Some(used)).then_some(()))
     })
     .unwrap();
+}
+
+/// Its turn would have been now, and the next a minute later.
+fn a_client_that_leaves_before_its_turn_is_known_holds_up_nobody(world: &World) {
+    let fragile = world.fragile();
+    // What Redis takes longer to answer than the timeout stays counted.
+    let line = (0..10).find_map(|_| {
+        let (line, took) = leave_before_the_turn(&fragile);
+        (took < failure::TIMEOUT / 2).then_some(line)
+    });
+    let key = line.expect("a machine that is quick enough once");
+    deadline::poll(SOON / 2, "line with nobody in it", || {
+        let there = fragile.redis.command(&["EXISTS", &key])?;
+        Ok((there == redis::Value::Int(0)).then_some(()))
+    })
+    .unwrap();
+}
+
+/// Several clients, so that both workers ask; where their line is kept, and for how long Redis did
+/// not answer.
+fn leave_before_the_turn(fragile: &Fragile) -> (String, Duration) {
+    const CLIENTS: u64 = 8;
+    let Fragile { gateway, redis } = fragile;
+    recovers(gateway, &Visitor::of_tier(gateway, "free"), "/closed/x");
+    let gone = || -> anyhow::Result<u64> {
+        let ended = gateway.stat("http.gateway.downstream_cx_destroy_remote_active_rq")?;
+        Ok(ended.unwrap_or_default())
+    };
+    let before = gone().unwrap();
+    let id = unique("leaver");
+    let start = now();
+    redis.pause().unwrap();
+    (0..CLIENTS).for_each(|_| failure::ask_and_hang_up(gateway.address(), "/line/x", &id));
+    let all_gone = || gone().map(|gone| (gone >= before + CLIENTS).then_some(()));
+    deadline::poll(SOON, "clients to be gone", all_gone).unwrap();
+    redis.resume().unwrap();
+    recovers(gateway, &Visitor::of_tier(gateway, "free"), "/closed/x");
+    (format!("weir:1:{{u:{id}}}:line:user:lb:0"), now() - start)
 }
 
 /// One of two workers keeps half of the limit: five of ten.

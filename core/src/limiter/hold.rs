@@ -1,10 +1,11 @@
 //! The end of a request that passes near a limit: with a warning, or held back for a while. What it has
 //! taken is given back should it end before it went on.
 
-use super::{Conclusion, Ending, Pending, Worker};
+use super::{Conclusion, Ending, Pending, Wants, Worker};
 use crate::answer;
-use crate::approach::{Delay, Nearing};
+use crate::approach::{Delay, Nearing, Pace};
 use crate::delays::{StreamId, Turn};
+use crate::gathering::Outcome;
 use crate::lease::Spent;
 use crate::question::{Check, Part};
 use crate::record;
@@ -74,6 +75,37 @@ impl Worker {
         refunds
     }
 
+    /// A request has ended while the store is asked about it. If a turn may come of it, that is not to
+    /// be lost: nobody would take it, and everybody would wait for it. Others stay counted, as what was
+    /// asked for.
+    pub fn abandon(&mut self, stream: StreamId, pending: Pending) {
+        if pending.stands_in_line() {
+            self.abandoned.insert(stream, pending);
+        }
+    }
+
+    /// Takes the outcome of a part for a request that has ended; with the last, what gives back all
+    /// that was taken.
+    pub fn receive_abandoned(
+        &mut self,
+        stream: StreamId,
+        part: usize,
+        outcome: &Outcome,
+    ) -> Vec<Part> {
+        let Some(pending) = self.abandoned.get_mut(&stream) else {
+            return Vec::new();
+        };
+        if !pending.receive(part, outcome) {
+            return Vec::new();
+        }
+        let Some(pending) = self.abandoned.remove(&stream) else {
+            return Vec::new();
+        };
+        let mut refunds = pending.gathering.refunds();
+        refunds.extend(pending.restore(self));
+        refunds
+    }
+
     fn undo_local(&mut self, taken: TakenLocal, now: impl FnOnce() -> Micros) {
         if !taken.checks.is_empty() {
             let checks: Vec<&Check> = taken.checks.iter().collect();
@@ -83,6 +115,17 @@ impl Worker {
 }
 
 impl Pending {
+    /// Whether a limit that is enforced makes requests wait for their turn.
+    fn stands_in_line(&self) -> bool {
+        let Wants::Passage(passage) = &self.wants else {
+            return false;
+        };
+        let policy = &self.edition.policy;
+        let mut limits = passage.limits.iter().filter_map(|id| policy.limit(*id));
+        policy.is_approached()
+            && limits.any(|limit| matches!(limit.approach.pace, Pace::Shaped { .. }))
+    }
+
     /// The end of a request that passes, of a policy whose limits do something before they refuse.
     pub(super) fn end_near(
         &self,
@@ -183,7 +226,6 @@ mod tests {
     use super::*;
     use crate::config::{Config, LimiterConfig};
     use crate::delays::MOST;
-    use crate::gathering::Outcome;
     use crate::live::Edition;
     use crate::script::{Kind, Told, Verdict as Said};
     use crate::slot::Topology;
@@ -230,6 +272,12 @@ mod tests {
     /// A request to this path, of whose limits the store tells so much left and so long a reset; it
     /// knows nothing of those about whom it fails.
     fn ask(worker: &mut Worker, path: &str, readings: Option<&[(i64, u64)]>) -> Ending {
+        let mut pending = pending(path);
+        assert!(pending.receive(0, &told(readings)));
+        pending.conclude(worker, || Micros(1_000_000))
+    }
+
+    fn pending(path: &str) -> Pending {
         let LimiterConfig {
             sources, policy, ..
         } = config();
@@ -241,7 +289,11 @@ mod tests {
             panic!()
         };
         assert_eq!(pending.parts(Topology::Single).len(), 1);
-        let outcome = readings.map_or(Outcome::Failed, |readings| {
+        pending
+    }
+
+    fn told(readings: Option<&[(i64, u64)]>) -> Outcome {
+        readings.map_or(Outcome::Failed, |readings| {
             let limits = readings.iter().map(|&(remaining, reset)| Reading {
                 remaining,
                 retry: Retry::Now,
@@ -255,9 +307,7 @@ mod tests {
                     limits: limits.collect(),
                 }],
             }
-        });
-        assert!(pending.receive(0, &outcome));
-        pending.conclude(worker, || Micros(1_000_000))
+        })
     }
 
     fn header(ending: &Ending, wanted: &str) -> Option<String> {
@@ -323,6 +373,21 @@ mod tests {
             .collect();
         assert_eq!(kinds, [Kind::GiveBack { receipt: Micros(7) }]);
         assert_eq!(worker.delays.next(), None);
+    }
+
+    /// A turn that came to nobody held up the line.
+    #[test]
+    fn whoever_leaves_before_the_turn_is_told_leaves_none_behind() {
+        let mut worker = worker();
+        for (path, refunds) in [("/line", 1), ("/slow", 0), ("/slow-line", 1)] {
+            worker.abandon(StreamId(5), pending(path));
+            let outcome = told(Some(&[(1, 1000), (1, 1000)]));
+            let all = worker.receive_abandoned(StreamId(5), 0, &outcome);
+            assert_eq!(all.len(), refunds, "{path}");
+            assert!(worker.abandoned.is_empty());
+            let again = worker.receive_abandoned(StreamId(5), 0, &outcome);
+            assert!(again.is_empty());
+        }
     }
 
     /// Moving up in a line must not carry a request past what another limit asks of it.
