@@ -22,6 +22,9 @@ pub const TARGET: Target = Target {
         "x-user-tier: ",
         "x-api-key: ",
         "x-operator: ",
+        "x-cost: ",
+        "banned",
+        "staff",
         ":path: ",
         ":method: ",
         ":authority: ",
@@ -35,10 +38,16 @@ pub const TARGET: Target = Target {
     ],
 };
 
-/// The policy that is shipped, with an operator.
+/// The policy that is shipped, with an operator, and with rules on trial and at a cost.
 fn config() -> LimiterConfig {
     let mut policy: serde_json::Value =
         serde_json::from_str(include_str!("../../../envoy/policy.json")).expect("a policy");
+    policy["deny"] = serde_json::json!({ "users": ["banned"] });
+    policy["allow"] = serde_json::json!({ "tiers": ["staff"] });
+    policy["rules"][0]["cost"] = serde_json::json!(
+        { "request_header": "X-Cost", "default": 1, "max": 50 });
+    policy["rules"][1]["mode"] = "shadow".into();
+    policy["rules"][2]["enforce_percent"] = 50.into();
     policy["status"] = serde_json::json!({
         "operator_header": { "name": "X-Operator", "value": "0123456789abcdef" },
     });

@@ -3,6 +3,7 @@
 use globset::{Candidate, GlobBuilder};
 use weir_core::approach::Pace;
 use weir_core::config::Config;
+use weir_core::identity::Subject;
 use weir_core::policy::{Policy, Target as Request};
 
 use crate::Target;
@@ -122,12 +123,17 @@ fn check(policy: &Policy) {
         assert!(rule.describe(policy).to_string().starts_with("rule "));
         for tier in ["free", "anonymous", "default", "\u{fffd}"] {
             let address = "10.1.2.3".parse().ok();
-            let mut limits = rule.limits_for(None, tier, address);
-            assert!(limits.all(|id| {
-                policy
-                    .limit(id)
-                    .is_some_and(|limit| limit.rule == rule.name())
-            }));
+            for id in [&b"a"[..], b"b", b"c", b"\xff"] {
+                let arm = policy.arm(rule, &Subject::User(id.to_vec()));
+                assert!(arm.is_none_or(|arm| policy.variant(arm.id).is_some()));
+                let mut limits = rule.limits_for(arm, tier, address);
+                assert!(limits.all(|id| {
+                    policy.limit(id).is_some_and(|limit| {
+                        limit.rule == rule.name()
+                            && limit.cost.get() <= limit.terms.quota.capacity()
+                    })
+                }));
+            }
         }
     }
     for path in PATHS {
