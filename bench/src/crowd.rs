@@ -15,6 +15,10 @@ use socket2::{Domain, Socket, Type};
 /// Longer than any answer may take; only a hang is cut short.
 const PATIENCE: Duration = Duration::from_secs(15);
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
+/// Enough of an answer to see what it is.
+const EXAMPLE_BYTES: usize = 300;
+/// A prime above any number of callers: its multiples come by each of them before any comes twice.
+const SPREAD: u64 = 2_654_435_761;
 
 /// What is asked, and how an answer looks.
 pub trait Dialogue {
@@ -40,6 +44,8 @@ pub struct Tally {
     /// How long each answered request took, in units of 100 ns, in no order.
     pub latencies: Vec<u32>,
     pub unexpected: u64,
+    /// The beginning of the first that was not expected.
+    pub example: Option<String>,
 }
 
 pub struct Crowd {
@@ -159,12 +165,20 @@ impl Crowd {
         if heard.bytes != connection.filled {
             bail!("more than one answer came");
         }
+        let example = match heard.is_expected {
+            true => String::new(),
+            false => String::from_utf8_lossy(&connection.buffer[..heard.bytes.min(EXAMPLE_BYTES)])
+                .into_owned(),
+        };
         connection.filled = 0;
         let took = asked.elapsed().as_nanos() / 100;
         tally
             .latencies
             .push(u32::try_from(took).unwrap_or(u32::MAX));
-        tally.unexpected += u64::from(!heard.is_expected);
+        if !heard.is_expected {
+            tally.unexpected += 1;
+            tally.example.get_or_insert(example);
+        }
         if heard.closes || !is_open {
             return self.reopen(number, dialogue);
         }
@@ -236,6 +250,7 @@ fn home(number: usize) -> IpAddr {
 
 impl Callers {
     pub fn new(path: &str, count: u64, expected: u16) -> Self {
+        let count = count.max(1);
         Self {
             path: path.to_owned(),
             count,
@@ -247,8 +262,9 @@ impl Callers {
 
 impl Dialogue for Callers {
     fn ask(&mut self, request: &mut Vec<u8>) {
-        let caller = self.next;
-        self.next = (caller + 1) % self.count;
+        // Spread over all of them, so that neighbours in time are none in Redis's memory.
+        let caller = self.next.wrapping_mul(SPREAD) % self.count;
+        self.next += 1;
         // Writing to a vector cannot fail.
         let _ = write!(
             request,
@@ -299,6 +315,7 @@ fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
 mod tests {
     use super::*;
     use crate::upstream::Upstream;
+    use std::collections::HashSet;
 
     #[test]
     fn an_answer_is_heard_when_it_is_whole() {
@@ -361,6 +378,19 @@ mod tests {
         let three = [asked(), asked(), asked()];
         assert!(three[0].contains("user-0000000") && three[1].contains("user-0000001"));
         assert_eq!(three[0], three[2]);
+    }
+
+    #[test]
+    fn each_caller_asks_once_before_any_asks_twice() {
+        for count in [1, 2, 10, 1000] {
+            let mut callers = Callers::new("/", count, 200);
+            let mut asked = HashSet::new();
+            for _ in 0..count {
+                let mut request = Vec::new();
+                callers.ask(&mut request);
+                assert!(asked.insert(request), "{count}");
+            }
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use weir_lab::{artifact, parts, place, port, process::Process, scratch::Scratch};
+use weir_lab::{artifact, parts, place, port, process::Process, redis::Redis, scratch::Scratch};
 
 use crate::{
     scenario::{Limits, Scenario},
@@ -23,9 +23,16 @@ const START: Duration = Duration::from_secs(60);
 const FIRST_FILTER: &str = "http_filters:";
 const ROUTER: &str = "- name: envoy.filters.http.router";
 
+/// One that runs; it ends before its folder does.
+struct Envoy {
+    process: Process,
+    address: SocketAddr,
+    _scratch: Scratch,
+}
+
 /// No filter but the router.
-pub fn plain(upstream: &Upstream) -> Result<System> {
-    start("plain Envoy", "", Scenario::Allowed, upstream, &[])
+pub fn plain(upstream: &Upstream, workers: usize) -> Result<System> {
+    start("plain Envoy", "", Scenario::Allowed, upstream, workers, &[])
 }
 
 /// A wasm filter that does nothing.
@@ -38,6 +45,7 @@ pub fn noop(upstream: &Upstream) -> Result<System> {
         &filter,
         Scenario::Allowed,
         upstream,
+        1,
         &[("WASM", &wasm)],
     )
 }
@@ -53,7 +61,27 @@ pub fn local_ratelimit(name: &str, limits: Limits, upstream: &Upstream) -> Resul
     let variables = variables
         .each_ref()
         .map(|(name, value)| (*name, value.as_str()));
-    start(name, &filter, limits.scenario, upstream, &variables)
+    start(name, &filter, limits.scenario, upstream, 1, &variables)
+}
+
+/// Envoy as a Redis proxy in front of this Redis, which is counted with it.
+pub fn redis_proxy(redis: Redis) -> Result<System> {
+    let (host, port) = (redis.address().ip().to_string(), redis.port().to_string());
+    let variables = [("REDIS_HOST", &*host), ("REDIS_PORT", &port)];
+    let envoy = Envoy::start(&filter("redis_proxy")?, 1, &variables)?;
+    let processes = vec![
+        Counted::new("Envoy", &envoy.process),
+        Counted::new("Redis", redis.server()?),
+    ];
+    let name = "EVALSHA through redis_proxy";
+    let system = System::new(
+        name,
+        envoy.address,
+        Scenario::Allowed,
+        processes,
+        Some(&redis),
+    )?;
+    Ok(system.holding((envoy, redis)))
 }
 
 fn filter(name: &str) -> Result<String> {
@@ -66,43 +94,54 @@ fn start(
     filter: &str,
     scenario: Scenario,
     upstream: &Upstream,
+    workers: usize,
     variables: &[(&str, &str)],
 ) -> Result<System> {
     let gateway = fs::read_to_string(place::envoy().join("gateway.yaml"))?;
-    let scratch = Scratch::try_new("bench-envoy")?;
-    let template = scratch.file("template.yaml");
-    fs::write(&template, with_filter(&gateway, filter)?)?;
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port::free()?));
-    let configuration = render(&template, address, upstream, variables)?;
-    let path = scratch.file("gateway.yaml");
-    fs::write(&path, configuration)?;
-    let envoy = run(&path, 1, &scratch)?;
-    envoy.wait_ready(START, || TcpStream::connect(address).is_ok())?;
-    let processes = vec![Counted::new("Envoy", &envoy)];
-    System::new(name, address, scenario, processes, None, (envoy, scratch))
+    let template = with_filter(&gateway, filter)?;
+    let mut variables = variables.to_vec();
+    let (host, port) = (
+        upstream.address().ip().to_string(),
+        upstream.address().port().to_string(),
+    );
+    variables.extend([("UPSTREAM_HOST", &*host), ("UPSTREAM_PORT", &port)]);
+    let envoy = Envoy::start(&template, workers, &variables)?;
+    let processes = vec![Counted::new("Envoy", &envoy.process)];
+    let system = System::new(name, envoy.address, scenario, processes, None)?;
+    Ok(system.holding(envoy))
 }
 
-/// A worker each, as all systems have.
-fn run(configuration: &Path, workers: usize, scratch: &Scratch) -> Result<Process> {
-    let mut command = Command::new(parts::envoy()?);
-    command
-        .args([
-            "--disable-hot-restart",
-            "--concurrency",
-            &workers.to_string(),
-        ])
-        .arg("--config-path")
-        .arg(configuration);
-    Process::spawn("Envoy", command, &scratch.file("envoy.log"))
+// === impl Envoy ===
+
+impl Envoy {
+    fn start(template: &str, workers: usize, variables: &[(&str, &str)]) -> Result<Self> {
+        let scratch = Scratch::try_new("bench-envoy")?;
+        let unfilled = scratch.file("template.yaml");
+        fs::write(&unfilled, template)?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port::free()?));
+        let configuration = scratch.file("gateway.yaml");
+        fs::write(&configuration, render(&unfilled, address, variables)?)?;
+        let mut command = Command::new(parts::envoy()?);
+        command
+            .args([
+                "--disable-hot-restart",
+                "--concurrency",
+                &workers.to_string(),
+            ])
+            .arg("--config-path")
+            .arg(&configuration);
+        let process = Process::spawn("Envoy", command, &scratch.file("envoy.log"))?;
+        process.wait_ready(START, || TcpStream::connect(address).is_ok())?;
+        Ok(Self {
+            process,
+            address,
+            _scratch: scratch,
+        })
+    }
 }
 
 /// Fills in the variables as `envoy/start.sh` does.
-fn render(
-    template: &Path,
-    address: SocketAddr,
-    upstream: &Upstream,
-    variables: &[(&str, &str)],
-) -> Result<String> {
+fn render(template: &Path, address: SocketAddr, variables: &[(&str, &str)]) -> Result<String> {
     let output = Command::new("sh")
         .arg(place::envoy().join("render.sh"))
         .arg(template)
@@ -110,8 +149,7 @@ fn render(
         .env("PORT", address.port().to_string())
         .env("ADMIN_HOST", address.ip().to_string())
         .env("ADMIN_PORT", "0")
-        .env("UPSTREAM_HOST", upstream.address().ip().to_string())
-        .env("UPSTREAM_PORT", upstream.address().port().to_string())
+        .env("ACCESS_LOGS", "[]")
         .envs(variables.iter().copied())
         .output()
         .context("cannot run sh")?;
@@ -148,7 +186,7 @@ mod tests {
     fn plain_envoy_is_the_gateway_without_weir() {
         let gateway = fs::read_to_string(place::envoy().join("gateway.yaml")).unwrap();
         let plain = with_filter(&gateway, "").unwrap();
-        for word in ["wasm", "set_filter_state", "POLICY"] {
+        for word in ["filters.http.wasm", "set_filter_state", "POLICY"] {
             assert!(gateway.contains(word) && !plain.contains(word), "{word}");
         }
         for word in [
@@ -162,5 +200,16 @@ mod tests {
         let other = with_filter(&gateway, "          - name: other").unwrap();
         assert!(other.contains("- name: other\n          - name: envoy.filters.http.router\n"));
         assert!(with_filter("a: b", "").is_err());
+    }
+
+    #[test]
+    fn plain_envoy_is_given_every_variable_that_its_configuration_names() {
+        let gateway = fs::read_to_string(place::envoy().join("gateway.yaml")).unwrap();
+        let scratch = Scratch::try_new("bench-render").unwrap();
+        let template = scratch.file("template.yaml");
+        fs::write(&template, with_filter(&gateway, "").unwrap()).unwrap();
+        let upstream = [("UPSTREAM_HOST", "127.0.0.1"), ("UPSTREAM_PORT", "1")];
+        let rendered = render(&template, ([127, 0, 0, 1], 2).into(), &upstream).unwrap();
+        assert!(!rendered.contains("${"), "{rendered}");
     }
 }

@@ -6,22 +6,32 @@
 //! machine does besides weighs on both sides.
 //!
 //! - [`scenario`] is what every request is checked against;
-//! - [`system`] and [`envoy`] start what is measured;
+//! - [`system`], [`envoy`] and [`peer`] start what is measured;
 //! - [`crowd`] asks, [`upstream`] answers: both in this program, which is not counted;
 //! - [`cpu`] and [`store`] read what was used, [`turn`] puts it together for one turn;
 //! - [`rounds`] lets them take turns, [`series`] says what many rounds say together;
-//! - [`quick`] is `make bench-quick`;
+//! - [`script`] is the check without a gateway;
+//! - [`report`] holds what was found, [`table`] and [`plot`] show it, [`document`] writes it;
+//! - [`quick`] is `make bench-quick`, [`full`] is `make bench`;
 //! - [`scale`] goes on from what a script call costs to what fleets need: `make scale`.
 
 pub mod cpu;
 pub mod crowd;
+pub mod document;
 pub mod envoy;
+pub mod full;
+pub mod machine;
+pub mod peer;
+pub mod plot;
 pub mod quick;
+pub mod report;
 pub mod rounds;
 pub mod scale;
 pub mod scenario;
+pub mod script;
 pub mod series;
 pub mod store;
 pub mod system;
+pub mod table;
 pub mod turn;
 pub mod upstream;

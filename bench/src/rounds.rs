@@ -1,4 +1,4 @@
-//! Systems that take turns, and what they are compared by.
+//! Systems that take turns.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -7,77 +7,69 @@ use std::{
 
 use anyhow::Result;
 
-use crate::{
-    series::Spread,
-    system::System,
-    turn::{Sample, Turn},
-};
+use crate::{report::Row, system::System, turn::Turn};
 
 /// Long enough for V8 to compile what is hot.
 const SETTLE: Duration = Duration::from_millis(1500);
 
-/// A system with what was measured of it, one sample a round.
+/// A system with what was measured of it.
 pub struct Contestant {
     pub system: System,
-    pub samples: Vec<Sample>,
+    pub row: Row,
 }
 
 /// Systems in the order of their turns.
 #[derive(Default)]
 pub struct Rounds {
-    pub contestants: Vec<Contestant>,
+    contestants: Vec<Contestant>,
 }
 
 impl Rounds {
     /// Takes a system in; it has been asked until it was warm.
-    pub fn enter(&mut self, system: System, connections: usize) -> Result<()> {
+    pub fn enter(&mut self, mut system: System, connections: usize) -> Result<&mut Row> {
         let turn = Turn {
             connections,
             warm_up: Duration::ZERO,
             measured: SETTLE,
         };
-        turn.settle(&system)?;
-        let samples = Vec::new();
-        self.contestants.push(Contestant { system, samples });
-        Ok(())
+        turn.settle(&mut system)?;
+        let row = Row::new(&system.name, system.scenario);
+        let place = self.contestants.len();
+        self.contestants.push(Contestant { system, row });
+        Ok(&mut self.contestants[place].row)
     }
 
-    pub fn run(&mut self, rounds: usize, turn: &Turn) -> Result<()> {
+    /// One that fails is out, with all that it had; the others go on without it. What failed comes back.
+    pub fn run(&mut self, rounds: usize, turn: &Turn) -> Vec<(String, anyhow::Error)> {
+        let mut failures = Vec::new();
         for round in 1..=rounds {
-            for contestant in &mut self.contestants {
-                progress(&format!(
-                    "round {round} of {rounds}: {}",
-                    contestant.system.name
-                ));
-                contestant.samples.push(turn.take(&mut contestant.system)?);
-            }
+            self.contestants.retain_mut(|Contestant { system, row }| {
+                progress(&format!("round {round} of {rounds}: {}", system.name));
+                match turn.take(system) {
+                    Ok(sample) => row.samples.push(sample),
+                    Err(error) => failures.push((system.name.clone(), error)),
+                }
+                row.samples.len() == round
+            });
         }
         progress("");
-        Ok(())
+        failures
     }
 
-    pub fn find(&self, name: &str) -> Option<&Contestant> {
+    /// As [`run`](Self::run), where each is needed.
+    pub fn run_all(&mut self, rounds: usize, turn: &Turn) -> Result<()> {
+        self.run(rounds, turn)
+            .into_iter()
+            .next()
+            .map_or(Ok(()), |(_, error)| Err(error))
+    }
+
+    /// What was measured; the systems end.
+    pub fn into_rows(self) -> Vec<Row> {
         self.contestants
-            .iter()
-            .find(|contestant| contestant.system.name == name)
-    }
-}
-
-impl Contestant {
-    pub fn spread(&self, of: impl Fn(&Sample) -> f64) -> Option<Spread> {
-        Spread::of(self.samples.iter().map(of))
-    }
-
-    /// Its cost as a multiple of another's in the same round.
-    pub fn ratio(&self, other: &Contestant) -> Option<Spread> {
-        let pairs = self.samples.iter().zip(&other.samples);
-        Spread::of(pairs.map(|(own, other)| own.cost_us() / other.cost_us()))
-    }
-
-    /// What it costs above another in the same round, in µs.
-    pub fn added(&self, other: &Contestant) -> Option<Spread> {
-        let pairs = self.samples.iter().zip(&other.samples);
-        Spread::of(pairs.map(|(own, other)| own.cost_us() - other.cost_us()))
+            .into_iter()
+            .map(|contestant| contestant.row)
+            .collect()
     }
 }
 

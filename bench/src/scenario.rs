@@ -1,21 +1,25 @@
 //! What every request is checked against: one limit for all, one for its user, one for its address.
 //! Weir and its peers get the same numbers.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// Every measured request asks for this.
 pub const PATH: &str = "/api/v1/items";
 
 /// How usage is counted.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Algorithm {
+    #[default]
     FixedWindow,
     TokenBucket,
     SlidingWindow,
 }
 
 /// Whether there is room.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Scenario {
     /// Limits far above what a run can use.
     Allowed,

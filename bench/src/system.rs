@@ -1,18 +1,17 @@
 //! One thing that is measured: a gateway with all that it needs, as the processes that are counted.
 
-use std::net::SocketAddr;
+use std::{any::Any, net::SocketAddr, path::PathBuf};
 
 use anyhow::Result;
+use serde_json::Value;
 use weir_lab::{
     gateway::{Gateway, Policy, Store},
     process::Process,
     redis::Redis,
 };
 
-use serde_json::Value;
-use std::path::PathBuf;
-
 use crate::{
+    crowd::Callers,
     scenario::{Limits, PATH, Scenario},
     store::Observer,
     upstream::Upstream,
@@ -26,13 +25,13 @@ const TIMEOUT_MS: u64 = 500;
 pub struct System {
     pub name: String,
     pub address: SocketAddr,
-    pub path: String,
     pub scenario: Scenario,
-    pub callers: u64,
+    /// Who asks; the next turn goes on where the last one ended.
+    pub callers: Callers,
     /// Each with all that it starts.
     pub processes: Vec<Counted>,
     pub observer: Option<Observer>,
-    _parts: Box<dyn std::any::Any>,
+    _parts: Box<dyn Any>,
 }
 
 /// A process whose time counts, by the name that is shown.
@@ -65,18 +64,22 @@ impl System {
         scenario: Scenario,
         processes: Vec<Counted>,
         redis: Option<&Redis>,
-        parts: impl std::any::Any,
     ) -> Result<Self> {
         Ok(Self {
             name: name.to_owned(),
             address,
-            path: PATH.to_owned(),
             scenario,
-            callers: scenario.callers(),
+            callers: Callers::new(PATH, scenario.callers(), scenario.status()),
             processes,
             observer: redis.map(Observer::new).transpose()?,
-            _parts: Box::new(parts),
+            _parts: Box::new(()),
         })
+    }
+
+    /// Keeps what it consists of, to be dropped with it.
+    pub fn holding(mut self, parts: impl Any) -> Self {
+        self._parts = Box::new(parts);
+        self
     }
 }
 
@@ -109,8 +112,13 @@ impl Weir {
 
     /// Fails with the filter's own words where it refuses the policy.
     pub fn start(&self, upstream: &Upstream) -> Result<System> {
-        let redis = Redis::start()?;
         let policy = self.limits.policy(self.rules, self.lease.as_ref());
+        self.start_with(&policy, upstream)
+    }
+
+    /// With a policy that is not the usual one for these limits.
+    pub fn start_with(&self, policy: &Value, upstream: &Upstream) -> Result<System> {
+        let redis = Redis::start()?;
         let mut gateway = Gateway::builder()
             .store(self.store)
             .redis(&redis)
@@ -130,18 +138,10 @@ impl Weir {
         if let Some(sidecar) = gateway.sidecar() {
             processes.push(Counted::new("sidecar", sidecar.process()));
         }
-        let address = gateway.address();
-        let observer = Some(Observer::new(&redis)?);
-        Ok(System {
-            name: self.name.clone(),
-            address,
-            path: PATH.to_owned(),
-            scenario: self.limits.scenario,
-            callers: self.callers,
-            processes,
-            observer,
-            // In the order they end: a gateway before what it talks to.
-            _parts: Box::new((gateway, redis)),
-        })
+        let (name, address) = (&self.name, gateway.address());
+        let mut system = System::new(name, address, self.limits.scenario, processes, Some(&redis))?;
+        system.callers = Callers::new(PATH, self.callers, self.limits.scenario.status());
+        // In the order they end: a gateway before what it talks to.
+        Ok(system.holding((gateway, redis)))
     }
 }
