@@ -3,6 +3,8 @@
 //! taken off; a refusal from memory consumes nothing and is not learnt from.
 
 use crate::generations::Generations;
+use crate::limit::Quota;
+use crate::question::Check;
 use crate::script::{Reading, Retry};
 use crate::units::{Cost, Micros, Millis};
 
@@ -18,6 +20,8 @@ pub struct Denials {
 
 #[derive(Clone, Copy, Debug)]
 struct Denial {
+    /// What refused it: in another tier, more may be allowed of what the key counts.
+    quota: Quota,
     /// The smallest cost known to be refused: a smaller one might pass.
     cost: Cost,
     remaining: i64,
@@ -41,9 +45,9 @@ impl Denials {
         self.known.clear();
     }
 
-    /// The store refused this cost. `asked` is when it was asked, on the worker's clock: its times
+    /// The store refused this check. `asked` is when it was asked, on the worker's clock: its times
     /// count from no earlier, so that nobody is refused for longer than it said.
-    pub fn learn(&mut self, key: &[u8], cost: Cost, reading: Reading, asked: Micros) {
+    pub fn learn(&mut self, check: &Check, reading: Reading, asked: Micros) {
         let later = |wait: Millis| Micros(asked.0.saturating_add(wait.0.saturating_mul(1000)));
         let retry_at = match reading.retry {
             Retry::Now => return,
@@ -55,26 +59,27 @@ impl Denials {
         }
         let keep = later(self.keep);
         let denial = Denial {
-            cost,
+            quota: check.terms.quota,
+            cost: check.cost,
             remaining: reading.remaining,
             retry_at,
             reset_at: later(reading.reset),
             until: retry_at.map_or(keep, |retry_at| retry_at.min(keep)),
         };
-        self.known.insert(key, denial);
+        self.known.insert(&check.key, denial);
     }
 
-    /// What the store would say of this cost, if that is known.
-    pub fn recall(&mut self, key: &[u8], cost: Cost, now: Micros) -> Option<Reading> {
+    /// What the store would say of this check, if that is known.
+    pub fn recall(&mut self, check: &Check, now: Micros) -> Option<Reading> {
         if self.known.is_empty() {
             return None;
         }
-        let denial = *self.known.get(key)?;
+        let denial = *self.known.get(&check.key)?;
         if now >= denial.until {
-            self.known.remove(key);
+            self.known.remove(&check.key);
             return None;
         }
-        if cost < denial.cost {
+        if check.terms.quota != denial.quota || check.cost < denial.cost {
             return None;
         }
         let left = |at: Micros| Millis(at.0.saturating_sub(now.0).div_ceil(1000));
@@ -91,9 +96,19 @@ impl Denials {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limit::Algorithm;
+    use crate::question::Terms;
 
-    fn cost(permits: u64) -> Cost {
-        Cost(permits.try_into().unwrap())
+    fn check(key: &[u8], permits: u64) -> Check {
+        Check {
+            key: key.to_vec(),
+            terms: Terms::new(quota(5)),
+            cost: Cost::try_new(permits).unwrap(),
+        }
+    }
+
+    fn quota(limit: u64) -> Quota {
+        Quota::try_new(Algorithm::FixedWindow, limit, 60, None).unwrap()
     }
 
     fn refused(retry: Retry) -> Reading {
@@ -112,65 +127,73 @@ mod tests {
     fn a_refusal_is_told_again_with_the_time_that_passed_taken_off() {
         let mut denials = denials();
         denials.learn(
-            b"ann",
-            cost(1),
+            &check(b"ann", 1),
             refused(Retry::After(Millis(5000))),
             Micros(0),
         );
-        let told = denials.recall(b"ann", cost(1), Micros(999_999)).unwrap();
+        let told = denials.recall(&check(b"ann", 1), Micros(999_999)).unwrap();
         assert_eq!(told.retry, Retry::After(Millis(4001)));
         assert_eq!(told.reset, Millis(59_001));
-        assert_eq!(denials.recall(b"bob", cost(1), Micros(0)), None);
+        assert_eq!(denials.recall(&check(b"bob", 1), Micros(0)), None);
     }
 
     #[test]
     fn it_is_believed_for_a_second_and_never_longer_than_the_store_said() {
         let mut denials = denials();
         denials.learn(
-            b"ann",
-            cost(1),
+            &check(b"ann", 1),
             refused(Retry::After(Millis(5000))),
             Micros(0),
         );
-        assert_eq!(denials.recall(b"ann", cost(1), Micros(1_000_000)), None);
+        assert_eq!(denials.recall(&check(b"ann", 1), Micros(1_000_000)), None);
         denials.learn(
-            b"ann",
-            cost(1),
+            &check(b"ann", 1),
             refused(Retry::After(Millis(20))),
             Micros(0),
         );
-        assert!(denials.recall(b"ann", cost(1), Micros(19_999)).is_some());
-        assert_eq!(denials.recall(b"ann", cost(1), Micros(20_000)), None);
+        assert!(denials.recall(&check(b"ann", 1), Micros(19_999)).is_some());
+        assert_eq!(denials.recall(&check(b"ann", 1), Micros(20_000)), None);
     }
 
     #[test]
     fn a_smaller_cost_might_pass() {
         let mut denials = denials();
         denials.learn(
-            b"ann",
-            cost(5),
+            &check(b"ann", 5),
             refused(Retry::After(Millis(5000))),
             Micros(0),
         );
-        assert_eq!(denials.recall(b"ann", cost(4), Micros(1)), None);
-        assert!(denials.recall(b"ann", cost(6), Micros(1)).is_some());
-        denials.learn(b"ann", cost(9), refused(Retry::Never), Micros(0));
-        let told = denials.recall(b"ann", cost(9), Micros(1)).unwrap();
+        assert_eq!(denials.recall(&check(b"ann", 4), Micros(1)), None);
+        assert!(denials.recall(&check(b"ann", 6), Micros(1)).is_some());
+        denials.learn(&check(b"ann", 9), refused(Retry::Never), Micros(0));
+        let told = denials.recall(&check(b"ann", 9), Micros(1)).unwrap();
         assert_eq!(told.retry, Retry::Never);
+    }
+
+    /// A key names what is counted, and callers of two tiers may count in one. It was refused to one
+    /// whose limit allows more.
+    #[test]
+    fn another_limit_of_the_same_count_might_pass() {
+        let mut denials = denials();
+        denials.learn(&check(b"ann", 1), refused(Retry::Never), Micros(0));
+        let mut wider = check(b"ann", 1);
+        wider.terms = Terms::new(quota(1000));
+        assert_eq!(denials.recall(&wider, Micros(1)), None);
+        assert!(denials.recall(&check(b"ann", 1), Micros(1)).is_some());
     }
 
     #[test]
     fn what_passes_is_not_a_denial() {
         let mut denials = denials();
-        denials.learn(b"ann", cost(1), refused(Retry::Now), Micros(0));
-        assert_eq!(denials.recall(b"ann", cost(1), Micros(1)), None);
+        denials.learn(&check(b"ann", 1), refused(Retry::Now), Micros(0));
+        assert_eq!(denials.recall(&check(b"ann", 1), Micros(1)), None);
     }
 
     #[test]
     fn switched_off_it_remembers_nothing() {
         let mut denials = Denials::new(Millis(0));
-        denials.learn(b"ann", cost(1), refused(Retry::Never), Micros(0));
-        assert_eq!(denials.recall(b"ann", cost(1), Micros(0)), None);
+        denials.learn(&check(b"ann", 1), refused(Retry::Never), Micros(0));
+        assert_eq!(denials.recall(&check(b"ann", 1), Micros(0)), None);
     }
 
     #[test]
@@ -178,8 +201,7 @@ mod tests {
         let mut denials = denials();
         for i in 0..5 * MOST {
             denials.learn(
-                format!("{i}").as_bytes(),
-                cost(1),
+                &check(format!("{i}").as_bytes(), 1),
                 refused(Retry::Never),
                 Micros(0),
             );

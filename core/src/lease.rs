@@ -149,7 +149,7 @@ impl Leases {
     /// Whether a lease covers this check.
     pub fn covers(&self, check: &Check, now: Micros) -> bool {
         match self.held.get(&check.key) {
-            Some(Held::Lease(lease)) => lease.holds(check.cost, now),
+            Some(Held::Lease(lease)) => lease.covers(check, now),
             Some(Held::Asked) | None => false,
         }
     }
@@ -159,7 +159,7 @@ impl Leases {
         let Some(Held::Lease(lease)) = self.held.get_mut(&check.key) else {
             return None;
         };
-        if !lease.holds(check.cost, now) {
+        if !lease.covers(check, now) {
             return None;
         }
         lease.left -= check.cost.get();
@@ -193,7 +193,16 @@ impl Leases {
     pub fn bid(&mut self, check: &Check, terms: LeaseTerms, now: Micros) -> Option<Bid> {
         let leftover = match self.held.get(&check.key) {
             Some(Held::Asked) => return None,
-            Some(Held::Lease(lease)) => Some(lease.receipt).zip(Cost::try_new(lease.left)),
+            Some(Held::Lease(lease)) => Cost::try_new(lease.left).map(|cost| {
+                let check = &lease.check;
+                (
+                    lease.receipt,
+                    Check {
+                        cost,
+                        ..check.clone()
+                    },
+                )
+            }),
             None if self.held.len() >= MOST_HELD => return None,
             None => None,
         };
@@ -203,13 +212,9 @@ impl Leases {
         };
         let cost = Cost::try_new(size).filter(|cost| *cost >= check.cost)?;
         let mut question = Question::default();
-        // What is left of the last lease was not enough, and two at once would hold more than the
-        // user allowed.
-        if let Some((Receipt(receipt), cost)) = leftover {
-            let check = Check {
-                cost,
-                ..check.clone()
-            };
+        // What is left of the last lease was not enough, or another limit's, and two at once would
+        // hold more than the user allowed.
+        if let Some((Receipt(receipt), check)) = leftover {
             question.ask(Kind::GiveBack { receipt }, [check]);
         }
         let check = Check {
@@ -385,8 +390,12 @@ impl Lease {
         }
     }
 
-    fn holds(&self, cost: Cost, now: Micros) -> bool {
-        now < self.until && self.left >= cost.get()
+    /// Only for the limit that it was granted by: in another tier, less may be allowed of what the key
+    /// counts.
+    fn covers(&self, check: &Check, now: Micros) -> bool {
+        now < self.until
+            && self.left >= check.cost.get()
+            && self.check.terms.quota == check.terms.quota
     }
 
     /// What the store had left besides this lease, and what the lease has.
@@ -712,6 +721,23 @@ mod tests {
         assert!(desk.spends(&ann(5), 0));
     }
 
+    /// Callers of two tiers may count in one key: what was granted to one was spent by the other, whose
+    /// limit would have refused it.
+    #[test]
+    fn a_lease_covers_no_other_limit_of_the_same_count() {
+        for algorithm in [Algorithm::FixedWindow, Algorithm::SlidingWindow] {
+            let mut desk = Desk::new();
+            let premium = check("ann", quota(algorithm, 1000, 3600), 1);
+            let free = check("ann", quota(algorithm, 10, 60), 1);
+            desk.bid(&premium, fixed(100), 0);
+            assert!(!desk.spends(&free, 0) && desk.spends(&premium, 0));
+            // With a bid of the other's it goes back, to where it was taken.
+            assert_eq!(desk.bid(&free, fixed(5), 0), Some(5));
+            assert_eq!(desk.used(&premium, 0), 1 + 5);
+            assert!(desk.spends(&free, 0) && !desk.spends(&premium, 0));
+        }
+    }
+
     #[test]
     fn a_bid_that_failed_leaves_the_way_free_for_the_next() {
         let mut desk = Desk::new();
@@ -799,11 +825,12 @@ mod tests {
     #[test]
     fn callers_without_number_are_bounded() {
         let mut desk = Desk::new();
+        let wide = log(1_000_000);
         for number in 0..2 * MOST_HELD {
-            desk.bid(&check(&format!("{number}"), log(100), 1), fixed(5), 0);
+            desk.bid(&check(&format!("{number}"), wide, 1), fixed(5), 0);
         }
         assert_eq!(desk.leases.held.len(), MOST_HELD);
-        let busy = check("0", log(1_000_000), 5);
+        let busy = check("0", wide, 5);
         for _ in 0..3 * MOST_HELD {
             assert!(desk.spends(&busy, 0));
             desk.bid(&busy, fixed(5), 0);

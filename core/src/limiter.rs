@@ -466,7 +466,7 @@ impl Pending {
             .iter()
             .zip(checks)
             .filter_map(|(&limit, check)| {
-                let reading = denials.recall(&check.key, check.cost, now)?;
+                let reading = denials.recall(check, now)?;
                 let is_covered = is_leased && leases.covers(check, now);
                 (!is_covered).then_some(Standing { limit, reading })
             });
@@ -566,9 +566,7 @@ impl Pending {
         {
             for (check, heard) in checks.iter().zip(heard) {
                 if let Heard::Told(reading) = heard {
-                    worker
-                        .denials
-                        .learn(&check.key, check.cost, *reading, asked);
+                    worker.denials.learn(check, *reading, asked);
                 }
             }
         }

@@ -309,9 +309,18 @@ mod tests {
             retry: Retry::After(Millis(60_000)),
             reset: Millis(60_000),
         };
-        let key = b"weir:1:{g:leased}:leased:global:fw:0";
+        let limits = gateway.edition.policy.limits();
+        let (_, limit) = limits
+            .into_iter()
+            .find(|(_, limit)| limit.rule == "leased")
+            .unwrap();
+        let check = Check {
+            key: b"weir:1:{g:leased}:leased:global:fw:0".to_vec(),
+            terms: limit.terms.clone(),
+            cost: Cost::ONE,
+        };
         let worker = &mut gateway.worker;
-        worker.denials.learn(key, Cost::ONE, refused, Micros(0));
+        worker.denials.learn(&check, refused, Micros(0));
         for _ in 0..10 {
             assert_eq!(source(&gateway.request("/leased")), record::Source::Leases);
         }
