@@ -177,8 +177,7 @@ impl Limiter {
         let now = host::now(origin);
         let live = Live::new(policy, &store, ordinal, configuration, now);
         let mut worker = Worker::new(&store);
-        // It has leased nothing yet that would go back.
-        let _ = worker.enter(live.in_force().epoch);
+        worker.enter(live.in_force().epoch);
         // Neighbours differ most, whatever their number.
         let jitter = ordinal.wrapping_mul(JITTER_STEP).to_le_bytes()[0];
         let limiter = Limiter {
@@ -408,8 +407,9 @@ impl Limiter {
 
     fn enter_epoch(&self) {
         let epoch = self.live.in_force().epoch;
-        let back = self.worker.borrow_mut().enter(epoch);
-        self.give_back(&back);
+        self.worker.borrow_mut().enter(epoch);
+        // What was leased goes back with the ticks.
+        self.ticker.within(host::now(self.origin), TICK);
     }
 
     fn tick(&self) {

@@ -38,6 +38,11 @@ const LEAST: u64 = 2;
 const STEP_ALLOWANCE: Micros = Micros(5_000);
 /// µs for each ms: NTP makes a clock run faster by at most 500 in a million, and there are two.
 const RATE_ALLOWANCE: u64 = 1;
+/// As many as share a call, so often that Redis and the requests that wait hardly notice: ten thousand
+/// at once would go out one call after another, and most would time out before their turn, as would
+/// the requests behind them.
+const MOST_RETURNS: usize = 64;
+const BETWEEN_RETURNS: Micros = Micros(10_000);
 /// So many ends of leases that are gone are not worth clearing away.
 const SPARE_ENDS: usize = 64;
 
@@ -66,6 +71,8 @@ pub struct Leases {
     held: HashMap<Vec<u8>, Held>,
     /// When leases end, and whose they are. A lease that is gone by then leaves its entry here.
     ends: BinaryHeap<Reverse<(Micros, Vec<u8>)>>,
+    /// Before that nothing goes back of leases that have ended: so much went just now.
+    next_return: Micros,
     paces: Generations<Pace>,
     /// How often all was given back.
     surrenders: u64,
@@ -104,6 +111,8 @@ enum Ending {
     Returns,
     /// The window ends too, and what was used in it with it.
     Lapses,
+    /// Another policy is in force; the permits go back, and what they tell of the caller is forgotten.
+    Surrendered,
 }
 
 /// How fast a caller lately used what a limit grants.
@@ -141,6 +150,7 @@ impl Leases {
             share: config.local_share.divided(AUTO_PARTS),
             held: HashMap::new(),
             ends: BinaryHeap::new(),
+            next_return: Micros(0),
             paces: Generations::new(MOST_PACES),
             surrenders: 0,
         }
@@ -280,11 +290,16 @@ impl Leases {
         }
     }
 
-    /// Time has passed: what goes back of the leases that have ended.
+    /// Time has passed: what goes back of the leases that have ended. Of many, the first; the others
+    /// when [`Leases::next`] says.
     pub fn expire(&mut self, now: Micros) -> Vec<Part> {
         let mut back = Vec::new();
+        if now < self.next_return {
+            return back;
+        }
         while let Some(Reverse((until, _))) = self.ends.peek()
             && *until <= now
+            && back.len() < MOST_RETURNS
             && let Some(Reverse((until, key))) = self.ends.pop()
         {
             let ended = matches!(
@@ -292,8 +307,10 @@ impl Leases {
                 Some(Held::Lease(lease)) if lease.until == until
             );
             if ended && let Some(Held::Lease(lease)) = self.held.remove(&key) {
-                self.paces.insert(&key, lease.ended(now));
-                if lease.ending == Ending::Returns
+                if lease.ending != Ending::Surrendered {
+                    self.paces.insert(&key, lease.ended(now));
+                }
+                if lease.ending != Ending::Lapses
                     && let Some(cost) = Cost::try_new(lease.left)
                 {
                     let Lease { check, receipt, .. } = lease;
@@ -301,29 +318,31 @@ impl Leases {
                 }
             }
         }
+        if back.len() == MOST_RETURNS {
+            self.next_return = later(now, BETWEEN_RETURNS.0);
+        }
         back
     }
 
-    /// Gives everything back: another policy is in force.
-    pub fn surrender(&mut self) -> Vec<Part> {
+    /// Another policy is in force: all leases have ended, and go back as if their time were over.
+    pub fn surrender(&mut self) {
         self.surrenders += 1;
-        self.ends.clear();
         self.paces.clear();
-        let held = std::mem::take(&mut self.held);
-        let back = held.into_values().filter_map(|held| match held {
+        self.held.retain(|_, held| match held {
             Held::Lease(lease) => {
-                let cost = Cost::try_new(lease.left)?;
-                let Lease { check, receipt, .. } = lease;
-                self.give_back(Check { cost, ..check }, receipt)
+                lease.until = Micros(0);
+                lease.ending = Ending::Surrendered;
+                true
             }
-            Held::Asked => None,
+            Held::Asked => false,
         });
-        back.collect()
+        self.forget_stale_ends();
     }
 
-    /// When the next of them ends.
+    /// When the next of them ends, or may go back.
     pub fn next(&self) -> Option<Micros> {
-        self.ends.peek().map(|Reverse((until, _))| *until)
+        let next = self.ends.peek();
+        next.map(|Reverse((until, _))| (*until).max(self.next_return))
     }
 
     /// How many permits the next lease of this caller should hold.
@@ -756,13 +775,41 @@ mod tests {
         assert!(desk.spends(&ann, 0));
         let bid = desk.leases.bid(&bob, fixed(5), Micros(0)).unwrap();
         let late = ask(&mut desk.store, bid.part(), Micros(0), Micros(0));
-        let mut back = desk.leases.surrender();
+        desk.leases.surrender();
+        let mut back = desk.leases.expire(Micros(0));
         back.extend(desk.leases.settle(bid, &late));
         for part in &back {
             ask(&mut desk.store, part, Micros(0), Micros(0));
         }
         assert_eq!((desk.used(&ann, 0), desk.used(&bob, 0)), (1, 0));
         assert!(!desk.spends(&ann, 0) && !desk.spends(&bob, 0) && desk.leases.next().is_none());
+    }
+
+    /// Ten thousand at once stood in a line in which most of them, and whoever came after, timed out.
+    #[test]
+    fn of_many_leases_that_end_together_few_go_back_at_a_time_and_all_in_the_end() {
+        const MANY: usize = 1000;
+        let callers = || (0..MANY).map(|number| check(&number.to_string(), log(100), 1));
+        let mut desk = Desk::new();
+        for caller in callers() {
+            desk.bid(&caller, fixed(5), 0);
+            assert!(desk.spends(&caller, 0));
+        }
+        desk.leases.surrender();
+        let mut calls = 0;
+        while let Some(Micros(next)) = desk.leases.next() {
+            assert!(calls == 0 || next == calls * BETWEEN_RETURNS.0);
+            assert!(desk.expire(next) <= MOST_RETURNS);
+            assert_eq!(desk.expire(next), 0);
+            calls += 1;
+            // One that waits to go back covers nobody.
+            let last = check(&(MANY - 1).to_string(), log(100), 1);
+            assert!(!desk.spends(&last, next));
+        }
+        assert_eq!(calls as usize, MANY.div_ceil(MOST_RETURNS));
+        for caller in callers() {
+            assert_eq!(desk.used(&caller, 0), 1);
+        }
     }
 
     #[test]

@@ -441,11 +441,10 @@ impl Worker {
 
     /// Another policy is in force: what was refused under the last one might pass under this one, and
     /// what was leased under it goes back.
-    #[must_use]
-    pub fn enter(&mut self, epoch: Epoch) -> Vec<Part> {
+    pub fn enter(&mut self, epoch: Epoch) {
         self.epoch = epoch;
         self.denials.forget();
-        self.leases.surrender()
+        self.leases.surrender();
     }
 }
 
@@ -1270,7 +1269,7 @@ mod tests {
         let outcome = told(crate::script::Verdict::Refused, &readings);
         conclude_at(&mut worker, &ann, &outcome);
         assert!(pending(&ann).recall(&mut worker, Micros(1)).is_some());
-        let _ = worker.enter(first.followed_by(first.policy.clone(), Version(1)).epoch);
+        worker.enter(first.followed_by(first.policy.clone(), Version(1)).epoch);
         assert!(pending(&ann).recall(&mut worker, Micros(1)).is_none());
         let conclusion = conclude_at(&mut worker, &ann, &outcome);
         assert!(matches!(conclusion, Conclusion::Respond(_, _)));

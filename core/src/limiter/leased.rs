@@ -334,7 +334,8 @@ mod tests {
         let next = gateway
             .edition
             .followed_by(gateway.config.policy.clone(), Version(1));
-        for part in gateway.worker.enter(next.epoch) {
+        gateway.worker.enter(next.epoch);
+        for part in gateway.worker.leases.expire(Micros(0)) {
             gateway.answer(&part);
         }
         assert_eq!(gateway.used("leased"), 1);
