@@ -292,6 +292,7 @@ fn passage_step(
     // Of rules that do not cost the same each time.
     let (mut told, mut dues): (Vec<(Range<usize>, Cost)>, Vec<Due>) = (Vec::new(), Vec::new());
     for rule in rules {
+        let counting = rule.counting(&caller.subject);
         let cost = match rule.tariff() {
             Tariff::Fixed(_) | Tariff::Response(_) => None,
             Tariff::Request(meter) => match meter.read(head.cost(&meter.header)) {
@@ -300,6 +301,8 @@ fn passage_step(
                     // What costs nothing needs no limit.
                     None => continue,
                 },
+                // A trial refuses nobody: what it cannot read costs the default.
+                Err(Unreadable) if counting == Counting::Shadow => None,
                 Err(Unreadable) => {
                     let answer = answer::unreadable_cost(&meter.header);
                     return Step::Respond(answer, head.protocol);
@@ -313,7 +316,7 @@ fn passage_step(
             variants.push(arm.id);
         }
         let own = rule.limits_for(arm, &caller.tier, caller.address);
-        let (trial, places) = match rule.counting(&caller.subject) {
+        let (trial, places) = match counting {
             Counting::Enforced => {
                 let start = limits.len();
                 limits.extend(own);

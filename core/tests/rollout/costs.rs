@@ -91,6 +91,26 @@ fn an_unreadable_cost_is_told_with_the_mend() {
     );
 }
 
+/// It was a 400, from a rule that refuses nobody.
+#[test]
+fn a_trial_takes_a_cost_that_it_cannot_read_for_the_default() {
+    for mode in [r#""mode": "shadow","#, r#""enforce_percent": 0,"#] {
+        let policy = policy(BY_REQUEST).replace("\"cost\"", &format!("{mode} \"cost\""));
+        let mut gateway = Gateway::new(Topology::Single, &policy);
+        for headers in [
+            &[("x-cost", "many")][..],
+            &[("x-cost", "1"), ("x-cost", "1")],
+        ] {
+            let mut all = vec![(":path", "/x"), ("x-user-id", "ann")];
+            all.extend(headers);
+            let answer = gateway.request(&all);
+            assert_eq!(answer.status, 200, "{mode} {headers:?}");
+            assert_eq!(answer.header("x-shadow"), Some("r=allowed"));
+        }
+        assert_eq!(used(&mut gateway), (4, 4), "{mode}");
+    }
+}
+
 #[test]
 fn what_a_stranger_says_of_costs_is_not_believed() {
     let mut gateway = Gateway::new(Topology::Single, &policy(BY_REQUEST));
