@@ -220,7 +220,7 @@ pub fn admit<'a>(
     let step = match (head.method, path.as_ref()) {
         (status::METHOD, status::PATH) => status_step(edition, sources, &head, facts),
         (status::METHOD, gateway::PATH) => report_step(edition, sources, &head, facts),
-        (status::METHOD, page::PATH) => Step::Respond(page::page(&policy.status), head.protocol),
+        (status::METHOD, page::PATH) => page_step(edition, sources, &head, facts),
         _ => passage_step(edition, sources, &path, &head, facts),
     };
     Admission { remove, step }
@@ -261,6 +261,21 @@ fn report_step(
     match status::is_operator(&edition.policy.status, &caller, head.operator_secret) {
         true => Step::Report(head.protocol),
         false => Step::Respond(answer::operators_only(), head.protocol),
+    }
+}
+
+fn page_step(
+    edition: &Rc<Edition>,
+    sources: &Sources,
+    head: &Head<'_>,
+    facts: &impl Facts,
+) -> Step {
+    let (_, treatment) = caller(edition, sources, head.credentials, facts);
+    match treatment {
+        Treatment::Blocked => Step::Block(answer::blocked(), head.protocol),
+        Treatment::Limited | Treatment::Exempt => {
+            Step::Respond(page::page(&edition.policy.status), head.protocol)
+        }
     }
 }
 
@@ -942,6 +957,8 @@ mod tests {
     fn who_is_listed_meets_no_limit() {
         let ann = ("x-user-id", "ann");
         let status_call = (":path", "/api/v1/rate-limits/status");
+        let report = (":path", "/api/v1/rate-limits/status/gateway");
+        let page = (":path", "/api/v1/rate-limits/status/page");
         let allow = r#""allow": {"users": ["ann"]}"#;
         let deny = r#""allow": {"users": ["ann"]}, "deny": {"networks": ["127.0.0.0/8"]}"#;
         assert!(matches!(
@@ -949,8 +966,8 @@ mod tests {
             Step::Exempt
         ));
         assert_eq!(keys(&admit_listed(allow, &GET)).len(), 2);
-        // Where no rule is, and where the status is asked for.
-        for path in [GET[1], (":path", "/web/x"), status_call] {
+        // Where no rule is, and where Weir itself would answer.
+        for path in [GET[1], (":path", "/web/x"), status_call, report, page] {
             let step = admit_listed(deny, &[GET[0], path, ann]);
             let Step::Block(answer, _) = step else {
                 panic!("{path:?} {step:?}")
