@@ -5,6 +5,9 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
+/// How many bytes of a line an error shows: enough to find the place by, and few enough for a log.
+const SHOWN: usize = 120;
+
 /// A JSON value as written: objects keep the order of their members, and duplicates.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Json {
@@ -58,13 +61,11 @@ impl Json {
     /// Parses a whole document. `root` names it in paths and messages.
     pub fn parse(text: &str, root: &str) -> Result<Json, ConfigError> {
         serde_json::from_str(text).map_err(|error| {
-            let line = text
-                .lines()
-                .nth(error.line().saturating_sub(1))
-                .unwrap_or("");
+            let line = text.lines().nth(error.line().saturating_sub(1));
+            let shown = around(line.unwrap_or(""), error.column());
             ConfigError {
                 path: root.to_string(),
-                message: format!("is not JSON: {error}, in the line `{}`", line.trim()),
+                message: format!("is not JSON: {error}, in the line `{shown}`"),
             }
         })
     }
@@ -300,6 +301,24 @@ impl<'de> Visitor<'de> for AnyJson {
     }
 }
 
+/// A line around a column (in bytes, from 1): a document may be one line, and half a megabyte would
+/// bury what is wrong.
+fn around(line: &str, column: usize) -> String {
+    let place = |wanted: usize| {
+        let mut before = (0..=wanted.min(line.len())).rev();
+        before.find(|at| line.is_char_boundary(*at)).unwrap_or(0)
+    };
+    let centred = column.saturating_sub(SHOWN / 2);
+    let start = place(centred.min(line.len().saturating_sub(SHOWN)));
+    let end = place(start.saturating_add(SHOWN));
+    let shown = line.get(start..end).unwrap_or("").trim();
+    let (before, after) = (
+        if start > 0 { "…" } else { "" },
+        if end < line.len() { "…" } else { "" },
+    );
+    format!("{before}{shown}{after}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -353,5 +372,26 @@ mod tests {
     fn a_document_that_is_not_json_shows_the_line() {
         let error = Json::parse("{\n  rules: []\n}", "doc").unwrap_err();
         assert!(error.message.contains("in the line `rules: []`"), "{error}");
+    }
+
+    /// The log had all of a policy that was written without a line break.
+    #[test]
+    fn of_a_long_line_what_is_around_the_mistake_is_shown() {
+        let list = |words: usize| "\"ä\",".repeat(words);
+        for (before, after, shown) in [
+            (0, 500, "`[oops"),
+            (500, 500, "\"ä\",oops"),
+            (500, 0, "oops]`"),
+        ] {
+            let text = format!("[{}oops,{}1]", list(before), list(after));
+            let text = if after == 0 {
+                text.replace(",1]", "]")
+            } else {
+                text
+            };
+            let error = Json::parse(&text, "doc").unwrap_err();
+            assert!(error.message.contains(shown), "{error}");
+            assert!(error.message.len() < 250, "{error}");
+        }
     }
 }
