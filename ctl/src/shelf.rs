@@ -1,7 +1,7 @@
 //! What lies in Redis: the policy that is published, and those before it.
 
-use anyhow::{Context, Result, ensure};
-use redis::{Cmd, ConnectionLike};
+use anyhow::{Context, Error, Result, anyhow, ensure};
+use redis::{Cmd, ConnectionLike, RedisError};
 use serde_json::Value as Json;
 use weir_core::live::KEY;
 
@@ -37,7 +37,9 @@ pub fn current(redis: &mut dyn ConnectionLike) -> Result<Option<Publication>> {
     let mut command = Cmd::new();
     let fields = ["version", "published_at", "comment", "policy"];
     command.arg("HMGET").arg(KEY).arg(&fields);
-    let fields: [Option<Vec<u8>>; 4] = command.query(redis)?;
+    let fields: [Option<Vec<u8>>; 4] = command
+        .query(redis)
+        .map_err(|error| unread(KEY, "hash", error))?;
     let [version, published_at, comment, document] = fields;
     Ok(version.map(|version| Publication {
         version: text(&version),
@@ -51,7 +53,9 @@ pub fn current(redis: &mut dyn ConnectionLike) -> Result<Option<Publication>> {
 pub fn history(redis: &mut dyn ConnectionLike) -> Result<Vec<Publication>> {
     let mut command = Cmd::new();
     command.arg("LRANGE").arg(HISTORY).arg(0).arg(-1);
-    let entries: Vec<Vec<u8>> = command.query(redis)?;
+    let entries: Vec<Vec<u8>> = command
+        .query(redis)
+        .map_err(|error| unread(HISTORY, "list", error))?;
     entries.iter().map(|entry| read(entry)).collect()
 }
 
@@ -100,6 +104,17 @@ fn after(version: &str) -> Result<u64> {
              set the field version of {KEY} to one"
         )
     })
+}
+
+/// Why a key cannot be read, by its name: Redis tells neither that nor what to do.
+fn unread(key: &str, kind: &str, error: RedisError) -> Error {
+    match error.code() {
+        Some("WRONGTYPE") => anyhow!(
+            "{key} in Redis is no {kind}, so somebody else wrote it: \
+             take it away with `redis-cli DEL {key}`, or name another Redis"
+        ),
+        _ => Error::new(error).context(format!("cannot read {key}")),
+    }
 }
 
 fn read(entry: &[u8]) -> Result<Publication> {

@@ -250,6 +250,22 @@ fn a_password_comes_from_the_environment() {
     assert!(!with("sesame").status.success());
 }
 
+/// Redis said WRONGTYPE, and neither of what nor what to do.
+#[test]
+fn a_key_of_another_kind_is_named_with_the_mend() {
+    let desk = Desk::new();
+    let file = desk.file(&policy(5));
+    let push = ["push", file.to_str().unwrap()];
+    for key in ["{weir:policy}:history", "weir:policy"] {
+        desk.redis.command(&["SET", key, "x"]).unwrap();
+        let complaint = desk.fails(&push);
+        assert!(
+            complaint.contains(&format!("`redis-cli DEL {key}`")),
+            "{complaint}"
+        );
+    }
+}
+
 #[test]
 fn a_redis_that_is_not_there_is_named_without_its_password() {
     let output = run("redis://:secret@127.0.0.1:1", &["history"]);
