@@ -44,12 +44,15 @@ fn an_operator_sees_in_a_browser_what_a_gateway_does() {
     let room = browser.text("at('room').hidden").unwrap();
     assert_eq!(room, "true", "nothing is shown to strangers");
 
-    enter(&mut browser, "not-the-secret-of-operators");
-    until(
-        &mut browser,
-        "a wrong secret is told",
-        "at('trouble').textContent.includes('not the operators')",
-    );
+    // The second is one that no header could carry: the gateway was said not to answer.
+    for wrong in ["not-the-secret-of-operators", "a-secret-that-costs-5-€"] {
+        enter(&mut browser, wrong);
+        until(
+            &mut browser,
+            "a wrong secret is told",
+            "at('trouble').textContent.includes('not the operators')",
+        );
+    }
     enter(&mut browser, SECRET);
     until(
         &mut browser,
@@ -123,6 +126,11 @@ fn an_operator_sees_in_a_browser_what_a_gateway_does() {
         browser.look(look).unwrap();
         let wide = "document.documentElement.scrollWidth <= document.documentElement.clientWidth";
         until(&mut browser, "it fits the screen", wide);
+        until(
+            &mut browser,
+            "what the trial would do is told",
+            "at('rules').innerText.includes('30 of 40 would be refused')",
+        );
         let ground = browser
             .text("getComputedStyle(document.body).backgroundColor")
             .unwrap();
@@ -148,12 +156,13 @@ fn an_operator_sees_in_a_browser_what_a_gateway_does() {
     .unwrap();
 }
 
-/// Some that pass, and some that are refused again and again.
+/// Some that pass, some that a trial would refuse, and some that are refused again and again.
 fn traffic(gateway: &Gateway) {
     let client = gateway.client();
     for _ in 0..40 {
         for (path, user) in [
             ("/open/x", "ann"),
+            ("/tried/x", "ann"),
             ("/hammered/x", "mallory"),
             ("/hammered/x", "<img src=x onerror=document.title='owned'>"),
             ("/hammered/x", "bob"),
