@@ -194,13 +194,13 @@ fn perform(task: Task) -> Result<()> {
             let mut redis = place.open()?;
             let current = shelf::current(&mut *redis)?;
             let text = Value::from(CONFIGURED).to_string();
-            publish(
-                &mut out,
-                &mut *redis,
-                current.as_ref(),
-                text.as_bytes(),
-                &comment,
-            )
+            let text = text.as_bytes();
+            let document = Document::Configured;
+            let changes = tell_changes(&mut out, current.as_ref(), text, &document)?;
+            if changes == Changes::None {
+                return Ok(());
+            }
+            publish(&mut out, &mut *redis, current.as_ref(), text, &comment)
         }
         Task::Show { version, place } => {
             let mut redis = place.open()?;
