@@ -67,6 +67,7 @@ fn an_operator_sees_in_a_browser_what_a_gateway_does() {
     );
     let offenders = browser.text("at('offenders').innerText").unwrap();
     assert!(offenders.contains("mallory"), "{offenders}");
+    assert!(offenders.contains("tried (on trial)"), "{offenders}");
     assert!(
         offenders.contains("<img src=x onerror=document.title='owned'>"),
         "a caller's name is text: {offenders}"
