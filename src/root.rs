@@ -415,8 +415,13 @@ impl Limiter {
     fn tick(&self) {
         let now = host::now(self.origin);
         self.release(now);
-        let back = self.worker.borrow_mut().leases.expire(now);
-        self.give_back(&back);
+        // Where nothing can be asked, what goes back would be lost: it waits.
+        let health = self.batcher.borrow().health(now);
+        let is_asked = health.open < health.lanes;
+        if is_asked {
+            let back = self.worker.borrow_mut().leases.expire(now);
+            self.give_back(&back);
+        }
         let effects = self.batcher.borrow_mut().tick(now);
         self.perform(effects);
         let health = self.log_health(now);
@@ -428,7 +433,8 @@ impl Limiter {
         self.live.tick(&self.store, now);
         let is_idle = now.0.saturating_sub(self.busy.get().0) >= IDLE.0;
         let worker = self.worker.borrow();
-        let next = worker.delays.next().into_iter().chain(worker.leases.next());
+        let lease = worker.leases.next().filter(|_| is_asked);
+        let next = worker.delays.next().into_iter().chain(lease);
         let due = next.min().map(|due| until(now, due));
         let tick = (!is_idle).then_some(TICK);
         let look = self.live.next_tick(now);

@@ -21,12 +21,15 @@ pub const CASES: &[Case] = cases![
     unused_permits_are_free_for_others_when_the_lease_is_over,
     a_request_refused_elsewhere_leaves_its_permit_in_the_lease,
     a_worker_spends_what_it_has_leased_while_redis_is_away,
+    what_is_over_while_redis_is_away_goes_back_when_it_answers_again,
     no_window_is_exceeded_by_three_workers_with_leases,
     a_bucket_is_exceeded_by_no_more_than_what_is_out,
 ];
 
 const WINDOW: Duration = Duration::from_secs(2);
 const LIMIT: usize = 100;
+/// How long "brief" is leased for.
+const BRIEF: Duration = Duration::from_secs(5);
 /// What the three workers of both gateways may hold of a limit at once.
 const OUT: usize = 3 * 10;
 
@@ -145,6 +148,38 @@ fn a_worker_spends_what_it_has_leased_while_redis_is_away(world: &World) {
     let answer = visitor.get("/kept");
     assert_eq!(answer.status, 503);
     assert_eq!(answer.header("x-weir-degraded").as_deref(), Some("deny"));
+}
+
+/// It was given back to nobody, and stayed counted to the end of the window.
+fn what_is_over_while_redis_is_away_goes_back_when_it_answers_again(world: &World) {
+    let (gateway, redis) = alone(world);
+    let holders = [(); 20].map(|()| Visitor::of_tier(&gateway, "free"));
+    for holder in &holders {
+        assert_eq!(holder.get("/brief").status, 200);
+    }
+    let begun = Instant::now();
+    redis.pause().unwrap();
+    let soon = Duration::from_secs(10);
+    let other = Visitor::of_tier(&gateway, "free");
+    deadline::poll(soon, "a worker that asks no more", || {
+        other.get("/kept");
+        Ok(gateway.log().contains("not asked for now").then_some(()))
+    })
+    .unwrap();
+    assert!(begun.elapsed() < BRIEF, "no lease was over before");
+    deadline::poll(soon, "the end of the leases", || {
+        Ok((begun.elapsed() > BRIEF + Duration::from_millis(500)).then_some(()))
+    })
+    .unwrap();
+    redis.resume().unwrap();
+    for holder in &holders {
+        deadline::poll(soon, "permits that come back", || {
+            let status = holder.get("/api/v1/rate-limits/status").json()?;
+            let usage = &status["rate_limits"]["brief"]["current_usage"];
+            Ok((usage == 1).then_some(()))
+        })
+        .unwrap();
+    }
 }
 
 /// A request that passed: since when it was under way, and until when.
