@@ -51,13 +51,13 @@ test-exactness: ## Check REQUESTS (1000000) each way against what Redis decided
 BASE ?=
 
 bench: ## Measure what a request costs, beside peers (PEERS=folder: others too), into docs/benchmarks.md
-	@$(CARGO) run --quiet --package weir-bench -- full
+	@$(CARGO) run --quiet --release --package weir-bench -- full
 
 bench-redraw: ## Write docs/benchmarks.md again from docs/benchmarks.json
-	@$(CARGO) run --quiet --package weir-bench -- redraw
+	@$(CARGO) run --quiet --release --package weir-bench -- redraw
 
 bench-quick: ## See what a request costs, beside BASE=an/older/weir.wasm if there is one
-	@BASE=$(BASE) $(CARGO) run --quiet --package weir-bench -- quick
+	@$(CARGO) run --quiet --release --package weir-bench -- quick $(if $(BASE),--base $(BASE))
 
 scale: ## Measure a script call, and draw docs/scale.md's tables from it
 	@$(CARGO) run --quiet --release --package weir-bench -- scale
