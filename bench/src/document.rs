@@ -97,7 +97,8 @@ fn markdown(report: &Report) -> String {
          a load is that of a machine at its limit; the table at one connection shows what a quiet one adds.\n\
          - **Every request is checked** against three limits: of all together, of its user, of its address. \
          *Allowed*: {allowed} users take turns, far below their limits. *Denied*: {denied} users who have used up \
-         what they had. An answer of any other status, or one that Weir gave without Redis, fails the run.\n\
+         what they had. An answer of any other status, or one that Weir gave without Redis, spoils its turn: that is taken \
+         again, and a system that fails three times in a row is named under *Skipped*.\n\
          - **Plain Envoy** is Weir's own configuration without Weir. local_ratelimit counts in each process \
          for itself, by descriptors for user and address; it is shown for what counting costs, and shares \
          nothing. Sliding logs are measured with windows of one second, so that entries expire as fast as they \
