@@ -230,6 +230,10 @@ impl Live {
                         "weir: the published policy cannot be read, version {version} stays in \
                          force: {words}"
                     );
+                    // Somebody wrote over it. All else (LOADING, NOPERM) is Redis's trouble.
+                    if words.starts_with("WRONGTYPE") {
+                        count(lookout.rejected);
+                    }
                 }
             }
             News::None => {

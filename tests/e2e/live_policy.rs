@@ -240,14 +240,22 @@ fn what_is_no_policy_is_refused_once_and_changes_nothing(world: &World) {
         assert_eq!(told.len(), 1, "{told:?}");
         assert!(told[0].contains(reason), "{told:?}");
     }
+    // A key of another kind was in the log alone, and no alert told of it.
+    stage.redis.command(&["DEL", "weir:policy"]).unwrap();
+    stage.redis.command(&["SET", "weir:policy", "x"]).unwrap();
+    deadline::poll(POLL + MARGIN, "refusal of a key of another kind", || {
+        Ok((stage.stat("rejected_total") == before + 4).then_some(()))
+    })
+    .unwrap();
     // Every worker has looked by now, and twice.
     std::thread::sleep(2 * POLL);
-    assert_eq!(stage.stat("rejected_total"), before + 3);
+    assert_eq!(stage.stat("rejected_total"), before + 4);
     assert_eq!(
         (stage.stat("version"), stage.stat("newest_version")),
         (version, version)
     );
     assert_eq!(limit_told(&stage.gateway), 33);
+    stage.redis.command(&["DEL", "weir:policy"]).unwrap();
     write(&stage.redis, &version.to_string(), &limit(33));
 }
 
