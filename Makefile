@@ -28,7 +28,7 @@ run: ## Start Redis, an upstream and Envoy with Weir; Ctrl-C stops them
 
 test: ## Run every test, against a real Envoy and a real Redis
 	@$(LAB) prepare
-	$(CARGO) test --workspace
+	$(CARGO) test --workspace --no-fail-fast
 
 test-faults: ## Break everything around Weir, in all the ways that are known
 	@$(LAB) prepare

@@ -250,10 +250,8 @@ fn what_is_no_policy_is_refused_once_and_changes_nothing(world: &World) {
     // Every worker has looked by now, and twice.
     std::thread::sleep(2 * POLL);
     assert_eq!(stage.stat("rejected_total"), before + 4);
-    assert_eq!(
-        (stage.stat("version"), stage.stat("newest_version")),
-        (version, version)
-    );
+    // Alone, this case may come before Envoy's main thread is known not to be a worker.
+    follows(&stage.gateway, version);
     assert_eq!(limit_told(&stage.gateway), 33);
     stage.redis.command(&["DEL", "weir:policy"]).unwrap();
     write(&stage.redis, &version.to_string(), &limit(33));
@@ -355,8 +353,12 @@ fn an_idle_gateway_follows_and_begins_with_what_is_published(world: &World) {
     let version = stage.publish(&limit(80));
     let other = gateway(world, &stage.redis);
     follows(&other, version);
-    let first = Visitor::of_tier(&other, "free").get("/live/x");
-    assert_eq!(number(&first, "x-ratelimit-limit"), 80);
+    // A worker that has not told its version yet may have the configuration's for a moment.
+    deadline::poll(POLL + MARGIN, "limit of what is published", || {
+        let told = Visitor::of_tier(&other, "free").get("/live/x");
+        Ok((number(&told, "x-ratelimit-limit") == 80).then_some(()))
+    })
+    .unwrap();
     // Longer than a worker without requests ticks for those that it had.
     std::thread::sleep(Duration::from_millis(1500));
     let version = stage.publish(&limit(81));

@@ -14,7 +14,7 @@ use weir_lab::{
     redis::Redis,
 };
 
-use crate::{failure, live_policy::Stage};
+use crate::{failure, live_policy::Stage, visitor::Visitor};
 
 /// Longer than anything here takes; only a hang is cut short.
 pub const SOON: Duration = Duration::from_secs(60);
@@ -199,6 +199,9 @@ impl Fragile {
         } else {
             self.redis.restart().unwrap();
         }
+        // A worker may not know yet that Redis is back.
+        let stranger = Visitor::of_tier(&self.gateway, "free");
+        failure::recovers(&self.gateway, &stranger, "/open/x");
         self
     }
 }
