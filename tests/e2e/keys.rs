@@ -92,9 +92,10 @@ fn every_key_says_what_it_counts_and_ends_in_time(world: &World) {
             .iter()
             .find(|window| (window.0, window.1, window.2) == (rule, scope, algorithm));
         let window_ms = 1000 * listed.map_or(LONGEST_WINDOW, |window| window.3);
-        // A bucket's key may outlive its level by a quarter of the window: `lua/bucket.lua`.
+        // A bucket's key may outlive its level by a quarter of the window (`lua/bucket.lua`): of those
+        // here, by half of what it takes to fill at most.
         let most_ms = match algorithm {
-            "tb" | "lb" => window_ms + window_ms / 4,
+            "tb" | "lb" => window_ms + window_ms / 2,
             _ => window_ms,
         };
         let left = held.ends_ms - now_ms;
