@@ -22,6 +22,8 @@ use crate::{
 const START: Duration = Duration::from_secs(60);
 const FIRST_FILTER: &str = "http_filters:";
 const ROUTER: &str = "- name: envoy.filters.http.router";
+/// What Weir has of the routes.
+const FOR_WEIR: &str = "request_headers_to_remove: [x-weir-peer]";
 
 /// One that runs; it ends before its folder does.
 struct Envoy {
@@ -171,7 +173,8 @@ fn with_filter(gateway: &str, filter: &str) -> Result<String> {
         }
     }
     made.extend(filter.lines());
-    made.extend(lines.skip_while(|line| line.trim() != ROUTER));
+    let rest = lines.skip_while(|line| line.trim() != ROUTER);
+    made.extend(rest.filter(|line| line.trim() != FOR_WEIR));
     if !made.iter().any(|line| line.trim() == ROUTER) {
         bail!("envoy/gateway.yaml has no {FIRST_FILTER} that end with {ROUTER}");
     }
@@ -186,7 +189,7 @@ mod tests {
     fn plain_envoy_is_the_gateway_without_weir() {
         let gateway = fs::read_to_string(place::envoy().join("gateway.yaml")).unwrap();
         let plain = with_filter(&gateway, "").unwrap();
-        for word in ["filters.http.wasm", "set_filter_state", "POLICY"] {
+        for word in ["filters.http.wasm", "x-weir-peer", "POLICY"] {
             assert!(gateway.contains(word) && !plain.contains(word), "{word}");
         }
         for word in [

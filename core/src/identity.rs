@@ -24,8 +24,7 @@ pub struct Sources {
     pub tier: Source,
     pub api_key: Source,
     pub trust: Trust,
-    /// The filter state that holds the direct peer's address.
-    pub direct_peer: String,
+    pub direct_peer: Peer,
     ipv6_prefix: u8,
 }
 
@@ -51,6 +50,15 @@ pub enum Trust {
     Never,
     /// Those of direct peers within these networks.
     Peers(Vec<Cidr>),
+}
+
+/// Where the proxy leaves the direct peer's address, and maybe the client's behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// A filter state, which is asked for.
+    FilterState(String),
+    /// A request header that the proxy sets, whatever the client sent. It comes with the others.
+    Header(String),
 }
 
 /// Whether this request's identity headers count.
@@ -108,11 +116,10 @@ impl Sources {
         let user = source("user", "x-user-id")?;
         let tier = source("tier", "x-user-tier")?;
         let api_key = source("api_key", "x-api-key")?;
-        let direct_peer = fields
-            .optional("direct_peer")
-            .map_or(Ok(DEFAULT_PEER.to_string()), |at| {
-                at.text().map(str::to_string)
-            })?;
+        let direct_peer = match fields.optional("direct_peer") {
+            Some(at) => peer(&at)?,
+            None => Peer::FilterState(DEFAULT_PEER.to_string()),
+        };
         let ipv6_prefix = match fields.optional("ipv6_prefix") {
             None => DEFAULT_IPV6_PREFIX,
             Some(at) => u8::try_from(at.whole()?)
@@ -145,6 +152,14 @@ impl Sources {
             Some(Field::ApiKey)
         } else {
             None
+        }
+    }
+
+    /// Whether a header (in lower case) tells the direct peer's address.
+    pub fn is_peer(&self, header: &[u8]) -> bool {
+        match &self.direct_peer {
+            Peer::FilterState(_) => false,
+            Peer::Header(name) => name.as_bytes() == header,
         }
     }
 
@@ -262,6 +277,21 @@ fn trust(at: &At<'_>) -> Result<Trust, ConfigError> {
     Ok(Trust::Peers(networks.collect::<Result<_, _>>()?))
 }
 
+fn peer(at: &At<'_>) -> Result<Peer, ConfigError> {
+    if let Ok(name) = at.text() {
+        return Ok(Peer::FilterState(name.to_string()));
+    }
+    let mut fields = at.fields().map_err(|_| {
+        at.error(
+            "says where the proxy leaves the direct peer's address: the name of a filter state,              or {\"header\": …}, a header that it sets itself",
+        )
+    })?;
+    let header = fields.required("header")?;
+    let name = header_name(&header, header.text()?)?;
+    fields.finish()?;
+    Ok(Peer::Header(name))
+}
+
 fn source(at: &At<'_>) -> Result<Source, ConfigError> {
     if let Ok(name) = at.text() {
         return header_name(at, name).map(Source::Header);
@@ -371,6 +401,31 @@ mod tests {
     }
 
     #[test]
+    fn the_direct_peer_is_told_by_a_filter_state_or_a_header() {
+        for (text, told) in [
+            (
+                r#"{"trust": "never"}"#,
+                Peer::FilterState("weir.direct_peer".to_string()),
+            ),
+            (
+                r#"{"trust": "never", "direct_peer": "their.own"}"#,
+                Peer::FilterState("their.own".to_string()),
+            ),
+            (
+                r#"{"trust": "never", "direct_peer": {"header": "X-Weir-Peer"}}"#,
+                Peer::Header("x-weir-peer".to_string()),
+            ),
+        ] {
+            let sources = sources(text).unwrap();
+            assert_eq!(
+                sources.is_peer(b"x-weir-peer"),
+                matches!(told, Peer::Header(_))
+            );
+            assert_eq!(sources.direct_peer, told);
+        }
+    }
+
+    #[test]
     fn a_claim_is_a_property_with_a_type() {
         let sources =
             sources(r#"{"trust": "never", "user": {"claim": ["jwt", "sub"], "type": "number"}}"#)
@@ -396,6 +451,14 @@ mod tests {
             ),
             (r#"{"trust": ["10.0.0.1/8"]}"#, "did you mean 10.0.0.0/8?"),
             (r#"{"trust": "never", "user": "X User"}"#, "is no header"),
+            (
+                r#"{"trust": "never", "direct_peer": 7}"#,
+                "a header that it sets itself",
+            ),
+            (
+                r#"{"trust": "never", "direct_peer": {"header": ":path"}}"#,
+                "is no header",
+            ),
             (
                 r#"{"trust": "never", "user": {"claim": ["sub"]}}"#,
                 "too short",

@@ -5,6 +5,7 @@ mod bill;
 mod hold;
 mod leased;
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -20,7 +21,7 @@ use crate::denials::Denials;
 use crate::exempt::Treatment;
 use crate::gateway;
 use crate::gathering::{Gathering, Heard, Outcome};
-use crate::identity::{Belief, Caller, Credentials, Field, Source, Sources, Subject};
+use crate::identity::{Belief, Caller, Credentials, Field, Peer, Source, Sources, Subject};
 use crate::key;
 use crate::lease::{Leases, Spent};
 use crate::live::{Edition, Epoch};
@@ -153,10 +154,12 @@ pub enum Protocol {
     Grpc,
 }
 
-/// What the proxy has told of a request: an address that came with another is not asked for again.
+/// What the proxy tells of a request: an address that came with another is not asked for again.
 struct Told<'a, F> {
     facts: &'a F,
-    client: OnceCell<Vec<u8>>,
+    sources: &'a Sources,
+    /// The direct peer's address, and maybe the client's behind it.
+    addresses: OnceCell<Cow<'a, [u8]>>,
 }
 
 /// The parts of a request's head that decisions are made on.
@@ -168,6 +171,8 @@ struct Head<'a> {
     protocol: Protocol,
     credentials: Credentials<'a>,
     repeated: Option<Field>,
+    /// What the proxy tells of the peer in a header, if it does.
+    peer: Option<&'a [u8]>,
     /// What is said of costs: the headers that the policy asks for, as often as they were sent.
     costs: Vec<(&'a [u8], &'a [u8])>,
     operator_secret: Option<&'a [u8]>,
@@ -180,14 +185,12 @@ pub fn admit<'a>(
     headers: impl Iterator<Item = (&'a [u8], &'a [u8])>,
     facts: &impl Facts,
 ) -> Admission {
-    let facts = &Told::new(facts);
     let policy = &edition.policy;
     let mut head = read_head(sources, policy, headers);
+    let facts = &Told::new(facts, sources, head.peer);
     let mut remove = Vec::new();
     if head.credentials.any() || !head.costs.is_empty() {
-        let peer =
-            || -> Option<IpAddr> { address::parse_peer(&facts.direct_peer(&sources.direct_peer)?) };
-        match sources.trust.belief(peer) {
+        match sources.trust.belief(|| facts.direct_peer()) {
             Belief::Believed => {
                 if let Some(header) = head.repeated.and_then(|field| sources.header(field)) {
                     let answer = answer::repeated_header(header);
@@ -230,7 +233,7 @@ fn status_step(
     edition: &Rc<Edition>,
     sources: &Sources,
     head: &Head<'_>,
-    facts: &impl Facts,
+    facts: &Told<'_, impl Facts>,
 ) -> Step {
     let (caller, treatment) = caller(edition, sources, head.credentials, facts);
     if treatment == Treatment::Blocked {
@@ -252,7 +255,7 @@ fn report_step(
     edition: &Rc<Edition>,
     sources: &Sources,
     head: &Head<'_>,
-    facts: &impl Facts,
+    facts: &Told<'_, impl Facts>,
 ) -> Step {
     let (caller, treatment) = caller(edition, sources, head.credentials, facts);
     if treatment == Treatment::Blocked {
@@ -268,7 +271,7 @@ fn page_step(
     edition: &Rc<Edition>,
     sources: &Sources,
     head: &Head<'_>,
-    facts: &impl Facts,
+    facts: &Told<'_, impl Facts>,
 ) -> Step {
     let (_, treatment) = caller(edition, sources, head.credentials, facts);
     match treatment {
@@ -284,7 +287,7 @@ fn passage_step(
     sources: &Sources,
     path: &[u8],
     head: &Head<'_>,
-    facts: &impl Facts,
+    facts: &Told<'_, impl Facts>,
 ) -> Step {
     let policy = &edition.policy;
     let target = Target {
@@ -401,33 +404,46 @@ fn ask(edition: &Rc<Edition>, question: Question, protocol: Protocol, wants: Wan
     })
 }
 
-impl<F> Told<'_, F> {
-    fn new(facts: &F) -> Told<'_, F> {
-        let client = OnceCell::new();
-        Told { facts, client }
+impl<'a, F: Facts> Told<'a, F> {
+    fn new(facts: &'a F, sources: &'a Sources, header: Option<&'a [u8]>) -> Told<'a, F> {
+        let addresses = header.map_or(OnceCell::new(), |told| Cow::Borrowed(told).into());
+        Told {
+            facts,
+            sources,
+            addresses,
+        }
+    }
+
+    fn direct_peer(&self) -> Option<IpAddr> {
+        if let (None, Peer::FilterState(name)) = (self.addresses.get(), &self.sources.direct_peer) {
+            // It was empty: this is asked once.
+            let _ = self.addresses.set(self.facts.direct_peer(name)?.into());
+        }
+        let (peer, _) = addresses(self.addresses.get()?);
+        address::parse_peer(peer)
+    }
+
+    fn client(&self) -> Cow<'_, [u8]> {
+        let told = self.addresses.get();
+        match told.and_then(|told| addresses(told).1) {
+            Some(client) => client.into(),
+            None => self.facts.source_address().into(),
+        }
+    }
+
+    fn claim(&self, source: &Source) -> Option<Vec<u8>> {
+        let (path, kind) = source.property()?;
+        kind.read(&self.facts.claim(path)?)
     }
 }
 
-impl<F: Facts> Facts for Told<'_, F> {
-    fn source_address(&self) -> Vec<u8> {
-        let told = self.client.get().cloned();
-        told.unwrap_or_else(|| self.facts.source_address())
-    }
-
-    fn direct_peer(&self, filter_state: &str) -> Option<Vec<u8>> {
-        let mut peer = self.facts.direct_peer(filter_state)?;
-        // The addresses of a Unix socket may hold spaces, and then both do.
-        let mut spaces = (0..).zip(&peer).filter(|(_, byte)| **byte == b' ');
-        if let (Some((space, _)), None) = (spaces.next(), spaces.next()) {
-            let client = peer.split_off(space).split_off(1);
-            // It was empty: this is asked once.
-            let _ = self.client.set(client);
-        }
-        Some(peer)
-    }
-
-    fn claim(&self, path: &[String]) -> Option<Vec<u8>> {
-        self.facts.claim(path)
+/// The direct peer's address, and the client's if it stands behind it. The addresses of a Unix socket
+/// may hold spaces, and then both do.
+fn addresses(told: &[u8]) -> (&[u8], Option<&[u8]>) {
+    let mut parts = told.split(|byte| *byte == b' ');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(peer), Some(client), None) => (peer, Some(client)),
+        _ => (told, None),
     }
 }
 
@@ -721,15 +737,22 @@ fn read_head<'a>(
         protocol: Protocol::Http,
         credentials: Credentials::default(),
         repeated: None,
+        peer: None,
         costs: Vec::new(),
         operator_secret: None,
     };
+    let mut peers = 0;
     for (name, value) in headers {
         match name {
             b":path" => head.target = value,
             b":method" => head.method = value,
             b":authority" => head.authority = value,
             b"content-type" if is_grpc(value) => head.protocol = Protocol::Grpc,
+            _ if sources.is_peer(name) => {
+                peers += 1;
+                // The proxy sets one. Of two, one is somebody else's.
+                head.peer = (peers == 1).then_some(value);
+            }
             _ => {
                 if let Some(field) = sources.field(name)
                     && head.credentials.set(field, value).is_some()
@@ -765,23 +788,19 @@ fn caller(
     edition: &Edition,
     sources: &Sources,
     credentials: Credentials<'_>,
-    facts: &impl Facts,
+    facts: &Told<'_, impl Facts>,
 ) -> (Caller, Treatment) {
-    let claim = |source: &Source| {
-        let (path, kind) = source.property()?;
-        kind.read(&facts.claim(path)?)
-    };
     let (user, tier, api_key) = (
-        claim(&sources.user),
-        claim(&sources.tier),
-        claim(&sources.api_key),
+        facts.claim(&sources.user),
+        facts.claim(&sources.tier),
+        facts.claim(&sources.api_key),
     );
     let credentials = Credentials {
         user: user.as_deref().or(credentials.user),
         tier: tier.as_deref().or(credentials.tier),
         api_key: api_key.as_deref().or(credentials.api_key),
     };
-    let caller = sources.caller(credentials, &facts.source_address());
+    let caller = sources.caller(credentials, &facts.client());
     let exemptions = &edition.policy.exemptions;
     let treatment = exemptions.treatment(&caller, credentials.api_key);
     (caller, treatment)
@@ -832,6 +851,7 @@ impl<'a> Credentials<'a> {
 mod tests {
     use super::*;
     use crate::config::Config;
+    use crate::identity;
     use crate::live::Version;
     use crate::script::{Retry, Told};
     use crate::units::Millis;
@@ -1042,6 +1062,52 @@ mod tests {
             // Somebody without an id has no limit by tier in this policy.
             assert!(counted || user.starts_with('a'), "{origin}: {keys}");
             assert_eq!(counted, user.starts_with('u'), "{origin}: {keys}");
+        }
+    }
+
+    #[test]
+    fn a_header_of_the_proxys_tells_the_addresses_once() {
+        /// Nothing is left to be asked but where the header does not tell.
+        struct Asked;
+        impl Facts for Asked {
+            fn source_address(&self) -> Vec<u8> {
+                b"192.0.2.9:80".to_vec()
+            }
+            fn direct_peer(&self, _filter_state: &str) -> Option<Vec<u8>> {
+                panic!("asked for a filter state")
+            }
+            fn claim(&self, _path: &[String]) -> Option<Vec<u8>> {
+                None
+            }
+        }
+        for (sent, user, address) in [
+            (vec!["127.0.0.1 192.0.2.1"], "u:ann", "192.0.2.1"),
+            (vec!["127.0.0.1"], "u:ann", "192.0.2.9"),
+            (vec!["10.0.0.1 127.0.0.1"], "a:127.0.0.1", "127.0.0.1"),
+            // One of them is the client's own.
+            (vec!["127.0.0.1 127.0.0.1"; 2], "a:192.0.2.9", "192.0.2.9"),
+            (vec!["127.0.0.1 127.0.0.1"; 3], "a:192.0.2.9", "192.0.2.9"),
+            (vec![], "a:192.0.2.9", "192.0.2.9"),
+        ] {
+            let mut config = config();
+            config.sources.direct_peer = identity::Peer::Header("x-weir-peer".to_string());
+            let mut headers = vec![GET[0], GET[1], ("x-user-id", "ann")];
+            headers.extend(sent.iter().map(|value| ("x-weir-peer", *value)));
+            let headers = headers
+                .iter()
+                .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+            let edition = Rc::new(Edition::configured(config.policy));
+            let step = admit(&edition, &config.sources, headers, &Asked).step;
+            let keys = keys(&step).concat();
+            assert!(
+                keys.contains(&format!("{{a:{address}}}:api:ip")),
+                "{sent:?}: {keys}"
+            );
+            assert_eq!(
+                keys.contains("{u:ann}:api:user"),
+                user == "u:ann",
+                "{sent:?}: {keys}"
+            );
         }
     }
 

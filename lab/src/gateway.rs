@@ -59,6 +59,7 @@ pub struct Builder {
     timeout_ms: u64,
     trust: Value,
     wasm: Option<PathBuf>,
+    configuration: PathBuf,
     variables: BTreeMap<String, String>,
     arguments: Vec<String>,
 }
@@ -98,6 +99,7 @@ impl Default for Builder {
             timeout_ms: 50,
             trust: json!(["127.0.0.0/8", "::1/128"]),
             wasm: None,
+            configuration: place::envoy(),
             variables: BTreeMap::new(),
             arguments: Vec::new(),
         }
@@ -175,6 +177,12 @@ impl Builder {
         self
     }
 
+    /// Another folder than `envoy/` to start from: a copy that says something else.
+    pub fn configuration(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.configuration = folder.into();
+        self
+    }
+
     /// A variable of `envoy/start.sh`, over what this builder would set.
     pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.variables.insert(name.to_owned(), value.to_owned());
@@ -244,7 +252,7 @@ impl Builder {
 
         let mut command = Command::new("sh");
         command
-            .arg(place::envoy().join("start.sh"))
+            .arg(self.configuration.join("start.sh"))
             .arg("--admin-address-path")
             .arg(scratch.file(ADMIN_ADDRESS))
             .args(self.arguments)

@@ -2,10 +2,12 @@
 
 use std::{
     collections::HashSet,
+    fs,
     net::{Ipv6Addr, TcpListener},
 };
 
-use weir_lab::client::Answer;
+use serde_json::json;
+use weir_lab::{client::Answer, place, scratch::Scratch};
 
 use crate::{
     Case, cases, keys,
@@ -23,6 +25,7 @@ pub const CASES: &[Case] = cases![
     headers_of_an_untrusted_peer_are_ignored_and_removed,
     an_untrusted_peer_cannot_be_refused_for_what_is_ignored,
     a_forged_address_changes_nothing,
+    a_filter_state_tells_the_peer_as_well,
     an_ipv6_client_is_its_network,
     a_header_that_only_looks_like_an_identity_is_dropped,
     the_closest_network_counts_each_address,
@@ -239,16 +242,73 @@ fn a_forged_address_changes_nothing(world: &World) {
         ("X-Real-IP", "192.0.2.3"),
         ("X-Envoy-External-Address", "192.0.2.4"),
         ("Forwarded", "for=192.0.2.5"),
+        ("X-Weir-Peer", "127.0.0.1 192.0.2.6"),
     ];
     for (used, (name, value)) in (1..).zip(forged) {
         let answer = visitor.clone().with(name, value).get("/api/v1/items");
         assert_eq!(remaining(&answer), 200 - used, "{name}: {value}");
     }
     // Nor does it make an untrusted peer a trusted one.
-    let distrusted = Visitor::distrusted(world.workshop()).named("ann");
-    let answer = distrusted.with("X-Forwarded-For", "127.0.0.1").get(PATH);
-    assert_eq!(number(&answer, "x-ratelimit-limit"), 50);
+    for name in ["X-Forwarded-For", "X-Weir-Peer"] {
+        let distrusted = Visitor::distrusted(world.workshop()).named("ann");
+        let answer = distrusted.with(name, "127.0.0.1").get(PATH);
+        assert_eq!(number(&answer, "x-ratelimit-limit"), 50, "{name}");
+        let headers = upstream_headers(&answer);
+        assert!(
+            !headers.iter().any(|(name, _)| name == "x-weir-peer"),
+            "{headers:?}"
+        );
+    }
 }
+
+/// The default, for configurations that cannot be sure that Envoy writes the header.
+fn a_filter_state_tells_the_peer_as_well(world: &World) {
+    let folder = Scratch::try_new("filter-state").unwrap();
+    for file in fs::read_dir(place::envoy()).unwrap() {
+        let file = file.unwrap();
+        let copy = folder.file(&file.file_name().into_string().unwrap());
+        fs::copy(file.path(), copy).unwrap();
+    }
+    let template = folder.file("gateway.yaml");
+    let text = fs::read_to_string(&template).unwrap();
+    let (before, rest) = text
+        .split_once("          - name: envoy.filters.http.header_mutation\n")
+        .unwrap();
+    let (_, after) = rest
+        .split_once("          - name: envoy.filters.http.wasm\n")
+        .unwrap();
+    let after = after.replace(r#", "direct_peer": { "header": "x-weir-peer" }"#, "");
+    let wasm = "          - name: envoy.filters.http.wasm\n";
+    fs::write(&template, [before, SET_FILTER_STATE, wasm, &after].concat()).unwrap();
+
+    let gateway = world.gateway().configuration(folder.path());
+    let trust = json!(["127.0.0.0/9"]);
+    let gateway = gateway.trust(trust).workers(1).start().unwrap();
+    for (peer, user) in [("127.1.2.3", true), ("127.200.2.3", false)] {
+        let visitor = Visitor::anonymous(&gateway).moved_to(peer);
+        let claims = visitor.named(unique("visitor")).tier("premium");
+        // Of a premium user and an address, or of an address alone.
+        let answer = claims
+            .with("X-Weir-Peer", "127.0.0.1")
+            .get("/api/v1/search");
+        let left = keys::of(world.redis(), &[&format!("a:{peer}")]);
+        assert!(!left.is_empty(), "{peer}");
+        let headers = upstream_headers(&answer);
+        let kept = headers.iter().any(|(name, _)| name == "x-user-id");
+        assert_eq!(kept, user, "{peer}");
+    }
+}
+
+const SET_FILTER_STATE: &str = r#"          - name: envoy.filters.http.set_filter_state
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.set_filter_state.v3.Config
+              on_request_headers:
+              - object_key: weir.direct_peer
+                factory_key: envoy.string
+                format_string:
+                  text_format_source:
+                    inline_string: "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT% %DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"
+"#;
 
 fn an_ipv6_client_is_its_network(world: &World) {
     if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
