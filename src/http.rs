@@ -63,11 +63,12 @@ impl HttpStream {
     /// Asks every part. Where the store need not or cannot be asked, the request is concluded at
     /// once.
     fn ask(&self, mut pending: Pending) -> Action {
-        if let Some(refusal) = self.limiter.recall(&mut pending) {
+        let now = self.limiter.now();
+        if let Some(refusal) = self.limiter.recall(now, &mut pending) {
             self.limiter.log(&pending, refusal.record.as_ref(), None);
             return perform(&self.state, refusal.conclusion);
         }
-        self.state.borrow_mut().since = self.limiter.stopwatch();
+        self.state.borrow_mut().since = self.limiter.stopwatch(now);
         let parts = pending.parts(self.limiter.store.topology);
         let mut complete = parts.is_empty();
         for (number, part) in parts.iter().enumerate() {
@@ -76,7 +77,7 @@ impl HttpStream {
                 part: number,
             };
             let ticket = Ticket::Request(seat);
-            if self.limiter.ask(Some(ticket), part) == Asked::Failed {
+            if self.limiter.ask(now, Some(ticket), part) == Asked::Failed {
                 complete = pending.receive(number, &Outcome::Failed);
             }
         }
@@ -84,7 +85,7 @@ impl HttpStream {
             let conclusion = self.conclude(&pending);
             return conclusion.map_or(Action::Pause, |now| perform(&self.state, now));
         }
-        self.limiter.bid(&pending);
+        self.limiter.bid(now, &pending);
         self.state.borrow_mut().pending = Some(pending);
         Action::Pause
     }

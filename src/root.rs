@@ -199,6 +199,11 @@ impl Limiter {
         limiter
     }
 
+    /// The worker's clock. To read it is a call to the proxy: do so once for all that happens at once.
+    pub fn now(&self) -> Micros {
+        host::now(self.origin)
+    }
+
     /// What a request that comes now is decided under.
     pub fn edition(&self) -> Rc<Edition> {
         if self.live.serve() {
@@ -208,9 +213,9 @@ impl Limiter {
     }
 
     /// What the worker knows of a request by itself: that it is out of quota, or that leases cover it.
-    pub fn recall(&self, pending: &mut Pending) -> Option<Ending> {
+    pub fn recall(&self, now: Micros, pending: &mut Pending) -> Option<Ending> {
         let mut worker = self.worker.borrow_mut();
-        let ending = pending.recall(&mut worker, host::now(self.origin))?;
+        let ending = pending.recall(&mut worker, now)?;
         drop(worker);
         if let Some(record) = &ending.record {
             self.count(pending, record);
@@ -235,21 +240,20 @@ impl Limiter {
     /// Something is about to be counted, and is to be told soon.
     fn will_tell(&self) {
         if self.metrics.begins() {
-            let now = host::now(self.origin);
+            let now = self.now();
             self.ticker.within(now, metrics::TELL_WITHIN);
         }
     }
 
     /// What an operator is told of the gateway.
     pub fn report(&self) -> Answer {
-        let now = host::now(self.origin);
+        let now = self.now();
         let health = self.batcher.borrow().health(now);
         self.metrics.report(&self.edition(), health, now)
     }
 
     /// A request waits for the store to answer a part; without a ticket, nobody does.
-    pub fn ask(&self, ticket: Option<Ticket>, part: &Part) -> Asked {
-        let now = host::now(self.origin);
+    pub fn ask(&self, now: Micros, ticket: Option<Ticket>, part: &Part) -> Asked {
         let next = self.batcher.borrow_mut().ask(now, ticket, part);
         self.ticker.within(now, TICK);
         match next {
@@ -265,15 +269,14 @@ impl Limiter {
     }
 
     /// Asks for the leases that are worth while, after the request that shows it.
-    pub fn bid(&self, pending: &Pending) {
+    pub fn bid(&self, now: Micros, pending: &Pending) {
         if !pending.is_leased() {
             return;
         }
-        let now = host::now(self.origin);
         let bids = pending.bids(&mut self.worker.borrow_mut(), now);
         for bid in bids {
             let part = bid.part().clone();
-            if self.ask(Some(Ticket::Worker(bid.clone())), &part) == Asked::Failed {
+            if self.ask(now, Some(Ticket::Worker(bid.clone())), &part) == Asked::Failed {
                 self.lease(bid, &gathering::Outcome::Failed);
             }
         }
@@ -287,8 +290,12 @@ impl Limiter {
 
     /// Asks for what nobody waits for.
     fn give_back(&self, parts: &[Part]) {
+        if parts.is_empty() {
+            return;
+        }
+        let now = self.now();
         for part in parts {
-            self.ask(None, part);
+            self.ask(now, None, part);
         }
     }
 
@@ -305,8 +312,8 @@ impl Limiter {
     }
 
     /// When a request begins to wait for the store, if the access log wants to know.
-    pub fn stopwatch(&self) -> Option<Micros> {
-        (self.access_log == AccessLog::On).then(|| host::now(self.origin))
+    pub fn stopwatch(&self, now: Micros) -> Option<Micros> {
+        (self.access_log == AccessLog::On).then_some(now)
     }
 
     /// What access logs are to find of the proxy's current request. `since` is when it began to wait
@@ -315,7 +322,7 @@ impl Limiter {
         if self.access_log == AccessLog::On
             && let Some(record) = record
         {
-            let now = || host::now(self.origin).0;
+            let now = || self.now().0;
             let waited = since.map(|since| Micros(now().saturating_sub(since.0)));
             let policy = &pending.edition().policy;
             let line = access_log::line(policy, record, pending.subject(), waited);
@@ -328,9 +335,7 @@ impl Limiter {
         let mut worker = self.worker.borrow_mut();
         let parts = worker.settle(bill, header, host::wall_clock);
         drop(worker);
-        for part in &parts {
-            self.ask(None, part);
-        }
+        self.give_back(&parts);
     }
 
     /// Whether a request is still held back.
@@ -340,7 +345,7 @@ impl Limiter {
 
     /// Lets a request go on later.
     pub fn hold(&self, id: ContextId, hold: &Hold) {
-        let now = host::now(self.origin);
+        let now = self.now();
         let due = self.worker.borrow_mut().hold(StreamId(id.0), now, hold);
         self.ticker.within(now, until(now, due));
     }
@@ -363,9 +368,7 @@ impl Limiter {
         let mut worker = self.worker.borrow_mut();
         let refunds = worker.receive_abandoned(StreamId(id.0), part, outcome);
         drop(worker);
-        for part in &refunds {
-            self.ask(None, part);
-        }
+        self.give_back(&refunds);
     }
 
     /// Lets those go on whose time has come.
@@ -384,12 +387,12 @@ impl Limiter {
     }
 
     fn turn(&self) {
-        let effects = self.batcher.borrow_mut().turn(host::now(self.origin));
+        let effects = self.batcher.borrow_mut().turn(self.now());
         self.perform(effects);
     }
 
     fn answered(&self, id: CallId, body: Option<&[u8]>) {
-        let now = host::now(self.origin);
+        let now = self.now();
         match self.live.answered(&self.store, now, id, body) {
             Heard::NotMine => {
                 self.metrics.came_back(id, now, body);
@@ -409,11 +412,11 @@ impl Limiter {
         let epoch = self.live.in_force().epoch;
         self.worker.borrow_mut().enter(epoch);
         // What was leased goes back with the ticks.
-        self.ticker.within(host::now(self.origin), TICK);
+        self.ticker.within(self.now(), TICK);
     }
 
     fn tick(&self) {
-        let now = host::now(self.origin);
+        let now = self.now();
         self.release(now);
         // Where nothing can be asked, what goes back would be lost: it waits.
         let health = self.batcher.borrow().health(now);
@@ -444,8 +447,7 @@ impl Limiter {
 
     /// This worker goes.
     fn retire(&self) {
-        self.metrics
-            .retire(&self.live.in_force(), host::now(self.origin));
+        self.metrics.retire(&self.live.in_force(), self.now());
         self.live.leave();
     }
 
@@ -478,11 +480,11 @@ impl Limiter {
             let mut batcher = self.batcher.borrow_mut();
             match sent {
                 Ok(id) => {
-                    self.metrics.sent(id, host::now(self.origin), questions);
+                    self.metrics.sent(id, self.now(), questions);
                     batcher.sent(outgoing, id);
                 }
                 Err(host::NotDone) => {
-                    settled.extend(batcher.not_sent(host::now(self.origin), outgoing));
+                    settled.extend(batcher.not_sent(self.now(), outgoing));
                 }
             }
         }
