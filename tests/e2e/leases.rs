@@ -1,16 +1,22 @@
 //! Permits that workers take in advance.
 
-use std::time::{Duration, Instant};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
+use serde_json::Value;
 use weir_lab::{
     deadline,
-    gateway::{Gateway, Policy},
+    gateway::{Gateway, Policy, Topology},
     redis::Redis,
+    redis_cluster::{RedisCluster, Replicas},
 };
 
 use crate::{
     Case, cases,
     crowd::rush,
+    live_policy,
     visitor::{Visitor, remaining},
     world::{World, now},
 };
@@ -24,6 +30,8 @@ pub const CASES: &[Case] = cases![
     what_is_over_while_redis_is_away_goes_back_when_it_answers_again,
     no_window_is_exceeded_by_three_workers_with_leases,
     a_bucket_is_exceeded_by_no_more_than_what_is_out,
+    a_cluster_has_leases_too,
+    what_a_policy_no_longer_leases_goes_back,
 ];
 
 const WINDOW: Duration = Duration::from_secs(2);
@@ -44,13 +52,14 @@ fn asked(redis: &Redis) -> u64 {
     stats.lines().find_map(calls).unwrap_or(0)
 }
 
+const POLICY: &str = include_str!("leases.json");
+
 /// A gateway of one worker with a Redis of its own.
 fn alone(world: &World) -> (Gateway, Redis) {
     let redis = Redis::start().unwrap();
-    let policy = include_str!("leases.json").to_owned();
     let gateway = world.gateway().redis(&redis).workers(1);
-    let gateway = gateway.policy(Policy::Text(policy)).start().unwrap();
-    (gateway, redis)
+    let policy = Policy::Text(POLICY.to_owned());
+    (gateway.policy(policy).start().unwrap(), redis)
 }
 
 fn what_is_leased_passes_without_asking(world: &World) {
@@ -118,21 +127,25 @@ fn unused_permits_are_free_for_others_when_the_lease_is_over(world: &World) {
 
 /// Each of them is refused once by its own limit, after it had a permit of the lease.
 fn a_request_refused_elsewhere_leaves_its_permit_in_the_lease(world: &World) {
-    let (gateway, redis) = alone(world);
+    let (gateway, _redis) = alone(world);
+    assert_permits_stay_in_the_lease(&gateway);
+}
+
+/// "mixed" has twenty-one permits, of which twenty are leased with the first request.
+fn assert_permits_stay_in_the_lease(gateway: &Gateway) {
     let refused_by = |visitor: &Visitor| {
         let refused = visitor.get("/mixed");
         assert_eq!(refused.status, 429);
         refused.json().unwrap()["details"]["scope"].clone()
     };
     for number in 0..21 {
-        let visitor = Visitor::of_tier(&gateway, "free");
+        let visitor = Visitor::of_tier(gateway, "free");
         assert_eq!(visitor.get("/mixed").status, 200, "{number}");
         // With the last of them the lease is used up.
         let scope = if number < 20 { "user" } else { "global" };
         assert_eq!(refused_by(&visitor), scope, "{number}");
     }
-    assert_eq!(refused_by(&Visitor::of_tier(&gateway, "free")), "global");
-    drop(redis);
+    assert_eq!(refused_by(&Visitor::of_tier(gateway, "free")), "global");
 }
 
 fn a_worker_spends_what_it_has_leased_while_redis_is_away(world: &World) {
@@ -173,12 +186,7 @@ fn what_is_over_while_redis_is_away_goes_back_when_it_answers_again(world: &Worl
     .unwrap();
     redis.resume().unwrap();
     for holder in &holders {
-        deadline::poll(soon, "permits that come back", || {
-            let status = holder.get("/api/v1/rate-limits/status").json()?;
-            let usage = &status["rate_limits"]["brief"]["current_usage"];
-            Ok((usage == 1).then_some(()))
-        })
-        .unwrap();
+        comes_back(holder, "brief");
     }
 }
 
@@ -190,9 +198,8 @@ struct Passed {
 }
 
 /// What passes at both gateways when many ask for this path at once.
-fn press(world: &World, path: &str, time: Duration) -> Vec<Passed> {
+fn press([one, other]: &[Gateway; 2], path: &str, time: Duration) -> Vec<Passed> {
     let passed = rush(12, |client| {
-        let [one, other] = world.leasing();
         let gateway = [one, other, other][client % 3];
         let visitor = Visitor::of_tier(gateway, "free");
         let begun = Instant::now();
@@ -220,32 +227,96 @@ fn most_from(passed: &[Passed], starts: impl Iterator<Item = Duration>) -> usize
 }
 
 fn no_window_is_exceeded_by_three_workers_with_leases(world: &World) {
-    let time = Duration::from_secs(7);
     for path in ["/swift/fixed", "/swift/sliding", "/swift/auto"] {
-        let passed = press(world, path, time);
-        let sent = passed.iter().map(|one| one.sent);
-        let most = if path.ends_with("fixed") {
-            let window = WINDOW.as_micros() as u64;
-            let start = |at: Duration| at.as_micros() as u64 / window * window;
-            most_from(&passed, sent.map(start).map(Duration::from_micros))
-        } else {
-            most_from(&passed, sent)
-        };
-        assert!(most <= LIMIT, "{path}: {most}");
-        // And the leases are no reason to let few pass.
-        assert!(most >= LIMIT - OUT, "{path}: {most}");
-        assert!(
-            passed.len() >= 2 * (LIMIT - OUT),
-            "{path}: {}",
-            passed.len()
-        );
+        assert_no_window_is_exceeded(world.leasing(), path);
     }
 }
 
+fn assert_no_window_is_exceeded(gateways: &[Gateway; 2], path: &str) {
+    let passed = press(gateways, path, Duration::from_secs(7));
+    let sent = passed.iter().map(|one| one.sent);
+    let most = if path.ends_with("fixed") {
+        let window = WINDOW.as_micros() as u64;
+        let start = |at: Duration| at.as_micros() as u64 / window * window;
+        most_from(&passed, sent.map(start).map(Duration::from_micros))
+    } else {
+        most_from(&passed, sent)
+    };
+    assert!(most <= LIMIT, "{path}: {most}");
+    // And the leases are no reason to let few pass.
+    assert!(most >= LIMIT - OUT, "{path}: {most}");
+    let all = passed.len();
+    assert!(all >= 2 * (LIMIT - OUT), "{path}: {all}");
+}
+
 fn a_bucket_is_exceeded_by_no_more_than_what_is_out(world: &World) {
-    let passed = press(world, "/swift/bucket", Duration::from_secs(5));
+    let passed = press(world.leasing(), "/swift/bucket", Duration::from_secs(5));
     let most = most_from(&passed, passed.iter().map(|one| one.sent));
     // A full bucket, and what flows in.
     assert!(most <= 2 * LIMIT + OUT, "{most}");
     assert!(most >= 2 * LIMIT - OUT, "{most}");
+}
+
+/// There a lease is asked for at one shard while the request may be refused at another.
+fn a_cluster_has_leases_too(world: &World) {
+    let cluster = RedisCluster::start(Replicas::None).unwrap();
+    let gateways = [1, 2].map(|workers| {
+        let gateway = world.gateway().redis(cluster.node(0)).workers(workers);
+        let gateway = gateway.topology(Topology::Cluster);
+        let policy = Policy::Text(POLICY.to_owned());
+        gateway.policy(policy).start().unwrap()
+    });
+    assert_permits_stay_in_the_lease(&gateways[0]);
+    for path in ["/swift/fixed", "/swift/sliding"] {
+        assert_no_window_is_exceeded(&gateways, path);
+    }
+    // Of all three shards, what is not used comes back.
+    let holders = [(); 12].map(|()| Visitor::of_tier(&gateways[0], "free"));
+    for holder in &holders {
+        assert_eq!(holder.get("/brief").status, 200);
+    }
+    // How often one may ask is limited too.
+    thread::sleep(BRIEF);
+    for holder in &holders {
+        comes_back(holder, "brief");
+    }
+}
+
+/// The permits of a lease that was used once.
+fn comes_back(holder: &Visitor, rule: &str) {
+    deadline::poll(Duration::from_secs(10), "permits that come back", || {
+        let status = holder.get("/api/v1/rate-limits/status").json()?;
+        let usage = &status["rate_limits"][rule]["current_usage"];
+        Ok((usage == 1).then_some(()))
+    })
+    .unwrap();
+}
+
+fn what_a_policy_no_longer_leases_goes_back(world: &World) {
+    let redis = Redis::start().unwrap();
+    let gateway = world.gateway().redis(&redis).workers(1);
+    let gateway = gateway.policy(Policy::Text(POLICY.to_owned()));
+    let gateway = gateway.variable("POLICY_POLL_MS", "200").start().unwrap();
+    let holders = [(); 12].map(|()| Visitor::of_tier(&gateway, "free"));
+    for holder in &holders {
+        assert_eq!(holder.get("/kept").status, 200);
+        assert_eq!(usage(holder, "kept"), 101);
+    }
+    let mut policy: Value = serde_json::from_str(POLICY).unwrap();
+    for rule in policy["rules"].as_array_mut().unwrap() {
+        for scope in ["global_limit", "user_limits"] {
+            let limit = match scope {
+                "global_limit" => rule.get_mut(scope),
+                _ => rule
+                    .get_mut(scope)
+                    .and_then(|tiers| tiers.get_mut("default")),
+            };
+            limit.map(|limit| limit.as_object_mut().unwrap().remove("lease"));
+        }
+    }
+    let version = live_policy::publish(&redis, &policy.to_string());
+    live_policy::follows(&gateway, version);
+    for holder in &holders {
+        comes_back(holder, "kept");
+    }
 }
