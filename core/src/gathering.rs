@@ -147,11 +147,9 @@ impl Gathering {
         Some((asked, self.now))
     }
 
-    /// When an operation was asked, on the worker's clock, if that was as a whole.
-    pub fn asked_whole(&self, operation: usize) -> Option<Micros> {
-        let has_some = |part: &&Part| part.holds(operation);
-        let whole = self.parts.iter().filter(has_some).count() == 1;
-        self.asked.filter(|_| whole)
+    /// The earliest that a part was asked at, on the worker's clock; nothing where none was answered.
+    pub fn asked(&self) -> Option<Micros> {
+        self.asked
     }
 
     /// Each operation's answers, and whether any part of it was refused.

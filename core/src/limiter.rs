@@ -116,6 +116,7 @@ struct Passage {
 /// What one worker remembers between requests.
 #[derive(Debug)]
 pub struct Worker {
+    topology: Topology,
     epoch: Epoch,
     local: Local,
     denials: Denials,
@@ -463,6 +464,7 @@ impl Step {
 impl Worker {
     pub fn new(config: &StoreConfig) -> Worker {
         Worker {
+            topology: config.topology,
             epoch: Epoch::default(),
             local: Local::new(config.local_share),
             denials: Denials::new(config.denial_cache),
@@ -590,12 +592,14 @@ impl Pending {
             _ => operations.next(),
         };
         let (refused, heard) = enforced.unwrap_or((false, &[]));
-        // Of a question in parts, one may have been refused for what another request took and is
-        // about to give back: such a refusal is not kept. Nor is one of a policy that is no longer in
-        // force.
+        // Where requests are asked about in parts, what is refused may be refused for what another
+        // one took and is about to give back: that is not kept. Nor is a refusal of a policy that is
+        // no longer in force.
+        let policy = &self.edition.policy;
         if refused
             && worker.epoch == self.edition.epoch
-            && let Some(asked) = self.gathering.asked_whole(0)
+            && (worker.topology == Topology::Single || policy.is_of_one_slot())
+            && let Some(asked) = self.gathering.asked()
         {
             for (check, heard) in checks.iter().zip(heard) {
                 if let Heard::Told(reading) = heard {
@@ -612,7 +616,6 @@ impl Pending {
             receipt = now();
             worker.local.take(&checks, receipt)
         };
-        let policy = &self.edition.policy;
         let limits = &passage.limits;
         let decided = verdict::decide(policy, limits, refused, heard, take_local);
         let source = match decided.degraded {
@@ -883,8 +886,13 @@ mod tests {
     }
 
     fn config() -> crate::config::LimiterConfig {
+        configured(POLICY, "single")
+    }
+
+    fn configured(policy: &str, topology: &str) -> crate::config::LimiterConfig {
         let text = format!(
-            r#"{{"role": "limiter", "identity": {{"trust": ["127.0.0.0/8"]}}, "policy": {POLICY}}}"#
+            r#"{{"role": "limiter", "identity": {{"trust": ["127.0.0.0/8"]}},
+                "store": {{"topology": "{topology}"}}, "policy": {policy}}}"#
         );
         match Config::parse(&text) {
             Ok(Config::Limiter(config)) => *config,
@@ -1322,23 +1330,46 @@ mod tests {
         assert!(recall(&bob, 1).is_none());
     }
 
+    /// In a cluster: also one that was asked as a whole, of a counter that others ask about in parts.
     #[test]
-    fn a_refusal_of_a_question_in_parts_is_not_kept() {
+    fn a_refusal_that_may_rest_on_what_is_given_back_is_not_kept() {
         let ann = [GET[0], GET[1], ("x-user-id", "ann")];
-        let mut worker = Worker::new(&config().store);
-        let mut asked = pending(&ann);
-        let parts = asked.parts(Topology::Cluster).len();
-        assert_eq!(parts, 3);
-        let refused = told(
-            crate::script::Verdict::Refused,
-            &[(0, Retry::After(Millis(700)))],
-        );
-        for part in 0..parts {
-            asked.receive(part, &refused);
+        let limit = r#"{"type": "fixed_window", "limit": 9, "window": 60}"#;
+        let users = format!(r#""user_limits": {{"default": {limit}}}"#);
+        let addresses = format!(r#""ip_limits": {{"default": {limit}}}"#);
+        let everybody = format!(r#""global_limit": {limit}"#);
+        for (topology, one, other, kept) in [
+            ("single", &users, &addresses, true),
+            ("cluster", &users, &addresses, false),
+            ("cluster", &users, &everybody, false),
+            ("cluster", &users, &users, true),
+        ] {
+            let rule = |name, pattern, limits| {
+                format!(r#"{{"name": "{name}", "pattern": "{pattern}", {limits}}}"#)
+            };
+            let rules = [rule("a", "/api/*", one), rule("b", "/other/*", other)].join(", ");
+            let config = configured(&format!(r#"{{"rules": [{rules}]}}"#), topology);
+            let mut worker = Worker::new(&config.store);
+            let admit = |headers: &[(&'static str, &'static str)]| {
+                let headers = headers
+                    .iter()
+                    .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+                let edition = edition(&config);
+                match admit(&edition, &config.sources, headers, &Peer("127.0.0.1")).step {
+                    Step::Ask(pending) => pending,
+                    step => panic!("{step:?}"),
+                }
+            };
+            let mut asked = admit(&ann);
+            let parts = asked.parts(config.store.topology);
+            assert_eq!(parts.len(), 1, "{topology}");
+            let readings = [(0, Retry::After(Millis(700)))];
+            asked.receive(0, &told(crate::script::Verdict::Refused, &readings));
+            let conclusion = asked.conclude(&mut worker, || Micros(1)).conclusion;
+            assert!(matches!(conclusion, Conclusion::Respond(_, _)));
+            let recalled = admit(&ann).recall(&mut worker, Micros(1));
+            assert_eq!(recalled.is_some(), kept, "{topology} {one} {other}");
         }
-        let conclusion = asked.conclude(&mut worker, || Micros(1)).conclusion;
-        assert!(matches!(conclusion, Conclusion::Respond(_, _)));
-        assert!(pending(&ann).recall(&mut worker, Micros(1)).is_none());
     }
 
     /// A policy that raised a limit, while a request was asking about the old one.

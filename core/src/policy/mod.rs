@@ -45,6 +45,7 @@ pub struct Policy {
     approached: bool,
     /// Whether any limit is leased.
     leased: bool,
+    of_one_slot: bool,
     pub answers: Answers,
     pub status: Status,
     pub warnings: Vec<String>,
@@ -230,12 +231,18 @@ impl Policy {
         self.limits.get(id.0 as usize)
     }
 
-    /// Whether any limit warns or delays: where none does, no request pays for asking.
     /// Whether workers take permits of any limit in advance.
     pub fn is_leased(&self) -> bool {
         self.leased
     }
 
+    /// Whether all limits that one request can meet have one subject, and so share a slot of a cluster:
+    /// then no take ever waits for what another shard says.
+    pub fn is_of_one_slot(&self) -> bool {
+        self.of_one_slot
+    }
+
+    /// Whether any limit warns or delays: where none does, no request pays for asking.
     pub fn is_approached(&self) -> bool {
         self.approached
     }

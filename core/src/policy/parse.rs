@@ -99,6 +99,7 @@ pub(super) fn policy(source: &At<'_>) -> Result<Policy, ConfigError> {
         globs,
         approached,
         leased,
+        of_one_slot: is_of_one_slot(&limits.list),
         limits: limits.list,
         experiments,
         cost_headers,
@@ -107,6 +108,16 @@ pub(super) fn policy(source: &At<'_>) -> Result<Policy, ConfigError> {
         status,
         warnings,
     })
+}
+
+/// Of one scope; and of one rule where that is everybody's, since each rule counts them for itself.
+fn is_of_one_slot(limits: &[Limit]) -> bool {
+    limits
+        .iter()
+        .zip(limits.iter().skip(1))
+        .all(|(one, other)| {
+            one.scope == other.scope && (one.scope != Scope::Global || one.rule == other.rule)
+        })
 }
 
 fn warning(limit: &Limit) -> Option<String> {
