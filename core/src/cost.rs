@@ -111,6 +111,14 @@ impl Tariff {
         }
     }
 
+    /// The header that says what a request costs, and the most it may, where one does before.
+    pub fn asks_up_to(&self) -> Option<(&str, Cost)> {
+        match self {
+            Tariff::Request(meter) => Some((&meter.header, Cost::try_new(meter.most)?)),
+            Tariff::Fixed(_) | Tariff::Response(_) => None,
+        }
+    }
+
     /// What is taken where the request does not say otherwise.
     pub fn usual(&self) -> Cost {
         match self {

@@ -614,6 +614,24 @@ mod tests {
     }
 
     #[test]
+    fn a_cost_that_no_limit_could_hold_is_warned_about() {
+        for (max, warned) in [(20, false), (21, true)] {
+            let policy = policy(&format!(
+                r#"{{"rules": [{{"name": "r", "pattern": "*",
+                    "cost": {{"request_header": "X-Cost", "default": 1, "max": {max}}},
+                    "global_limit": {{"type": "fixed_window", "limit": 100, "window": 60}},
+                    "user_limits": {{"default": {{
+                        "type": "token_bucket", "limit": 90, "window": 60, "burst_limit": 20}}}}
+                }}]}}"#
+            ));
+            let told = "rule r: x-cost may ask for up to 21, and a limit of it holds 20 at most: what \
+                        costs more than that never passes; lower \"max\" or raise the limit";
+            let warnings: &[&str] = if warned { &[told] } else { &[] };
+            assert_eq!(policy.warnings, warnings);
+        }
+    }
+
+    #[test]
     fn a_large_log_is_warned_about_with_whose_it_is() {
         let policy = policy(
             r#"{"rules": [{"name": "r", "pattern": "*",

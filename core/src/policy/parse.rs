@@ -81,6 +81,11 @@ pub(super) fn policy(source: &At<'_>) -> Result<Policy, ConfigError> {
     let large = limits.list.iter().filter_map(warning);
     let warnings = large
         .chain(rules.iter().filter_map(partial_count))
+        .chain(
+            rules
+                .iter()
+                .filter_map(|rule| out_of_reach(rule, &limits.list)),
+        )
         .collect();
     let mut cost_headers: Vec<String> = rules
         .iter()
@@ -149,6 +154,21 @@ fn partial_count(rule: &Rule) -> Option<String> {
         )),
         _ => None,
     }
+}
+
+/// A cost that may be asked for, and that a limit could not hold even where nothing of it is used.
+fn out_of_reach(rule: &Rule, limits: &[Limit]) -> Option<String> {
+    let (header, most) = rule.tariff.asks_up_to()?;
+    let own = limits.iter().filter(|limit| limit.rule == rule.name);
+    let quotas = own.map(|limit| limit.terms.quota);
+    let too_small = quotas.filter(|quota| quota.never_fits(most));
+    let holds = too_small.map(|quota| quota.capacity()).min()?;
+    Some(format!(
+        "rule {}: {header} may ask for up to {}, and a limit of it holds {holds} at most: what costs more \
+         than that never passes; lower \"max\" or raise the limit",
+        rule.name,
+        most.get()
+    ))
 }
 
 /// What a limit is read for.
