@@ -169,7 +169,9 @@ pub struct HeaderPairs(Vec<u8>);
 #[derive(Debug)]
 pub struct RequestFacts;
 
-/// Runs a call that hands out a buffer of the VM's own allocator.
+/// Runs a call that hands out a buffer of the VM's own allocator. Each buffer costs some 9,000
+/// instructions, whatever its size: Envoy makes a list of what the allocator may call. An empty one
+/// costs nothing.
 fn owned(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Option<Vec<u8>> {
     let mut data: *mut u8 = null_mut();
     let mut size: usize = 0;
@@ -320,18 +322,17 @@ pub fn register_queue(name: &str) -> Option<QueueId> {
 
 /// Has the root context that registered the queue called back, after this turn of the event loop.
 pub fn enqueue(queue: QueueId) -> Result<(), NotDone> {
-    let byte = [1u8];
-    // SAFETY: `byte` lives through the call.
-    let status = unsafe { abi::proxy_enqueue_shared_queue(queue.0, byte.as_ptr(), byte.len()) };
+    // That there is an item says all.
+    let item: [u8; 0] = [];
+    // SAFETY: `item` lives through the call.
+    let status = unsafe { abi::proxy_enqueue_shared_queue(queue.0, item.as_ptr(), item.len()) };
     done(status)
 }
 
 /// Takes what was enqueued.
 pub fn dequeue(queue: QueueId) {
     // SAFETY: `owned` passes valid out-pointers.
-    while owned(|data, size| unsafe { abi::proxy_dequeue_shared_queue(queue.0, data, size) })
-        .is_some_and(|item| !item.is_empty())
-    {}
+    owned(|data, size| unsafe { abi::proxy_dequeue_shared_queue(queue.0, data, size) });
 }
 
 /// Nothing where the proxy keeps no statistics. One of that name that is there already is this one.
