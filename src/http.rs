@@ -87,6 +87,7 @@ impl HttpStream {
         }
         self.limiter.bid(now, &pending);
         self.state.borrow_mut().pending = Some(pending);
+        self.limiter.go(now);
         Action::Pause
     }
 

@@ -9,7 +9,7 @@ use std::time::Instant;
 use log::{error, info, warn};
 use weir_core::access_log;
 use weir_core::answer::Answer;
-use weir_core::batch::{Batcher, CallId, Effects, Health, Next};
+use weir_core::batch::{Batcher, CallId, Effects, Health, Next, Settled};
 use weir_core::config::{AccessLog, Config, LimiterConfig, StoreConfig};
 use weir_core::delays::StreamId;
 use weir_core::gathering;
@@ -259,12 +259,32 @@ impl Limiter {
         match next {
             Next::Wait => Asked::Waits,
             Next::AskTurn => {
-                if self.queue.is_none_or(|queue| host::enqueue(queue).is_err()) {
-                    self.ticker.within(now, SOONEST_TICK);
-                }
+                self.ask_turn(now);
                 Asked::Waits
             }
             Next::Failed => Asked::Failed,
+        }
+    }
+
+    fn ask_turn(&self, now: Micros) {
+        if self.queue.is_none_or(|queue| host::enqueue(queue).is_err()) {
+            self.ticker.within(now, SOONEST_TICK);
+        }
+    }
+
+    /// A request has asked all that it asks. Leaves the proxy's current context changed.
+    pub fn go(&self, now: Micros) {
+        if !self.batcher.borrow().hurries() {
+            return;
+        }
+        let effects = self.batcher.borrow_mut().turn(now);
+        // Made in the request's context, the call would die with it.
+        let _ = host::set_context(self.root);
+        let settled = self.send(effects);
+        // The proxy does not know yet that this request waits, and could not let it go on.
+        if !settled.is_empty() {
+            self.batcher.borrow_mut().put_off(settled);
+            self.ask_turn(now);
         }
     }
 
@@ -469,6 +489,18 @@ impl Limiter {
 
     /// Sends first, so that the next batch travels while this one's requests go on.
     fn perform(&self, effects: Effects<Ticket>) {
+        let settled = self.send(effects);
+        for (ticket, outcome) in &settled {
+            ticket.settle(self, outcome);
+        }
+        if !settled.is_empty() {
+            // The root is always there; were it not, there would be nothing to call back.
+            let _ = host::set_context(self.root);
+        }
+    }
+
+    /// Sends what is to be sent; who has an outcome then.
+    fn send(&self, effects: Effects<Ticket>) -> Settled<Ticket> {
         let Effects {
             outgoing,
             mut settled,
@@ -488,13 +520,7 @@ impl Limiter {
                 }
             }
         }
-        for (ticket, outcome) in &settled {
-            ticket.settle(self, outcome);
-        }
-        if !settled.is_empty() {
-            // The root is always there; were it not, there would be nothing to call back.
-            let _ = host::set_context(self.root);
-        }
+        settled
     }
 }
 

@@ -3,7 +3,8 @@
 //! an outcome; it sends nothing and reads no clock.
 //!
 //! A lane has one call in flight at a time: while it is, newcomers gather for the next, so that
-//! batches grow with the load and a quiet worker waits for nothing. Where the round trip is long,
+//! batches grow with the load. What finds the way free waits for a turn, for others that come with
+//! it; where the last call was for one alone, it waits for nothing. Where the round trip is long,
 //! more calls may overlap, or waiting would cost more than it saves. A single primary is one lane;
 //! of a cluster, each range of slots is one, and a call carries one script command for each slot.
 
@@ -31,13 +32,18 @@ pub struct Batcher<T> {
     script: Script,
     lanes: Vec<LaneState<T>>,
     turn: Turn,
+    /// Outcomes that could not be told when they were known.
+    put_off: Settled<T>,
 }
 
-/// Whether a turn has been asked for and not come yet.
+/// When what gathers will leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Turn {
-    Asked,
     NotAsked,
+    /// A turn has been asked for and not come yet.
+    Asked,
+    /// As soon as the request at hand has asked all that it asks.
+    Now,
 }
 
 #[derive(Debug)]
@@ -47,6 +53,8 @@ struct LaneState<T> {
     calls: Vec<(CallId, Call<T>)>,
     /// A moving average over the calls that were answered.
     round_trip: Micros,
+    /// Whether the last call asked one question, and nobody waited when its answer came.
+    alone: bool,
     breaker: Breaker,
     /// What was wrong with the call that failed last.
     trouble: String,
@@ -140,10 +148,12 @@ impl<T> Batcher<T> {
                 .map(|_| LaneState::new(timeout, jitter))
                 .collect(),
             turn: Turn::NotAsked,
+            put_off: Settled::new(),
         }
     }
 
-    /// A request asks. Without a ticket nobody waits for the outcome.
+    /// A request asks. Without a ticket nobody waits for the outcome. After a request's last question
+    /// see whether it [`Batcher::hurries`].
     pub fn ask(&mut self, now: Micros, ticket: Option<T>, part: &Part) -> Next {
         let Some(lane) = self.lanes.get_mut(part.lane.0) else {
             return Next::Failed;
@@ -153,17 +163,33 @@ impl<T> Batcher<T> {
                 .get_or_insert_with(|| (part.slot, Rc::new(part.question.peeking())));
             return Next::Failed;
         }
+        let hurries = ticket.is_some() && lane.is_quiet();
         lane.waiting.push(Waiting {
             ticket,
             slot: part.slot,
             question: part.question.clone(),
             since: now,
         });
-        if self.turn == Turn::NotAsked && lane.may_send(now) {
-            self.turn = Turn::Asked;
-            return Next::AskTurn;
+        if self.turn != Turn::NotAsked || !lane.may_send(now) {
+            return Next::Wait;
         }
-        Next::Wait
+        if hurries {
+            self.turn = Turn::Now;
+            return Next::Wait;
+        }
+        self.turn = Turn::Asked;
+        Next::AskTurn
+    }
+
+    /// Whether what a request has just asked is to leave at once, by [`Batcher::turn`], because
+    /// nobody else is to be expected.
+    pub fn hurries(&self) -> bool {
+        self.turn == Turn::Now
+    }
+
+    /// These cannot be told their outcome now: it comes with the next event.
+    pub fn put_off(&mut self, settled: Settled<T>) {
+        self.put_off.extend(settled);
     }
 
     /// Why the store is not asked, in the words of the call that failed last.
@@ -177,7 +203,7 @@ impl<T> Batcher<T> {
 
     /// Whether nobody waits and nothing is to be looked after.
     pub fn is_idle(&self) -> bool {
-        self.lanes.iter().all(LaneState::is_idle)
+        self.put_off.is_empty() && self.lanes.iter().all(LaneState::is_idle)
     }
 
     pub fn health(&self, now: Micros) -> Health {
@@ -237,8 +263,10 @@ impl<T> Batcher<T> {
     }
 
     /// Time has passed: whoever waited too long is settled. A call whose answer never comes is
-    /// forgotten after twice the timeout, so that it holds up nobody else.
+    /// forgotten after twice the timeout, so that it holds up nobody else. And it is a turn, for the
+    /// one that was asked for may never come.
     pub fn tick(&mut self, now: Micros) -> Effects<T> {
+        self.turn = Turn::NotAsked;
         let mut settled = Settled::new();
         for lane in &mut self.lanes {
             lane.expire(now, &mut settled);
@@ -248,6 +276,7 @@ impl<T> Batcher<T> {
 
     /// Sends what can be sent in every lane.
     fn send(&mut self, now: Micros, mut settled: Settled<T>) -> Effects<T> {
+        settled.append(&mut self.put_off);
         let mut calls = Vec::new();
         for (number, lane) in self.lanes.iter_mut().enumerate() {
             calls.extend(
@@ -283,8 +312,7 @@ impl<T> Batcher<T> {
 impl<T> Outgoing<T> {
     /// How many questions the call asks.
     pub fn questions(&self) -> usize {
-        let commands = self.call.commands.iter();
-        commands.map(|command| command.asked.len()).sum()
+        self.call.questions()
     }
 }
 
@@ -295,6 +323,7 @@ impl<T> LaneState<T> {
             waiting: Vec::new(),
             calls: Vec::new(),
             round_trip: Micros(0),
+            alone: false,
             breaker: Breaker::new(jitter),
             trouble: String::new(),
             sample: None,
@@ -314,6 +343,12 @@ impl<T> LaneState<T> {
         self.round_trip >= LONG_ROUND_TRIP
             && self.calls.len() < MOST_CALLS
             && now.0.saturating_sub(latest.0) > self.round_trip.0 / 2
+    }
+
+    /// Whether nobody else is to be expected. Not where a round trip is long: there a turn is next to
+    /// nothing, and who is left behind waits half of one.
+    fn is_quiet(&self) -> bool {
+        self.alone && self.round_trip < LONG_ROUND_TRIP
     }
 
     fn next_call(&mut self, now: Micros, settled: &mut Settled<T>) -> Option<Call<T>> {
@@ -355,6 +390,7 @@ impl<T> LaneState<T> {
             since: call.since,
             commands: Vec::new(),
         };
+        self.alone = self.waiting.is_empty() && call.questions() == 1;
         let mut failed = None;
         for command in call.commands {
             match command.read(call.since, &mut reader) {
@@ -465,6 +501,13 @@ impl<T> Call<T> {
             since: now,
             commands,
         }
+    }
+
+    fn questions(&self) -> usize {
+        self.commands
+            .iter()
+            .map(|command| command.asked.len())
+            .sum()
     }
 
     fn sample(&self) -> Option<Sample> {
@@ -644,6 +687,89 @@ mod tests {
             assert_eq!(told.len(), 1);
             assert_eq!(told[0].limits[0].remaining, i64::from(ticket));
         }
+    }
+
+    /// A batcher whose last call but one asked `questions`, while as many as `waiting` came; all have
+    /// been answered, each call after `round_trip`.
+    fn after(questions: u32, waiting: u32, round_trip: u64) -> Batcher<u32> {
+        let mut batcher = batcher();
+        ask(&mut batcher, Micros(0), 0..questions);
+        send(&mut batcher, Micros(0), 1);
+        ask(&mut batcher, Micros(0), questions..questions + waiting);
+        let next = answered(&mut batcher, round_trip, 1, &reply(questions as usize)).outgoing;
+        if waiting > 0 {
+            hand_over(&mut batcher, next, 2);
+            answered(&mut batcher, 2 * round_trip, 2, &reply(waiting as usize));
+        }
+        batcher
+    }
+
+    #[test]
+    fn who_is_alone_waits_for_no_turn() {
+        for (questions, waiting, round_trip, alone) in [
+            (1, 0, 400, true),
+            (2, 0, 400, false),
+            (3, 1, 400, true),
+            (1, 2, 400, false),
+            (1, 0, 1_000, false),
+        ] {
+            let case = format!("{questions}, then {waiting}, in {round_trip} µs");
+            let mut batcher = after(questions, waiting, round_trip);
+            let next = ask_one(&mut batcher, Micros(9_000), 10);
+            assert_eq!(next == Next::AskTurn, !alone, "{case}");
+            assert_eq!(batcher.hurries(), alone, "{case}");
+            // What the same request asks besides goes with it.
+            assert_eq!(ask_one(&mut batcher, Micros(9_000), 11), Next::Wait);
+            send(&mut batcher, Micros(9_000), 3);
+            assert!(!batcher.hurries(), "{case}");
+            let settled = answered(&mut batcher, 9_001, 3, &reply(2)).settled;
+            assert_eq!(tickets(&settled), [10, 11], "{case}");
+        }
+    }
+
+    #[test]
+    fn who_comes_while_somebody_waits_hurries_nobody() {
+        let mut batcher = after(1, 0, 400);
+        ask(&mut batcher, Micros(500), 1..2);
+        send(&mut batcher, Micros(500), 2);
+        ask(&mut batcher, Micros(500), 2..3);
+        assert!(!batcher.hurries());
+        let next = answered(&mut batcher, 900, 2, &reply(1)).outgoing;
+        hand_over(&mut batcher, next, 3);
+        ask(&mut batcher, Micros(900), 3..4);
+        assert!(!batcher.hurries(), "one call at a time");
+    }
+
+    #[test]
+    fn what_nobody_waits_for_does_not_hurry() {
+        let mut batcher = after(1, 0, 400);
+        let next = batcher.ask(Micros(400), None, &part("key", Topology::Single));
+        assert_eq!(next, Next::AskTurn);
+        assert_eq!(ask_one(&mut batcher, Micros(400), 1), Next::Wait);
+        assert!(!batcher.hurries());
+    }
+
+    #[test]
+    fn who_could_not_be_told_is_told_in_the_next_turn() {
+        let mut batcher = after(1, 0, 400);
+        ask(&mut batcher, Micros(400), 1..2);
+        let outgoing = batcher.turn(Micros(400)).outgoing.remove(0);
+        let settled = batcher.not_sent(Micros(400), outgoing);
+        batcher.put_off(settled);
+        assert!(!batcher.is_idle());
+        let settled = batcher.turn(Micros(401)).settled;
+        assert!(failed(&settled) && tickets(&settled) == [1] && batcher.is_idle());
+    }
+
+    /// After a turn that never came nobody asked for another: all waited for ticks.
+    #[test]
+    fn a_tick_stands_in_for_a_turn_that_does_not_come() {
+        let mut batcher = batcher();
+        assert_eq!(ask_one(&mut batcher, Micros(0), 0), Next::AskTurn);
+        let outgoing = batcher.tick(Micros(1)).outgoing;
+        hand_over(&mut batcher, outgoing, 1);
+        answered(&mut batcher, 2_000, 1, &reply(1));
+        assert_eq!(ask_one(&mut batcher, Micros(2_000), 1), Next::AskTurn);
     }
 
     #[test]
