@@ -132,16 +132,14 @@ local function save(key, state, quota, free, taken)
   end
 end
 
--- Each bucket is a module of its own: one's key is not the other's.
-return function()
-  return {
-    terms = terms,
-    settle = settle,
-    add = add,
-    give_back = give_back,
-    retry = retry,
-    reset = reset,
-    keep = keep,
-    save = save,
-  }
-end
+-- Whoever asks has one of their own: a bucket's key is not the other's.
+return {
+  terms = terms,
+  settle = settle,
+  add = add,
+  give_back = give_back,
+  retry = retry,
+  reset = reset,
+  keep = keep,
+  save = save,
+}

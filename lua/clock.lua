@@ -1,7 +1,5 @@
 -- The time, by Redis's own clock: gateways disagree with each other, one Redis does not.
--- A call gives microseconds since the Unix epoch, an integer.
+-- Microseconds since the Unix epoch, an integer.
 
-return function()
-  local time = redis.call('TIME')
-  return time[1] * 1000000 + time[2]
-end
+local time = redis.call('TIME')
+return time[1] * 1000000 + time[2]

@@ -14,7 +14,7 @@ local byte, find, min, rep, tonumber = string.byte, string.find, math.min, strin
 local call, pack, unpack = redis.call, struct.pack, unpack
 local KEYS, ARGV = KEYS, ARGV
 
-local ALGORITHMS = { fixed_window, sliding_window, token_bucket, leaky_bucket }
+local BUILDERS = { fixed_window, sliding_window, token_bucket, leaky_bucket }
 
 -- How many values a function may give or take at once: Lua's stack ends at 8000.
 local MOST_VALUES = 4000
@@ -22,16 +22,17 @@ local MOST_VALUES = 4000
 -- A number of operations above this tells that costs follow.
 local WITH_COSTS = 100
 
-local now = clock()()
+local now = clock()
 
 -- === arguments ===
 
 -- The quotas, each with what its algorithm makes of it. `texts`: whether any is kept in a string.
-local quotas, texts = {}, false
+local quotas, texts, algorithms = {}, false, {}
 local at = 1
 while at <= #ARGV[1] do
   local code, limit, window, capacity, next_at = struct.unpack('>BI8I8I8', ARGV[1], at)
-  local algorithm = ALGORITHMS[code]()
+  local algorithm = algorithms[code] or BUILDERS[code]()
+  algorithms[code] = algorithm
   quotas[#quotas + 1] = algorithm.terms(algorithm, limit, window, capacity, now)
   texts, at = texts or not algorithm.load, next_at
 end
@@ -164,7 +165,7 @@ end
 -- The keys of the operation at hand; its costs, where any is not 1; what a lease took of each limit.
 local keys, costs, granted = {}, nil, {}
 
-local operations = once(function()
+local function build_operations()
   local function charge(limits)
     for i = 1, limits do
       local k = keys[i]
@@ -212,7 +213,9 @@ local operations = once(function()
   end
 
   return { [3] = charge, [4] = give_back, [5] = reset, [6] = lease }
-end)
+end
+
+local operations
 
 local TAKE, PEEK, GIVE_BACK, LEASE = 1, 2, 4, 6
 
@@ -257,7 +260,8 @@ while at <= last do
     elseif code == PEEK then
       verdict = fits
     else
-      verdict = operations()[code](limits, operand)
+      operations = operations or build_operations()
+      verdict = operations[code](limits, operand)
     end
   end
   reply[told + 1] = verdict

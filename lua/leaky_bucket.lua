@@ -3,4 +3,4 @@
 --
 -- State: a bucket's; the level is what has been poured in and not yet leaked. No key is an empty one.
 
-return bucket()()
+return bucket()

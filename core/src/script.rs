@@ -13,8 +13,8 @@ use crate::wire::resp::Command;
 /// The production clock. Only tests assemble a script with another, and that has another SHA.
 pub const CLOCK: &str = include_str!("../../lua/clock.lua");
 
-/// Each file's body becomes a local function that those after it can call for the module. It is built
-/// when it is first called for: a batch pays for the algorithms that it uses.
+/// Each file's body becomes a local function that builds the module, for those after it to call: a
+/// batch pays for the algorithms that it uses.
 const MODULES: [(&str, &str); 5] = [
     ("fixed_window", include_str!("../../lua/fixed_window.lua")),
     (
@@ -26,15 +26,14 @@ const MODULES: [(&str, &str); 5] = [
     ("leaky_bucket", include_str!("../../lua/leaky_bucket.lua")),
 ];
 
-const ONCE: &str = include_str!("../../lua/once.lua");
 const DECIDE: &str = include_str!("../../lua/decide.lua");
 
 /// The script's source, with this clock.
 pub fn assemble(clock: &str) -> String {
-    let mut source = String::from(ONCE);
+    let mut source = String::new();
     for (name, body) in [("clock", clock)].into_iter().chain(MODULES) {
         // Writing to a String cannot fail.
-        let _ = write!(source, "local {name} = once(function()\n{body}end)\n\n");
+        let _ = write!(source, "local function {name}()\n{body}end\n\n");
     }
     source.push_str(DECIDE);
     source
