@@ -1,7 +1,7 @@
 //! Network addresses and networks: who a client is by its address. It knows no headers and no trust.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// A network in CIDR notation, without host bits.
@@ -162,6 +162,11 @@ impl fmt::Display for CidrError {
 
 /// Reads Envoy's `address:port` (`[v6]:port`), or an address alone.
 pub fn parse_peer(text: &[u8]) -> Option<IpAddr> {
+    // Nearly all peers are such, and two are read at each request.
+    v4_peer(text).map(IpAddr::V4).or_else(|| any_peer(text))
+}
+
+fn any_peer(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text).ok()?;
     let bare = text
         .strip_prefix('[')
@@ -175,6 +180,38 @@ pub fn parse_peer(text: &[u8]) -> Option<IpAddr> {
             .or_else(|| text.rsplit_once(':')?.0.parse().ok()),
     };
     address.map(unmapped)
+}
+
+/// `a.b.c.d` or `a.b.c.d:port`, where it is written as everybody writes it.
+fn v4_peer(mut text: &[u8]) -> Option<Ipv4Addr> {
+    let mut octets = [0; 4];
+    for (place, octet) in octets.iter_mut().enumerate() {
+        if place > 0 {
+            text = text.strip_prefix(b".")?;
+        }
+        (*octet, text) = v4_octet(text)?;
+    }
+    let is_port = |rest: &[u8]| rest.iter().all(u8::is_ascii_digit);
+    let is_whole = match text.split_first() {
+        None => true,
+        Some((colon, rest)) => *colon == b':' && is_port(rest),
+    };
+    is_whole.then(|| octets.into())
+}
+
+/// A number up to 255 without leading zeros, and what follows its digits.
+fn v4_octet(mut text: &[u8]) -> Option<(u8, &[u8])> {
+    let mut octet: Option<u8> = None;
+    while let Some((digit @ b'0'..=b'9', rest)) = text.split_first() {
+        let digit = digit - b'0';
+        octet = Some(match octet {
+            None => digit,
+            Some(0) => return None,
+            Some(tens) => tens.checked_mul(10)?.checked_add(digit)?,
+        });
+        text = rest;
+    }
+    Some((octet?, text))
 }
 
 /// Who counts as one client: an IPv4 address, or an IPv6 network of `ipv6_prefix` bits (a household
@@ -302,6 +339,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_peer_is_read_quickly_as_it_is_read_slowly(
+            text in r"(1?[0-9]{1,2}|25[4-6])(\.(1?[0-9]{1,2}|25[4-6])){2,4}(:[0-9]{0,5}){0,2}[ x:.]?",
+        ) {
+            let text = text.as_bytes();
+            prop_assert_eq!(parse_peer(text), any_peer(text));
+        }
+
         #[test]
         fn many_networks_hold_what_one_of_them_holds(
             networks in prop::collection::vec(networks(), 0..12),

@@ -177,22 +177,20 @@ impl Sources {
     }
 
     /// The caller behind credentials that are believed, at an address as Envoy tells it.
-    pub fn caller(&self, credentials: Credentials<'_>, source_address: &[u8]) -> Caller {
+    pub fn caller<'a>(&self, credentials: Credentials<'a>, source_address: &[u8]) -> Caller {
         let address = address::parse_peer(source_address);
         let client = address.map(|address| address::client(address, self.ipv6_prefix));
-        let present =
-            |value: Option<&[u8]>| value.filter(|value| !value.is_empty()).map(<[u8]>::to_vec);
+        let present = |value: Option<&'a [u8]>| value.filter(|value| !value.is_empty());
         let subject = match (present(credentials.user), present(credentials.api_key)) {
-            (Some(user), _) => Subject::User(user),
-            (None, Some(key)) => Subject::ApiKey(hex_digest(&key)),
+            (Some(user), _) => Subject::User(user.to_vec()),
+            (None, Some(key)) => Subject::ApiKey(hex_digest(key)),
             (None, None) => Subject::Address(client),
         };
-        let tier = match subject {
-            Subject::Address(_) => ANONYMOUS_TIER.to_string(),
+        let tier = match (&subject, present(credentials.tier)) {
+            (Subject::Address(_), _) => ANONYMOUS_TIER.to_string(),
+            (_, None) => DEFAULT_TIER.to_string(),
             // A tier that is not text is on no list; lossy keeps it so.
-            _ => present(credentials.tier).map_or(DEFAULT_TIER.to_string(), |tier| {
-                String::from_utf8_lossy(&tier).into_owned()
-            }),
+            (_, Some(tier)) => String::from_utf8_lossy(tier).into_owned(),
         };
         Caller {
             subject,
