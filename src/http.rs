@@ -23,11 +23,11 @@ pub struct HttpStream {
 #[derive(Default)]
 struct State {
     /// Set while the request waits for the store.
-    pending: Option<Pending>,
+    pending: Option<Box<Pending>>,
     /// When it began to, if the access log wants to know.
     since: Option<Micros>,
     /// Set once the request is held back; whether it still is the limiter knows.
-    held: Option<Hold>,
+    held: Option<Box<Hold>>,
     /// What it costs is known when the response comes.
     bill: Option<Bill>,
     /// What the response will carry.
@@ -62,7 +62,7 @@ impl HttpStream {
 
     /// Asks every part. Where the store need not or cannot be asked, the request is concluded at
     /// once.
-    fn ask(&self, mut pending: Pending) -> Action {
+    fn ask(&self, mut pending: Box<Pending>) -> Action {
         let now = self.limiter.now();
         if let Some(refusal) = self.limiter.recall(now, &mut pending) {
             self.limiter.log(&pending, refusal.record.as_ref(), None);
@@ -152,7 +152,7 @@ impl Drop for HttpStream {
             self.limiter.settle(&bill, |_| None);
         }
         if let Some(hold) = held {
-            self.limiter.leave(self.id, hold);
+            self.limiter.leave(self.id, *hold);
         }
         if let Some(pending) = pending {
             self.limiter.abandon(self.id, pending);

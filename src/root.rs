@@ -379,7 +379,7 @@ impl Limiter {
     }
 
     /// A request has ended while it waited for the store.
-    pub fn abandon(&self, id: ContextId, pending: Pending) {
+    pub fn abandon(&self, id: ContextId, pending: Box<Pending>) {
         self.worker.borrow_mut().abandon(StreamId(id.0), pending);
     }
 

@@ -294,7 +294,9 @@ impl<T> Batcher<T> {
     fn outgoing(&self, lane: Lane, call: Call<T>) -> Outgoing<T> {
         let mut body = Vec::new();
         for command in &call.commands {
-            let mut program = Program::default();
+            let questions = command.asked.iter().map(|asked| &asked.question);
+            let checks = questions.map(|question| question.checks().len());
+            let mut program = Program::with_room(checks.sum());
             for asked in &command.asked {
                 asked.question.encode(&mut program);
             }

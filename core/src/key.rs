@@ -32,12 +32,12 @@ const VARIANT: &[u8] = b":x:";
 /// its call.
 const SHADOW: &[u8] = b":shadow";
 
-/// Room for a key of ordinary names without growing.
-const TYPICAL: usize = 80;
+/// Room for a subject of ordinary length without growing.
+const TYPICAL: usize = 48;
 
 /// The key of a limit's counter for a subject at an address.
 pub fn of(limit: &Limit, counting: Counting, subject: &Subject, client: Option<IpAddr>) -> Vec<u8> {
-    let mut key = Vec::with_capacity(TYPICAL);
+    let mut key = Vec::with_capacity(TYPICAL + limit.key_end.len());
     key.extend_from_slice(PREFIX);
     match limit.scope {
         Scope::Global => {
@@ -47,21 +47,35 @@ pub fn of(limit: &Limit, counting: Counting, subject: &Subject, client: Option<I
         Scope::User => write_subject(&mut key, subject),
         Scope::Ip => write_address(&mut key, client),
     }
-    let algorithm = limit.terms.quota.algorithm();
-    write_rest(&mut key, &limit.rule, limit.scope, algorithm, limit.place);
-    if let Some(variant) = limit.own_count() {
-        key.extend_from_slice(VARIANT);
-        key.extend_from_slice(variant.as_bytes());
-    }
+    key.extend_from_slice(&limit.key_end);
     if counting == Counting::Shadow {
         key.extend_from_slice(SHADOW);
     }
     key
 }
 
+/// What all keys of a limit end in. A variant of an experiment has counters of its own for what callers
+/// share: they share it with those of their own variant. A caller is in one variant, and takes what
+/// they have used along, into the experiment and out of it.
+pub fn end(
+    rule: &str,
+    scope: Scope,
+    algorithm: Algorithm,
+    place: usize,
+    variant: Option<&str>,
+) -> Vec<u8> {
+    let mut end = Vec::new();
+    write_rest(&mut end, rule, scope, algorithm, place);
+    if let (Scope::Global | Scope::Ip, Some(variant)) = (scope, variant) {
+        end.extend_from_slice(VARIANT);
+        end.extend_from_slice(variant.as_bytes());
+    }
+    end
+}
+
 /// The key of the status call's own limit.
 pub fn of_status(subject: &Subject, algorithm: Algorithm) -> Vec<u8> {
-    let mut key = Vec::with_capacity(TYPICAL);
+    let mut key = Vec::new();
     key.extend_from_slice(PREFIX);
     write_subject(&mut key, subject);
     write_rest(&mut key, STATUS_RULE, Scope::User, algorithm, 0);
@@ -142,12 +156,17 @@ mod tests {
     use crate::units::Cost;
 
     fn limit(scope: Scope, algorithm: Algorithm, place: usize) -> Limit {
+        variant(None, scope, algorithm, place)
+    }
+
+    fn variant(variant: Option<&str>, scope: Scope, algorithm: Algorithm, place: usize) -> Limit {
         Limit {
             rule: "general_api".to_string(),
             whom: String::new(),
             scope,
             place,
-            variant: None,
+            variant: variant.map(str::to_string),
+            key_end: end("general_api", scope, algorithm, place, variant),
             terms: Terms::new(Quota::try_new(algorithm, 10, 60, None).unwrap()),
             cost: Cost::ONE,
             approach: Approach::default(),
@@ -244,10 +263,7 @@ mod tests {
             (Scope::User, "weir:1:{u:ann}:general_api:user:fw:0"),
             (Scope::Ip, "weir:1:{a:-}:general_api:ip:fw:0:x:pricing:low"),
         ] {
-            let limit = Limit {
-                variant: Some("pricing:low".to_string()),
-                ..limit(scope, Algorithm::FixedWindow, 0)
-            };
+            let limit = variant(Some("pricing:low"), scope, Algorithm::FixedWindow, 0);
             assert_eq!(key(&limit, &subject, None), expected);
             let shadow = of(&limit, Counting::Shadow, &subject, None);
             assert_eq!(shadow, format!("{expected}:shadow").into_bytes());

@@ -64,10 +64,6 @@ pub struct Admission {
 }
 
 #[derive(Debug)]
-#[allow(
-    clippy::large_enum_variant,
-    reason = "most requests ask: a box would cost each of them an allocation"
-)]
 pub enum Step {
     /// No limit is for this request.
     Pass,
@@ -76,13 +72,14 @@ pub enum Step {
     /// Nothing is for this caller.
     Block(Answer, Protocol),
     /// Somebody has to decide: the worker from memory ([`Pending::recall`]), or the store.
-    Ask(Pending),
+    Ask(Box<Pending>),
     Respond(Answer, Protocol),
     /// An operator asks about the gateway, which knows that without the store.
     Report(Protocol),
 }
 
-/// A request that waits for the store.
+/// A request that waits for the store. It is large and goes through many hands: in a box, where moving
+/// it costs nothing.
 #[derive(Debug)]
 pub struct Pending {
     /// What it was admitted under, and is concluded under: its limits are this policy's.
@@ -123,7 +120,7 @@ pub struct Worker {
     pub leases: Leases,
     pub delays: Delays,
     /// Requests that have ended while the store is asked about them.
-    abandoned: HashMap<StreamId, Pending>,
+    abandoned: HashMap<StreamId, Box<Pending>>,
     store_clock: StoreClock,
 }
 
@@ -136,7 +133,7 @@ pub struct Ending {
     /// What operators are told of it; nothing of a status call.
     pub record: Option<Record>,
     /// It passes, but has to wait before it does.
-    pub hold: Option<Hold>,
+    pub hold: Option<Box<Hold>>,
     /// It passes, and what it costs is known when the response comes: [`Worker::settle`].
     pub bill: Option<Bill>,
 }
@@ -397,12 +394,12 @@ fn passage_step(
 }
 
 fn ask(edition: &Rc<Edition>, question: Question, protocol: Protocol, wants: Wants) -> Step {
-    Step::Ask(Pending {
+    Step::Ask(Box::new(Pending {
         edition: edition.clone(),
         protocol,
         wants,
         gathering: Gathering::new(question),
-    })
+    }))
 }
 
 impl<'a, F: Facts> Told<'a, F> {
@@ -1226,7 +1223,7 @@ mod tests {
         conclude_at(&mut Worker::new(&config().store), headers, outcome)
     }
 
-    fn pending(headers: &[(&str, &str)]) -> Pending {
+    fn pending(headers: &[(&str, &str)]) -> Box<Pending> {
         let Step::Ask(mut pending) = admit_from("127.0.0.1", headers).step else {
             panic!()
         };

@@ -27,6 +27,17 @@ pub struct Program<'a> {
 }
 
 impl<'a> Program<'a> {
+    /// With room for so many checks.
+    pub fn with_room(checks: usize) -> Program<'a> {
+        Program {
+            keys: Vec::with_capacity(checks),
+            numbers_of_keys: HashMap::with_capacity_and_hasher(checks, Default::default()),
+            // An operation has two numbers of its own, and a check at least.
+            numbers: Vec::with_capacity(4 * checks),
+            ..Program::default()
+        }
+    }
+
     /// Adds an operation.
     pub fn ask(&mut self, kind: Kind, checks: &'a [Check]) {
         let (code, operand) = kind.code();
@@ -74,15 +85,15 @@ impl<'a> Program<'a> {
 
     /// One byte each where that is enough, else four; the first byte tells which.
     fn packed_numbers(&self) -> Vec<u8> {
-        let short: Result<Vec<u8>, _> = [1]
-            .iter()
-            .chain(&self.numbers)
-            .map(|number| u8::try_from(*number))
-            .collect();
-        short.unwrap_or_else(|_| {
-            let long = self.numbers.iter().flat_map(|number| number.to_be_bytes());
-            [4].into_iter().chain(long).collect()
-        })
+        let numbers = self.numbers.iter();
+        if numbers.clone().all(|number| *number <= u8::MAX.into()) {
+            let mut short = Vec::with_capacity(1 + self.numbers.len());
+            short.push(1);
+            short.extend(numbers.map(|number| *number as u8));
+            return short;
+        }
+        let long = numbers.flat_map(|number| number.to_be_bytes());
+        [4].into_iter().chain(long).collect()
     }
 
     /// Counted from 1, as Lua does.
@@ -125,8 +136,10 @@ impl Hasher for KeyHasher {
     fn write(&mut self, bytes: &[u8]) {
         let (words, rest) = bytes.as_chunks::<8>();
         let words = words.iter().map(|word| u64::from_le_bytes(*word));
-        let rest = rest.iter().map(|byte| u64::from(*byte));
-        self.0 = words.chain(rest).fold(self.0, |hash, word| {
+        let rest = rest
+            .iter()
+            .fold(0, |word, byte| (word << 8) | u64::from(*byte));
+        self.0 = words.chain([rest]).fold(self.0, |hash, word| {
             // The product's high half holds what all bits of the word did to it.
             let mixed = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             mixed ^ (mixed >> 32)

@@ -27,12 +27,13 @@ pub struct Operation {
 #[derive(Clone, Debug)]
 pub struct Check {
     pub key: Vec<u8>,
-    pub terms: Terms,
+    pub terms: Rc<Terms>,
     pub cost: Cost,
 }
 
-/// A quota together with the bytes that tell it to the script, written once for all requests.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A quota together with the bytes that tell it to the script, written once for all requests, which
+/// share it.
+#[derive(Debug, PartialEq, Eq)]
 pub struct Terms {
     pub quota: Quota,
     packed: PackedQuota,
@@ -62,11 +63,11 @@ impl Terms {
         &self.packed
     }
 
-    pub fn new(quota: Quota) -> Terms {
-        Terms {
+    pub fn new(quota: Quota) -> Rc<Terms> {
+        Rc::new(Terms {
             quota,
             packed: script::pack_quota(&quota),
-        }
+        })
     }
 }
 

@@ -246,12 +246,17 @@ pub fn integers(reply: &[u8]) -> Option<Vec<i64>> {
     let (doubles, []) = reply.as_chunks() else {
         return None;
     };
-    let integer = |double: &[u8; 8]| {
+    let mut integers = Vec::with_capacity(doubles.len());
+    for double in doubles {
         let double = f64::from_le_bytes(*double);
+        let integer = double as i64;
         // Beyond 2^53 a double stands for more than one integer.
-        (double.fract() == 0.0 && double.abs() <= (1u64 << 53) as f64).then_some(double as i64)
-    };
-    doubles.iter().map(integer).collect()
+        if integer as f64 != double || integer.unsigned_abs() > 1 << 53 {
+            return None;
+        }
+        integers.push(integer);
+    }
+    Some(integers)
 }
 
 /// Reads the reply to operations with so many limits each.

@@ -102,7 +102,7 @@ struct Asker {
     origin: Instant,
     calls: u32,
     requests: u64,
-    terms: Terms,
+    terms: Rc<Terms>,
 }
 
 impl Asker {

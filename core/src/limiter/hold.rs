@@ -78,7 +78,7 @@ impl Worker {
     /// A request has ended while the store is asked about it. If a turn may come of it, that is not to
     /// be lost: nobody would take it, and everybody would wait for it. Others stay counted, as what was
     /// asked for.
-    pub fn abandon(&mut self, stream: StreamId, pending: Pending) {
+    pub fn abandon(&mut self, stream: StreamId, pending: Box<Pending>) {
         if pending.stands_in_line() {
             self.abandoned.insert(stream, pending);
         }
@@ -176,16 +176,19 @@ impl Pending {
         }
         let checks = self.gathering.question().checks();
         let turn = line.filter(|line| line.wait >= line.others);
-        ending.hold = is_held.then(|| Hold {
-            wait,
-            decided: self.gathering.decided(),
-            turn: turn.and_then(|line| Some((checks.get(line.place)?.key.clone(), line.others))),
-            refunds: self.gathering.refunds_of_passed(),
-            local: self.taken_local(decided, receipt),
-            leased: self
-                .spent()
-                .map(|(check, spent)| (check.clone(), spent))
-                .collect(),
+        ending.hold = is_held.then(|| {
+            Box::new(Hold {
+                wait,
+                decided: self.gathering.decided(),
+                turn: turn
+                    .and_then(|line| Some((checks.get(line.place)?.key.clone(), line.others))),
+                refunds: self.gathering.refunds_of_passed(),
+                local: self.taken_local(decided, receipt),
+                leased: self
+                    .spent()
+                    .map(|(check, spent)| (check.clone(), spent))
+                    .collect(),
+            })
         });
         ending
     }
@@ -277,7 +280,7 @@ mod tests {
         pending.conclude(worker, || Micros(1_000_000))
     }
 
-    fn pending(path: &str) -> Pending {
+    fn pending(path: &str) -> Box<Pending> {
         let LimiterConfig {
             sources, policy, ..
         } = config();
@@ -356,7 +359,7 @@ mod tests {
         worker.hold(StreamId(2), Micros(5_000), &hold);
         assert_eq!(worker.delays.next(), Some(Micros(495_000)));
         assert_eq!(worker.delays.pop(Micros(495_000)), Some(StreamId(2)));
-        let refunds = worker.leave(StreamId(2), hold, || Micros(0));
+        let refunds = worker.leave(StreamId(2), *hold, || Micros(0));
         assert!(refunds.is_empty(), "what went on is not given back");
     }
 
@@ -365,7 +368,7 @@ mod tests {
         let mut worker = worker();
         let hold = ask(&mut worker, "/line", Some(&[(1, 1000)])).hold.unwrap();
         worker.hold(StreamId(2), Micros(0), &hold);
-        let refunds = worker.leave(StreamId(2), hold, || Micros(0));
+        let refunds = worker.leave(StreamId(2), *hold, || Micros(0));
         let kinds: Vec<_> = refunds
             .iter()
             .flat_map(|part| part.question.operations())
@@ -406,7 +409,7 @@ mod tests {
         let hold = both(&mut worker, 600);
         worker.hold(StreamId(4), Micros(0), &hold);
         let hold = both(&mut worker, 900);
-        worker.leave(StreamId(1), hold, || Micros(0));
+        worker.leave(StreamId(1), *hold, || Micros(0));
         let mut order = Vec::new();
         while let Some(due) = worker.delays.next() {
             order.push((due.0, worker.delays.pop(due).unwrap().0));
@@ -444,7 +447,7 @@ mod tests {
         assert_eq!(outcome(&fourth), record::Outcome::Denied);
         let hold = third.hold.unwrap();
         worker.hold(StreamId(3), Micros(0), &hold);
-        let refunds = worker.leave(StreamId(3), hold, || Micros(1_000_000));
+        let refunds = worker.leave(StreamId(3), *hold, || Micros(1_000_000));
         assert!(refunds.is_empty());
         let again = ask(&mut worker, "/line", None);
         assert_eq!(again.hold.unwrap().wait, Millis(1000));

@@ -288,7 +288,7 @@ mod tests {
         let hold = gateway.request("/leased/slow").hold.unwrap();
         let stream = crate::delays::StreamId(1);
         gateway.worker.hold(stream, Micros(0), &hold);
-        assert!(gateway.worker.leave(stream, hold, || Micros(0)).is_empty());
+        assert!(gateway.worker.leave(stream, *hold, || Micros(0)).is_empty());
         let before = gateway.asked;
         for _ in 0..10 {
             assert_eq!(

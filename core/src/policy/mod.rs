@@ -11,6 +11,7 @@ pub(crate) use parse::check_name;
 
 use std::fmt;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use globset::{Candidate, GlobSet};
 
@@ -140,7 +141,9 @@ pub struct Limit {
     pub place: usize,
     /// `experiment:variant` where it is a variant's.
     pub variant: Option<String>,
-    pub terms: Terms,
+    /// What its counters' keys end in: see [`crate::key::end`].
+    pub key_end: Vec<u8>,
+    pub terms: Rc<Terms>,
     /// What a request takes of it, unless it says otherwise.
     pub cost: Cost,
     pub approach: Approach,
@@ -176,7 +179,7 @@ pub enum Body {
 /// The status call: its own limit, and who may ask about others.
 #[derive(Debug)]
 pub struct Status {
-    pub terms: Terms,
+    pub terms: Rc<Terms>,
     pub operator_tier: Option<String>,
     /// A header and the value that only operators know.
     pub operator_header: Option<(String, Secret)>,
@@ -377,18 +380,6 @@ fn host_name(authority: &[u8]) -> &[u8] {
     };
     let name = end.and_then(|end| host.get(..end)).unwrap_or(host);
     name.strip_suffix(b".").unwrap_or(name)
-}
-
-impl Limit {
-    /// The variant that the limit has a count of its own for. A caller is in one variant, and takes
-    /// what they have used along, into the experiment and out of it; what several callers share,
-    /// they share with those of their own variant.
-    pub fn own_count(&self) -> Option<&str> {
-        match self.scope {
-            Scope::Global | Scope::Ip => self.variant.as_deref(),
-            Scope::User => None,
-        }
-    }
 }
 
 impl Scope {

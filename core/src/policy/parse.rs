@@ -12,6 +12,7 @@ use crate::cost::Tariff;
 use crate::exempt::Exemptions;
 use crate::identity::header_name;
 use crate::json::{At, ConfigError, Fields};
+use crate::key;
 use crate::lease::{LeaseTerms, Size};
 use crate::limit::{Algorithm, Quota, QuotaError};
 use crate::question::Terms;
@@ -237,12 +238,14 @@ impl Limits {
             let id = u32::try_from(self.list.len())
                 .map_err(|_| at.error("is one limit more than a policy can hold"))?;
             ids.push(LimitId(id));
+            let variant = (!variant.is_empty()).then_some(variant);
             self.list.push(Limit {
                 rule: rule.to_string(),
                 whom: whom.to_string(),
                 scope,
                 place,
-                variant: (!variant.is_empty()).then(|| variant.to_string()),
+                variant: variant.map(str::to_string),
+                key_end: key::end(rule, scope, quota.algorithm(), place, variant),
                 terms: Terms::new(quota),
                 cost,
                 approach,

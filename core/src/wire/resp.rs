@@ -200,8 +200,9 @@ impl<'a> Command<'a> {
 
     /// An argument that is a number, in decimal.
     pub fn number(self, value: u64) -> Command<'a> {
-        let mut digits = [0; DECIMAL];
-        self.arg(decimal(value, &mut digits))
+        let mut digits = Vec::with_capacity(DIGITS);
+        push_decimal(&mut digits, value);
+        self.arg(&digits)
     }
 }
 
@@ -220,26 +221,16 @@ pub fn push_bulk(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends a number in decimal.
-pub fn push_decimal(out: &mut Vec<u8>, value: u64) {
-    out.extend_from_slice(decimal(value, &mut [0; DECIMAL]));
-}
-
 /// The digits of `u64::MAX`.
-const DECIMAL: usize = 20;
+const DIGITS: usize = 20;
 
-/// Not `format!`: this runs a few times per limit of each request.
-fn decimal(mut value: u64, digits: &mut [u8; DECIMAL]) -> &[u8] {
-    let mut start = DECIMAL;
-    for digit in digits.iter_mut().rev() {
-        *digit = b'0' + (value % 10) as u8;
-        value /= 10;
-        start -= 1;
-        if value == 0 {
-            break;
-        }
+/// Appends a number in decimal. Not `format!`: this runs a few times per limit of each request, mostly
+/// for numbers of one or two digits.
+pub fn push_decimal(out: &mut Vec<u8>, value: u64) {
+    if value >= 10 {
+        push_decimal(out, value / 10);
     }
-    digits.get(start..).unwrap_or_default()
+    out.push(b'0' + (value % 10) as u8);
 }
 
 // === Lexer ===

@@ -89,6 +89,7 @@ fn counter(input: &mut Input<'_>) -> (Counter, Vec<u8>) {
         scope,
         place,
         variant: None,
+        key_end: key::end(rule, scope, algorithm, place, None),
         terms: Terms::new(Quota::try_new(algorithm, 1, 1, None).expect("a quota")),
         cost: Cost::ONE,
         approach: Approach::default(),
