@@ -10,7 +10,7 @@
 -- has of its own stands in arrays by the key's number, since a table for each would cost as much as
 -- the rest; and a take, which is what almost all operations are, counts down `free` and calls nobody.
 
-local byte, find, min, rep, tonumber = string.byte, string.find, math.min, string.rep, tonumber
+local byte, min, rep, tonumber = string.byte, math.min, string.rep, tonumber
 local call, pack, unpack = redis.call, struct.pack, unpack
 local KEYS, ARGV = KEYS, ARGV
 
@@ -26,15 +26,14 @@ local now = clock()
 
 -- === arguments ===
 
--- The quotas, each with what its algorithm makes of it. `texts`: whether any is kept in a string.
-local quotas, texts, algorithms = {}, false, {}
-local at = 1
+-- The quotas, each with what its algorithm makes of it.
+local quotas, algorithms, at = {}, {}, 1
 while at <= #ARGV[1] do
   local code, limit, window, capacity, next_at = struct.unpack('>BI8I8I8', ARGV[1], at)
   local algorithm = algorithms[code] or BUILDERS[code]()
   algorithms[code] = algorithm
   quotas[#quotas + 1] = algorithm.terms(algorithm, limit, window, capacity, now)
-  texts, at = texts or not algorithm.load, next_at
+  at = next_at
 end
 
 local numbers = { byte(ARGV[2], 1, MOST_VALUES) }
@@ -72,7 +71,8 @@ local function by_key()
   return #KEYS <= MOST_VALUES and { unpack(KEYS) } or {}
 end
 
--- What Redis holds, or would if what has changed were written: a text, a log, or false.
+-- What Redis holds, or would if what has changed were written: a text, what an algorithm makes of a key
+-- of another type, or false.
 local held = {}
 -- What the algorithm made of it, for the quota that asked last. Until one does, neither is a table.
 local states, quota_of = by_key(), by_key()
@@ -85,15 +85,13 @@ local moved, changed = {}, {}
 -- as state, quota and permits that remain; whether what Redis holds is of no use.
 local settled, void = {}, {}
 
-if texts then
-  for from = 1, #KEYS, MOST_VALUES do
-    local values = call('MGET', unpack(KEYS, from, min(from + MOST_VALUES - 1, #KEYS)))
-    if from == 1 then
-      held = values
-    else
-      for i = 1, #values do
-        held[from + i - 1] = values[i]
-      end
+for from = 1, #KEYS, MOST_VALUES do
+  local values = call('MGET', unpack(KEYS, from, min(from + MOST_VALUES - 1, #KEYS)))
+  if from == 1 then
+    held = values
+  else
+    for i = 1, #values do
+      held[from + i - 1] = values[i]
     end
   end
 end
@@ -110,20 +108,6 @@ local function commit(k)
   changed[k] = nil
 end
 
--- Reads a log; whether it is one.
-local function load(key, algorithm)
-  local readable, log = pcall(algorithm.load, key)
-  if readable then
-    return true, log
-  end
-  -- Redis 7 raises tables, older ones strings.
-  local reason = type(log) == 'table' and log.err or log
-  if not find(reason, 'WRONGTYPE', 1, true) then
-    error(log, 0)
-  end
-  return false
-end
-
 -- Makes this quota the one that the account is seen by, once `again` because what is held is another.
 -- False if the key holds something else than a state of the quota's algorithm.
 local function see(k, quota, again)
@@ -138,15 +122,16 @@ local function see(k, quota, again)
       end
     elseif not key then
       error('ERR Malformed operation', 0)
-    elseif algorithm.load then
-      local readable
-      readable, held[k] = load(key, algorithm)
-      if not readable then
+    elseif not held[k] then
+      -- MGET is silent about keys of another type.
+      if algorithm.load then
+        held[k] = algorithm.load(key)
+        if held[k] == nil then
+          return false
+        end
+      elseif call('EXISTS', key) == 1 then
         return false
       end
-    elseif not held[k] and call('EXISTS', key) == 1 then
-      -- MGET is silent about keys of another type.
-      return false
     end
   end
   local state, remaining, elsewhere = algorithm.settle(held[k], quota, now)

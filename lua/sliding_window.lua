@@ -1,337 +1,366 @@
 -- At most CAPACITY permits in any (now - WINDOW, now]: an exact log of what was taken.
 --
--- State: a sorted set. Score: the stamp, µs, one entry for each. Member: "TOTAL:COST", the permits
--- taken at this stamp and the total of all entries up to and including it. So the usage is the
--- difference of two totals, whatever the entries weigh and however many have expired unseen, and
--- the entry whose expiry frees a permit is found by bisection. Expires when the newest entry does.
+-- State: records of three doubles, BEGUN STAMP TOTAL, one for each moment at which something was taken.
+-- TOTAL is what all records up to and including it took. So the usage is the difference of two totals,
+-- whatever the records weigh and however many have expired unseen, and the record whose expiry frees a
+-- permit is found by bisection. Before them stands a head of the same size, SPAN FORGOTTEN BASE: the
+-- window (µs) that they were written for, up to which total they no longer count whatever the window
+-- becomes, and the total before the first. What had expired when the newest began is forgotten too.
+--
+-- A short log is a text, and grows by APPEND until half of it is dead. A longer one is a list of texts,
+-- of which only the last ever changes; its head is the log's, of the others' only BASE counts. The key
+-- expires within a quarter of a window, or a second, of when its newest record does: few writes have to
+-- move that.
 -- Tells remaining permits; retry and reset in ms, rounded up.
 --
--- Leased permits are used later than they are taken. They are stamped with the last moment at which
--- they can be, LEAD µs after the entry was begun: "TOTAL:COST:LEAD". What is taken before that moment
--- comes joins this entry, for entries stay in order; it counts for up to LEAD longer than it had to.
--- So stamps and beginnings both grow from entry to entry, and the log's own time is that of the
--- newest beginning.
+-- Leased permits are used later than they are taken. STAMP is the last moment at which they can be,
+-- later than BEGUN. What is taken before that moment comes joins this record, for records stay in
+-- order; it counts for up to a lease's time longer than it had to. So stamps and beginnings both grow
+-- from record to record, and the log's own time is that of the newest beginning.
 --
--- In memory a log is `tail`, its newest entries, and `body`, whether older ones are left in Redis.
--- Only the tail ever changes: takes merge into it or extend it. What was taken at once and without a
--- lead is known only by the `free` of whoever asks, until it matters: then `catch_up` enters it.
+-- In memory a log is `text`, a head and its newest records, and `body`, whether older ones that count
+-- are left in Redis. What was taken at once and without a lead is known only by the `free` of whoever
+-- asks, until it matters: then `catch_up` enters it.
 
-local call, format, match = redis.call, string.format, string.match
-local ceil, floor, max, min = math.ceil, math.floor, math.max, math.min
+local call, try, format, sub, type = redis.call, redis.pcall, string.format, string.sub, type
+local pack, unpack = struct.pack, struct.unpack
+local max, min = math.max, math.min
 
 -- The most that a double counts exactly. A debt stops growing there.
 local MOST = 2 ^ 53 - 1
 
--- No call may block Redis for long: at most so many entries are trimmed or rewritten in one.
-local MOST_ENTRIES = 1000
+-- A head or a record: what its fields are, and its bytes.
+local FIELDS, SIZE = '<ddd', 24
 
--- The entry at `i` of a reply that was asked for WITHSCORES, or nil.
-local function entry(reply, i)
-  local member = reply[i]
-  if not member then
-    return nil
-  end
-  local lead
-  local total, cost = match(member, '^(%d+):(%d+)$')
-  if not total then
-    total, cost, lead = match(member, '^(%d+):(%d+):(%d+)$')
-  end
-  if not total then
-    error('WRONGTYPE Not a log of Weir', 0)
-  end
-  -- Arithmetic makes numbers of digits for less than tonumber.
-  local stamp = reply[i + 1] + 0
+-- The most records of a log that is one text, and of each text in a list. Redis 7 hashes every byte that
+-- Lua sees, so a text should be short; but a list takes two more commands to read.
+local MOST_ALONE, MOST_LISTED = 48, 16
+
+-- No call may block Redis for long: at most so many records are rewritten, or texts trimmed, in one.
+local MOST_REWRITTEN, MOST_TRIMMED = 1000, 1000
+
+-- The expiry of a short window need not be moved more often than this, µs.
+local LEAST_GRAIN = 1000000
+
+local function terms(algorithm, _, window, capacity, now)
+  local span = window * 1000
   return {
-    stamp = stamp,
-    begun = lead and stamp - lead or stamp,
-    total = total + 0,
-    cost = cost + 0,
-    member = member,
+    algorithm = algorithm,
+    span = span,
+    capacity = capacity,
+    now = now,
+    grain = max(span / 4, LEAST_GRAIN),
   }
 end
 
+-- What is not a text: a list or, as false, nothing. Nil if it is not Weir's.
 local function load(key)
-  local newest = entry(call('ZRANGE', key, '-1', '-1', 'WITHSCORES'), 1)
-  if not newest then
-    return nil
-  end
-  return {
-    key = key,
-    existed = true,
-    oldest = entry(call('ZRANGE', key, '0', '0', 'WITHSCORES'), 1),
-    body = true,
-    tail = { newest },
-    from = newest.stamp, -- the tail stands for all of Redis's entries from here on
-    loaded = 1, -- how many these are
-    gone = {}, -- members of these that are no more
-    cutoff = 0, -- entries up to here are forgotten, even if the window grows
-  }
-end
-
--- The oldest entry after `cutoff`. Its own cost may be out of date if the tail holds it too, but
--- never its base: what lies before it does not change.
-local function first_live(log, cutoff)
-  local tail = log.tail
-  if log.body and log.from > cutoff then
-    if log.oldest.stamp > cutoff then
-      return log.oldest
-    end
-    local after = format('(%d', cutoff)
-    return entry(call('ZRANGEBYSCORE', log.key, after, '+inf', 'WITHSCORES', 'LIMIT', '0', '1'), 1)
-  end
-  for i = 1, #tail do
-    if tail[i].stamp > cutoff then
-      return tail[i]
-    end
+  local text = try('LINDEX', key, '-1')
+  if type(text) ~= 'table' then
+    return text and { key = key, texts = 1, text = text }
+  elseif not string.find(text.err, 'WRONGTYPE', 1, true) then
+    error(text, 0)
   end
 end
 
-local function terms(algorithm, _, window, capacity)
-  return { algorithm = algorithm, window = window, capacity = capacity }
+-- The first record at or after `at` with a later stamp and a larger total than these. There is one.
+local function search(text, at, cutoff, total)
+  local low, high, step = at, #text / SIZE - 1, 1
+  while low < high do
+    local stamp, upto = unpack('<dd', text, at * SIZE + 9)
+    if stamp > cutoff and upto > total then
+      high = at
+    else
+      low = at + 1
+    end
+    -- It is mostly among the first.
+    at = low + step - 1
+    step = step + step
+    if at >= high then
+      at = (low + high) / 2
+      at = at - at % 1
+    end
+  end
+  return low
+end
+
+-- The first of a list's texts, but for the last `texts`, that has such a record, if any does; and its
+-- place.
+local function search_list(key, texts, cutoff, total)
+  local low, high, at, found = 0, nil, 0, nil
+  repeat
+    local text = call('LINDEX', key, format('%d', at))
+    local stamp, upto = unpack('<dd', text, #text - 15)
+    if stamp <= cutoff or upto <= total then
+      low, high = at + 1, high or call('LLEN', key) - texts
+    else
+      high, found = at, text
+    end
+    at = (low + high - (low + high) % 2) / 2
+  until low >= high
+  return found, low
+end
+
+-- When the key of a log with this newest stamp expires, µs.
+local function expiry(stamp, quota)
+  local grain, ends = quota.grain, stamp + quota.span
+  return ends - ends % grain + grain
+end
+
+-- Whether that is when it expires with an older one, too.
+local function expires_as(stored, stamp, quota)
+  return stamp - stored <= (stamp + quota.span) % quota.grain
 end
 
 -- A log of `used` permits, all taken at this moment, to be used up to `lead` later.
-local function begin(existed, used, now, window, lead)
-  local tail = {}
+local function begin(list, used, now, lead)
+  local begun, stamp, text = 0, 0, pack(FIELDS, 0, 0, 0)
   if used > 0 then
-    tail[1] = { stamp = now + lead, begun = now, total = used, cost = used, changed = true }
+    begun, stamp = now, now + lead
+    text = text .. pack(FIELDS, begun, stamp, used)
   end
   return {
-    existed = existed,
-    body = false,
-    tail = tail,
-    gone = {},
-    cutoff = now - window,
-    base = 0,
-    used = used,
-    at = now,
-    now = now,
-    window = window,
+    list = list,
+    text = text,
+    dead = 0,
+    live = 0,
+    begun = begun,
+    stamp = stamp,
+    total = used,
+    stored = false,
   }
 end
 
 local function settle(stored, quota, now)
-  local window = quota.window * 1000
-  local newest, existed = stored and stored.tail[#stored.tail], stored and stored.existed
-  local capacity = quota.capacity
-  if not newest then
-    return begin(existed, 0, now, window, 0), capacity
+  local capacity, span = quota.capacity, quota.span
+  if not stored then
+    return begin(nil, 0, now, 0), capacity
   end
-  local at = max(now, newest.begun)
-  local cutoff = max(at - window, stored.cutoff)
-  local first = first_live(stored, cutoff)
-  if not first then
-    return begin(existed, 0, now, window, 0), capacity
+  local text, list = stored, nil
+  if type(stored) == 'table' then
+    text, list = stored.text, stored
   end
-  local base = first.total - first.cost
-  local used = newest.total - base
-  if at - now > window then
-    return begin(existed, used, now, window, newest.stamp - newest.begun), capacity - used, used > 0
+  local size = #text
+  if size < 2 * SIZE or size % SIZE ~= 0 then
+    return nil
+  end
+  local written_for, forgotten, base = unpack(FIELDS, text)
+  local begun, stamp, total = unpack(FIELDS, text, size - SIZE + 1)
+  if not (base >= 0 and total > base and total > forgotten and total <= MOST and stamp >= begun) then
+    return nil
+  end
+  local cutoff = (begun > now and begun or now) - span
+  if stamp <= cutoff then
+    return begin(list, 0, now, 0), capacity
+  end
+  if begun - written_for > cutoff then
+    cutoff = begun - written_for
+  end
+  local first_text, trimmed = nil, 0
+  if list and forgotten < base then
+    first_text, trimmed = search_list(list.key, list.texts, cutoff, forgotten)
+  end
+  local place = search(first_text or text, 1, cutoff, forgotten)
+  local live = unpack('<d', first_text or text, place * SIZE - 7)
+  local used = total - live
+  if begun - now > span then
+    return begin(list, used, now, stamp - begun), capacity - used, true
   end
   local state = {
-    key = stored.key,
-    existed = existed,
-    oldest = stored.oldest,
-    body = stored.body,
-    tail = stored.tail,
-    from = stored.from,
-    loaded = stored.loaded,
-    gone = stored.gone,
-    cutoff = cutoff,
-    first = first,
-    base = base,
-    used = used,
-    at = at,
-    now = now,
-    window = window,
+    text = text,
+    dead = first_text and 0 or place - 1, -- records before the first that counts
+    live = live, -- the total before that
+    begun = begun, -- of the newest, as what follows
+    stamp = stamp,
+    total = total,
+    stored = written_for == span and stamp, -- the newest in Redis, unless for another window
+    list = list and {
+      key = list.key,
+      texts = list.texts, -- of Redis's, the last, which this text stands for
+      body = first_text and true or false, -- whether any before counts
+      trimmed = trimmed, -- how many do not
+    },
   }
   return state, capacity - used
 end
 
 -- `lead`: how much later the permits may be used, µs.
-local function enter(state, cost, lead)
-  local tail, at = state.tail, state.at
-  local newest, stamp = tail[#tail], at + lead
-  local total = (newest and newest.total or 0) + cost
-  state.used = min(state.used + cost, MOST)
+local function enter(state, quota, cost, lead)
+  local begun, text, total = max(quota.now, state.begun), state.text, state.total + cost
+  local stamp = begun + lead
   if total > MOST then
     -- Totals have run out of integers: count anew, with all usage as young as this take.
-    state.body, state.base, state.gone = false, 0, {}
-    stamp = newest and max(stamp, newest.stamp) or stamp
-    state.tail =
-      { { stamp = stamp, begun = at, total = state.used, cost = state.used, changed = true } }
-  elseif newest and (newest.stamp >= stamp or newest.begun == at) then
-    newest.stamp = max(newest.stamp, stamp)
-    newest.total, newest.cost, newest.changed = total, newest.cost + cost, true
-  else
-    tail[#tail + 1] = { stamp = stamp, begun = at, total = total, cost = cost, changed = true }
+    total, stamp, text = min(total - state.live, MOST), max(stamp, state.stamp), pack(FIELDS, 0, 0, 0)
+    state.dead, state.live = 0, 0
+    if state.list then
+      state.list.body = false
+    end
+  elseif state.stamp >= stamp or state.begun == begun then
+    begun, stamp, text = state.begun, max(state.stamp, stamp), sub(text, 1, -SIZE - 1)
   end
+  state.text = text .. pack(FIELDS, begun, stamp, total)
+  state.begun, state.stamp, state.total, state.changed = begun, stamp, total, true
 end
 
 local function catch_up(state, quota, free)
-  local taken = quota.capacity - free - state.used
+  local taken = quota.capacity - free - (state.total - state.live)
   if taken > 0 then
-    enter(state, taken, 0)
+    enter(state, quota, taken, 0)
   end
+end
+
+local function remaining(state, quota)
+  return quota.capacity - (state.total - state.live)
 end
 
 local function add(state, quota, free, cost, lead)
   catch_up(state, quota, free)
-  enter(state, cost, lead)
-  return quota.capacity - state.used
+  enter(state, quota, cost, lead)
+  return remaining(state, quota)
 end
 
--- Brings what was taken at this time, and all that follows, into the tail. False if that is too much.
-local function reach(state, taken)
-  local tail, first = state.tail, max(taken, state.cutoff + 1)
-  if not state.body or first >= state.from or taken >= tail[1].begun then
-    return true
+-- Puts as many of Redis's texts before this one as it stands for already.
+local function lengthen(state, list)
+  local from, to = format('%d', -2 * list.texts), format('%d', -list.texts - 1)
+  local texts = call('LRANGE', list.key, from, to)
+  list.texts = list.texts + #texts
+  list.body = state.live < unpack('<d', texts[1], 17)
+  texts[#texts + 1] = state.text
+  for i = 2, #texts do
+    texts[i] = sub(texts[i], SIZE + 1)
   end
-  local from, to = format('%d', first), format('(%d', state.from)
-  local most = format('%d', MOST_ENTRIES + 1)
-  local reply = call('ZRANGEBYSCORE', state.key, from, to, 'WITHSCORES', 'LIMIT', '0', most)
-  if #reply > 2 * MOST_ENTRIES then
-    return false
-  end
-  local longer = {}
-  for i = 1, #reply, 2 do
-    longer[#longer + 1] = entry(reply, i)
-  end
-  state.loaded = state.loaded + #longer
-  for i = 1, #tail do
-    longer[#longer + 1] = tail[i]
-  end
-  state.tail, state.from = longer, first
-  return true
+  state.text = table.concat(texts)
 end
 
--- The receipt is the time of the take, which went into the newest entry that had been begun by then.
+-- The receipt is the time of the take, which went into the newest record that had been begun by then.
 -- Every later total counts it in, and is rewritten.
 local function give_back(state, quota, free, cost, receipt)
   catch_up(state, quota, free)
-  if state.used == 0 or not reach(state, receipt) then
-    return nil
+  local list, cutoff = state.list, max(quota.now, state.begun) - quota.span
+  while list and list.body and #state.text <= (MOST_REWRITTEN + 1) * SIZE do
+    local begun, stamp = unpack('<dd', state.text, SIZE + 1)
+    if begun <= receipt or stamp < receipt or stamp <= cutoff then
+      break
+    end
+    lengthen(state, list)
   end
-  local tail, at = state.tail, #state.tail
-  while at > 0 and tail[at].begun > receipt do
+  local text = state.text
+  local last = #text / SIZE - 1
+  local at = last
+  while at > 0 and unpack('<d', text, at * SIZE + 1) > receipt do
     at = at - 1
   end
-  if at == 0 or tail[at].stamp < receipt or tail[at].stamp <= state.cutoff then
+  if at == 0 or last - at > MOST_REWRITTEN then
     return nil
   end
-  local taken = tail[at]
-  local returned = min(cost, taken.cost)
-  for i = at, #tail do
-    tail[i].total, tail[i].changed = tail[i].total - returned, true
+  local before, begun, stamp, total = unpack('<dddd', text, at * SIZE - 7)
+  if stamp < receipt or total <= state.live then
+    return nil
   end
-  taken.cost = taken.cost - returned
-  state.used = state.used - returned
-  if taken.cost == 0 then
-    state.gone[#state.gone + 1] = taken.member
-    table.remove(tail, at)
+  local returned = min(cost, total - before)
+  local pieces = { sub(text, 1, at * SIZE) }
+  if returned < total - before then
+    pieces[2] = pack(FIELDS, begun, stamp, total - returned)
   end
-  if #tail == 0 and state.used > 0 then
-    local before = format('(%d', state.from)
-    local reply = call('ZREVRANGEBYSCORE', state.key, before, '-inf', 'WITHSCORES', 'LIMIT', '0', '1')
-    tail[1] = entry(reply, 1)
-    state.from, state.loaded = tail[1].stamp, state.loaded + 1
+  for i = at + 1, last do
+    begun, stamp, total = unpack(FIELDS, text, i * SIZE + 1)
+    pieces[#pieces + 1] = pack(FIELDS, begun, stamp, total - returned)
   end
-  return quota.capacity - state.used
+  state.text, state.total, state.changed = table.concat(pieces), state.total - returned, true
+  if #state.text == SIZE and list and list.body then
+    lengthen(state, list)
+  end
+  state.begun, state.stamp = unpack('<dd', state.text, #state.text - SIZE + 1)
+  return remaining(state, quota)
 end
 
--- The stamp of the first entry whose total reaches `total`: its expiry frees all up to there.
-local function reaching(state, total)
-  local tail, first = state.tail, state.first
-  if not state.body or tail[1].total - tail[1].cost < total then
-    for i = 1, #tail do
-      if tail[i].total >= total then
-        return tail[i].stamp
-      end
-    end
-  end
-  if first.total >= total then
-    return first.stamp
-  end
-  local key, low = state.key, 0
-  if state.oldest.stamp <= state.cutoff then
-    low = call('ZCOUNT', key, '-inf', format('%d', state.cutoff))
-  end
-  -- As each entry weighs at least 1, it is no later than this; where each weighs 1, it is this.
-  local high = min(low + total - state.base, call('ZCARD', key) - state.loaded) - 1
-  local rank = high
-  while low <= high do
-    local at = format('%d', rank)
-    local probe = entry(call('ZRANGE', key, at, at, 'WITHSCORES'), 1)
-    if probe.total < total then
-      low = rank + 1
-    elseif probe.total - probe.cost >= total then
-      high = rank - 1
-    else
-      return probe.stamp
-    end
-    rank = floor((low + high) / 2)
-  end
-  error('ERR Totals of a log are out of order', 0)
-end
-
+-- Until that record has expired which the permits reach into that are to be free.
 local function retry(state, quota, free, cost)
   catch_up(state, quota, free)
-  local stamp = reaching(state, state.base + state.used + cost - quota.capacity)
-  return ceil((stamp + state.window - state.now) / 1000)
+  local text, from, list = state.text, state.dead + 1, state.list
+  local before = state.live + cost - remaining(state, quota) - 1
+  if list and list.body and before < unpack('<d', text, 17) then
+    text, from = search_list(list.key, list.texts, 0, before), 1
+  end
+  local stamp = unpack('<d', text, search(text, from, 0, before) * SIZE + 9)
+  local left = stamp + quota.span - quota.now
+  return (left + -left % 1000) / 1000
 end
 
+-- What was taken since is the newest, unless a lease ends later.
 local function reset(state, quota, free)
-  catch_up(state, quota, free)
-  return ceil((state.tail[#state.tail].stamp + state.window - state.now) / 1000)
+  local stamp, now = state.stamp, quota.now
+  if now > stamp and free < quota.capacity - state.total + state.live then
+    stamp = now
+  end
+  local left = stamp + quota.span - now
+  return (left + -left % 1000) / 1000
+end
+
+-- A text of what stands from the `first` record up to this byte.
+local function written(state, quota, first, last)
+  local text = state.text
+  local head = pack(FIELDS, quota.span, state.live, unpack('<d', text, first * SIZE - 7))
+  return head .. sub(text, first * SIZE + 1, last)
 end
 
 local function keep(state, quota, free)
   catch_up(state, quota, free)
-  return state
+  local list, text = state.list, written(state, quota, state.dead + 1)
+  return list and { key = list.key, texts = list.texts, text = text } or text
 end
 
-local function trim(key, state)
-  local oldest, upto = state.oldest, format('%d', state.cutoff)
-  if oldest.stamp > state.cutoff then
-    return
-  end
-  -- As each entry weighs at least 1, their weight bounds their number.
-  if state.base - (oldest.total - oldest.cost) <= MOST_ENTRIES then
-    call('ZREMRANGEBYSCORE', key, '-inf', upto)
-  else
-    local last = min(call('ZCOUNT', key, '-inf', upto), MOST_ENTRIES) - 1
-    call('ZREMRANGEBYRANK', key, '0', format('%d', last))
+local function expire(key, state, quota)
+  call('PEXPIREAT', key, format('%d', expiry(state.stamp, quota) / 1000))
+end
+
+-- What was merely taken from a short log, where the text that Redis has stays as it is.
+local function append(key, state, quota, total)
+  local now, stored = quota.now, state.stored
+  call('APPEND', key, pack(FIELDS, now, now, total))
+  if not expires_as(stored, now, quota) then
+    state.stamp = now
+    expire(key, state, quota)
   end
 end
 
-local function save(key, state, quota, free)
-  catch_up(state, quota, free)
-  local tail, gone, fresh = state.tail, state.gone, {}
-  if state.existed and not state.body then
-    call('UNLINK', key)
-  end
-  for i = 1, #tail do
-    local changed = tail[i]
-    if changed.changed then
-      if changed.member then
-        gone[#gone + 1] = changed.member
-      end
-      local stamp, lead = changed.stamp, changed.stamp - changed.begun
-      fresh[#fresh + 1] = format('%d', stamp)
-      fresh[#fresh + 1] = lead == 0 and format('%d:%d', changed.total, changed.cost)
-        or format('%d:%d:%d', changed.total, changed.cost, lead)
+local function save(key, state, quota, free, taken)
+  local list, stored = state.list, taken and state.stored
+  if stored and not (list or state.changed) and quota.now > stored then
+    local total, records = quota.capacity - free + state.live, #state.text / SIZE - 1
+    if total <= MOST and records < MOST_ALONE and 2 * state.dead <= records + 8 then
+      return append(key, state, quota, total)
     end
   end
-  if #gone > 0 then
-    call('ZREM', key, unpack(gone))
+
+  catch_up(state, quota, free)
+  local first, last, body = state.dead + 1, #state.text / SIZE - 1, list and list.body
+  local stays = stored and expires_as(stored, state.stamp, quota)
+  if not body and last - first < MOST_ALONE then
+    local text = written(state, quota, first)
+    if stays then
+      call('SET', key, text, 'KEEPTTL')
+    else
+      call('SET', key, text, 'PXAT', format('%d', expiry(state.stamp, quota) / 1000))
+    end
+    return
   end
-  if #fresh > 0 then
-    call('ZADD', key, unpack(fresh))
+  local most = MOST_LISTED
+  if body and list.trimmed == 0 and list.texts == 1 and last <= most then
+    call('LSET', key, '-1', written(state, quota, first))
+  else
+    if body then
+      call('LTRIM', key, format('%d', min(list.trimmed, MOST_TRIMMED)), format('%d', -list.texts - 1))
+    else
+      call('UNLINK', key)
+    end
+    for from = first, last, most do
+      call('RPUSH', key, written(state, quota, from, (from + most) * SIZE))
+    end
   end
-  if state.body then
-    trim(key, state)
+  if not (stays and body) then
+    expire(key, state, quota)
   end
-  call('PEXPIREAT', key, format('%d', ceil((tail[#tail].stamp + state.window) / 1000)))
 end
 
 return {

@@ -191,7 +191,7 @@ mod tests {
                 0,
                 user(b"ann"),
                 client,
-                "weir:1:{u:ann}:general_api:user:sw:0",
+                "weir:1:{u:ann}:general_api:user:sl:0",
             ),
             (
                 Scope::User,

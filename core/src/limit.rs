@@ -40,7 +40,7 @@ impl Algorithm {
     pub fn code(self) -> &'static str {
         match self {
             Algorithm::FixedWindow => "fw",
-            Algorithm::SlidingWindow => "sw",
+            Algorithm::SlidingWindow => "sl",
             Algorithm::TokenBucket => "tb",
             Algorithm::LeakyBucket => "lb",
         }

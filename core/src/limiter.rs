@@ -954,7 +954,7 @@ mod tests {
             [
                 "weir:1:{g:api}:api:global:fw:0",
                 "weir:1:{u:ann}:api:user:tb:0",
-                "weir:1:{a:127.0.0.1}:api:ip:sw:0"
+                "weir:1:{a:127.0.0.1}:api:ip:sl:0"
             ]
         );
     }
@@ -973,7 +973,7 @@ mod tests {
             keys(&admission.step),
             [
                 "weir:1:{g:api}:api:global:fw:0",
-                "weir:1:{a:192.0.2.1}:api:ip:sw:0"
+                "weir:1:{a:192.0.2.1}:api:ip:sl:0"
             ]
         );
     }

@@ -172,7 +172,7 @@ fn a_key_of_another_type_spoils_only_its_caller(world: &World) {
         .command(&["RPUSH", &format!("weir:1:{{u:{id}}}:open:user:fw:0"), "x"])
         .unwrap();
     redis
-        .command(&["SET", &format!("weir:1:{{u:{id}}}:closed:user:sw:0"), "x"])
+        .command(&["SET", &format!("weir:1:{{u:{id}}}:closed:user:sl:0"), "x"])
         .unwrap();
     let spoilt = Visitor::anonymous(gateway).named(&id);
     let others: Vec<_> = (0..15).map(|_| Visitor::of_tier(gateway, "free")).collect();

@@ -325,7 +325,7 @@ fn an_ipv6_client_is_its_network(world: &World) {
     // All of ::/64 together.
     let keys = keys::of(world.redis(), &["a:::"]);
     let keys: Vec<_> = keys.keys().map(String::as_str).collect();
-    assert_eq!(keys, ["weir:1:{a:::}:general_api:ip:sw:0"]);
+    assert_eq!(keys, ["weir:1:{a:::}:general_api:ip:sl:0"]);
 }
 
 /// Many upstreams read `X_User_ID` as `X-User-ID`, and Weir has not checked it.

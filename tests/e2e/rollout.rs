@@ -59,7 +59,7 @@ fn a_trial_beside_a_rule_in_force_disturbs_it_in_nothing(world: &World) {
         names,
         [
             format!("weir:1:{{{own}}}:in_force:user:fw:0"),
-            format!("weir:1:{{{own}}}:trial:user:sw:0:shadow"),
+            format!("weir:1:{{{own}}}:trial:user:sl:0:shadow"),
         ]
     );
     // A trial's log has an entry for each request that it would have let pass, and no more.

@@ -43,8 +43,8 @@ const FAULTS: [(&str, &str, &str); 7] = [
     ),
     (
         "a sliding window is a twentieth short",
-        "local cutoff = max(at - window, stored.cutoff)\n",
-        "local cutoff = max(at - window + window / 20, stored.cutoff)\n",
+        "local cutoff = (begun > now and begun or now) - span\n",
+        "local cutoff = (begun > now and begun or now) - span + span / 20\n",
     ),
     (
         "a fixed window ends a twentieth early",

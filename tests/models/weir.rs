@@ -1,6 +1,8 @@
 //! The script as a test speaks to it: operations in, answers out, over the encoding that the filter
 //! uses.
 
+use std::ops::Range;
+
 use redis::{Connection, ConnectionLike, RedisError, Value};
 use weir_core::limit::{Algorithm, Quota};
 use weir_core::program::Program;
@@ -18,6 +20,20 @@ const TEST_CLOCK: &str = include_str!("clock.lua");
 pub struct Operation {
     pub kind: Kind,
     pub limits: Vec<(String, Quota, Cost)>,
+}
+
+/// A text of a log: its head and its records.
+fn fields(text: &[u8]) -> Option<([u64; 3], Vec<[u64; 3]>)> {
+    let number = |bytes: &[u8]| {
+        let number = f64::from_le_bytes(bytes.try_into().ok()?);
+        (number.fract() == 0.0).then_some(number as u64)
+    };
+    let record = |bytes: &[u8]| {
+        let numbers: Option<Vec<u64>> = bytes.chunks(8).map(number).collect();
+        numbers?.try_into().ok()
+    };
+    let mut records: Vec<[u64; 3]> = text.chunks(24).map(record).collect::<Option<_>>()?;
+    (!records.is_empty()).then(|| (records.remove(0), records))
 }
 
 pub struct Weir {
@@ -124,6 +140,29 @@ impl Weir {
         redis::from_redis_value(self.redis(arguments)).expect("strings")
     }
 
+    /// When a key expires. (PEXPIRETIME is younger than the oldest Redis that serves.)
+    fn ends_ms(&mut self, key: &str) -> u64 {
+        let now: (u64, u64) = redis::from_redis_value(self.redis(&["TIME"])).expect("a time");
+        let left = self.integer(&["PTTL", key]);
+        (now.0 * 1000 + now.1 / 1000).saturating_add_signed(left)
+    }
+
+    /// What a key holds: its text, or all of a list's.
+    fn texts(&mut self, key: &str) -> Vec<Vec<u8>> {
+        if self.redis(&["TYPE", key]) == Value::SimpleString("list".into()) {
+            redis::from_redis_value(self.redis(&["LRANGE", key, "0", "-1"])).expect("texts")
+        } else {
+            vec![redis::from_redis_value(self.redis(&["GET", key])).expect("a text")]
+        }
+    }
+
+    /// All records of a log: when each was begun, its stamp, and the total.
+    pub fn log(&mut self, key: &str) -> Vec<[u64; 3]> {
+        let texts = self.texts(key);
+        let records = |text: &Vec<u8>| fields(text).expect("a text of a log").1;
+        texts.iter().flat_map(records).collect()
+    }
+
     /// Every key with its value, to be compared.
     pub fn contents(&mut self) -> Vec<(String, Value)> {
         let mut keys = self.strings(&["KEYS", "*"]);
@@ -139,21 +178,34 @@ impl Weir {
             if self.integer(&["PTTL", &key]) <= 0 {
                 return Err(format!("{key} never expires"));
             }
-            if self.redis(&["TYPE", &key]) == Value::SimpleString("zset".into()) {
-                let mut before = None;
-                for member in self.strings(&["ZRANGE", &key, "0", "-1"]) {
-                    let foreign = || format!("{key}: {member}");
-                    let parts: Result<Vec<u64>, _> = member.split(':').map(str::parse).collect();
-                    let (total, cost) = match parts.map_err(|_| foreign())?[..] {
-                        [total, cost] => (total, cost),
-                        [total, cost, lead] if lead > 0 => (total, cost),
-                        _ => return Err(foreign()),
-                    };
-                    if before.is_some_and(|before| before + cost != total) {
-                        return Err(format!("{key}: {member} after a total of {before:?}"));
-                    }
-                    before = Some(total);
+            let texts = self.texts(&key);
+            let (mut before, mut due_ms): (Option<[u64; 3]>, Option<Range<u64>>) = (None, None);
+            for text in texts.iter().filter(|text| !text.is_ascii()) {
+                let (head, records) = fields(text).ok_or(format!("{key}: {text:?}"))?;
+                let mut last = [0, 0, head[2]];
+                if before.is_some_and(|before| before[2] != last[2]) || records.is_empty() {
+                    return Err(format!("{key}: {head:?} after {before:?}"));
                 }
+                last = before.unwrap_or(last);
+                for record in records {
+                    let grows = last
+                        .iter()
+                        .zip(record)
+                        .all(|(before, after)| *before < after);
+                    if !grows || record[1] < record[0] {
+                        return Err(format!("{key}: {record:?} after {last:?}"));
+                    }
+                    last = record;
+                }
+                // Within a quarter of a window, or a second, of when the newest record expires; each
+                // reading is rounded.
+                let due = (last[1] + head[0]) / 1000;
+                due_ms = Some(due - 2..due + 2 + 1000.max(head[0] / 4000));
+                before = Some(last);
+            }
+            let ends_ms = self.ends_ms(&key);
+            if due_ms.as_ref().is_some_and(|due| !due.contains(&ends_ms)) {
+                return Err(format!("{key} ends at {ends_ms}, not in {due_ms:?}"));
             }
         }
         Ok(())

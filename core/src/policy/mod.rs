@@ -633,7 +633,7 @@ mod tests {
         assert_eq!(
             policy.warnings,
             [
-                "rule r: a sliding window of 10001 keeps up to 10001 entries (about 120 bytes each) \
+                "rule r: a sliding window of 10001 keeps up to 10001 entries (about 30 bytes each) \
               in Redis for each address; a token bucket keeps one"
             ]
         );

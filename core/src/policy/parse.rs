@@ -23,7 +23,7 @@ use crate::secret::Secret;
 const LONGEST_NAME: usize = 64;
 /// A rule without a priority comes after those that have a small one.
 const DEFAULT_PRIORITY: u64 = 100;
-/// An exact log costs about 120 bytes of Redis a permit: above this, 1.2 MB for each caller.
+/// An exact log costs about 30 bytes of Redis a permit: above this, 300 KB for each caller.
 const LARGE_LOG: u64 = 10_000;
 /// Polling once a second is in bounds; a caller that wants more should read the headers instead.
 const DEFAULT_STATUS_LIMIT: u64 = 60;
@@ -136,7 +136,7 @@ fn warning(limit: &Limit) -> Option<String> {
     };
     large.then(|| {
         format!(
-            "rule {rule}: a sliding window of {limit} keeps up to {limit} entries (about 120 bytes \
+            "rule {rule}: a sliding window of {limit} keeps up to {limit} entries (about 30 bytes \
              each) in Redis{whose}; a token bucket keeps one",
             rule = limit.rule,
             limit = quota.limit(),
