@@ -2,26 +2,23 @@
 //! modules together; what it needs of the world it asks of [`Facts`], and only where it matters.
 
 mod bill;
+mod head;
 mod hold;
 mod leased;
 
-use std::borrow::Cow;
-use std::cell::OnceCell;
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::ops::Range;
 use std::rc::Rc;
 
-use crate::address;
 use crate::answer::{self, Answer, Header, Headers};
 use crate::config::StoreConfig;
-use crate::cost::{Said, Tariff, Unreadable};
+use crate::cost::{Tariff, Unreadable};
 use crate::delays::{Delays, StreamId};
 use crate::denials::Denials;
 use crate::exempt::Treatment;
 use crate::gateway;
 use crate::gathering::{Gathering, Heard, Outcome};
-use crate::identity::{Belief, Caller, Credentials, Field, Peer, Source, Sources, Subject};
+use crate::identity::{Belief, Caller, Credentials, Sources, Subject};
 use crate::key;
 use crate::lease::{Leases, Spent};
 use crate::live::{Edition, Epoch};
@@ -41,6 +38,7 @@ use crate::verdict::{self, Standing, Verdict};
 
 pub use bill::Bill;
 use bill::Due;
+use head::{Head, Told};
 pub use hold::Hold;
 
 /// What the proxy knows of a request besides its headers.
@@ -152,30 +150,6 @@ pub enum Protocol {
     Grpc,
 }
 
-/// What the proxy tells of a request: an address that came with another is not asked for again.
-struct Told<'a, F> {
-    facts: &'a F,
-    sources: &'a Sources,
-    /// The direct peer's address, and maybe the client's behind it.
-    addresses: OnceCell<Cow<'a, [u8]>>,
-}
-
-/// The parts of a request's head that decisions are made on.
-#[derive(Debug)]
-struct Head<'a> {
-    target: &'a [u8],
-    method: &'a [u8],
-    authority: &'a [u8],
-    protocol: Protocol,
-    credentials: Credentials<'a>,
-    repeated: Option<Field>,
-    /// What the proxy tells of the peer in a header, if it does.
-    peer: Option<&'a [u8]>,
-    /// What is said of costs: the headers that the policy asks for, as often as they were sent.
-    costs: Vec<(&'a [u8], &'a [u8])>,
-    operator_secret: Option<&'a [u8]>,
-}
-
 /// Decides on the head of a request.
 pub fn admit<'a>(
     edition: &Rc<Edition>,
@@ -184,7 +158,7 @@ pub fn admit<'a>(
     facts: &impl Facts,
 ) -> Admission {
     let policy = &edition.policy;
-    let mut head = read_head(sources, policy, headers);
+    let mut head = Head::read(sources, policy, headers);
     let facts = &Told::new(facts, sources, head.peer);
     let mut remove = Vec::new();
     if head.credentials.any() || !head.costs.is_empty() {
@@ -400,49 +374,6 @@ fn ask(edition: &Rc<Edition>, question: Question, protocol: Protocol, wants: Wan
         wants,
         gathering: Gathering::new(question),
     }))
-}
-
-impl<'a, F: Facts> Told<'a, F> {
-    fn new(facts: &'a F, sources: &'a Sources, header: Option<&'a [u8]>) -> Told<'a, F> {
-        let addresses = header.map_or(OnceCell::new(), |told| Cow::Borrowed(told).into());
-        Told {
-            facts,
-            sources,
-            addresses,
-        }
-    }
-
-    fn direct_peer(&self) -> Option<IpAddr> {
-        if let (None, Peer::FilterState(name)) = (self.addresses.get(), &self.sources.direct_peer) {
-            // It was empty: this is asked once.
-            let _ = self.addresses.set(self.facts.direct_peer(name)?.into());
-        }
-        let (peer, _) = addresses(self.addresses.get()?);
-        address::parse_peer(peer)
-    }
-
-    fn client(&self) -> Cow<'_, [u8]> {
-        let told = self.addresses.get();
-        match told.and_then(|told| addresses(told).1) {
-            Some(client) => client.into(),
-            None => self.facts.source_address().into(),
-        }
-    }
-
-    fn claim(&self, source: &Source) -> Option<Vec<u8>> {
-        let (path, kind) = source.property()?;
-        kind.read(&self.facts.claim(path)?)
-    }
-}
-
-/// The direct peer's address, and the client's if it stands behind it. The addresses of a Unix socket
-/// may hold spaces, and then both do.
-fn addresses(told: &[u8]) -> (&[u8], Option<&[u8]>) {
-    let mut parts = told.split(|byte| *byte == b' ');
-    match (parts.next(), parts.next(), parts.next()) {
-        (Some(peer), Some(client), None) => (peer, Some(client)),
-        _ => (told, None),
-    }
 }
 
 impl Step {
@@ -710,79 +641,6 @@ impl Pending {
     }
 }
 
-/// What each trial would have done, in a header.
-fn shadow_header(policy: &Policy, trials: &[Trial], would: &[Option<Would>]) -> Option<Header> {
-    if would.is_empty() {
-        return None;
-    }
-    let trials = trials.iter().zip(would);
-    let trials = trials.map(|(trial, would)| (trial.limits.first().copied(), *would));
-    answer::shadow_header(policy, trials)
-}
-
-fn read_head<'a>(
-    sources: &Sources,
-    policy: &Policy,
-    headers: impl Iterator<Item = (&'a [u8], &'a [u8])>,
-) -> Head<'a> {
-    let operator_header = policy
-        .status
-        .operator_header
-        .as_ref()
-        .map(|(name, _)| name.as_bytes());
-    let mut head = Head {
-        target: b"/",
-        method: b"",
-        authority: b"",
-        protocol: Protocol::Http,
-        credentials: Credentials::default(),
-        repeated: None,
-        peer: None,
-        costs: Vec::new(),
-        operator_secret: None,
-    };
-    let mut peers = 0;
-    for (name, value) in headers {
-        match name {
-            b":path" => head.target = value,
-            b":method" => head.method = value,
-            b":authority" => head.authority = value,
-            b"content-type" if is_grpc(value) => head.protocol = Protocol::Grpc,
-            _ if sources.is_peer(name) => {
-                peers += 1;
-                // The proxy sets one. Of two, one is somebody else's.
-                head.peer = (peers == 1).then_some(value);
-            }
-            _ => {
-                if let Some(field) = sources.field(name)
-                    && head.credentials.set(field, value).is_some()
-                {
-                    head.repeated = Some(field);
-                }
-                if operator_header == Some(name) {
-                    head.operator_secret = Some(value);
-                }
-                if policy
-                    .cost_headers()
-                    .iter()
-                    .any(|own| own.as_bytes() == name)
-                {
-                    head.costs.push((name, value));
-                }
-            }
-        }
-    }
-    head
-}
-
-/// What Envoy takes for gRPC. It answers anything else in plain HTTP, where a refusal in the words
-/// of gRPC would read 200.
-fn is_grpc(content_type: &[u8]) -> bool {
-    content_type
-        .strip_prefix(b"application/grpc")
-        .is_some_and(|rest| matches!(rest, [] | [b'+', ..]))
-}
-
 /// Who is calling, and whether limits are for them at all.
 fn caller(
     edition: &Edition,
@@ -806,45 +664,14 @@ fn caller(
     (caller, treatment)
 }
 
-impl<'a> Head<'a> {
-    /// What was sent in a header that the policy reads costs from.
-    fn cost(&self, header: &str) -> Said<'a> {
-        let mut said = self
-            .costs
-            .iter()
-            .filter(|(name, _)| *name == header.as_bytes());
-        match (said.next(), said.next()) {
-            (None, _) => Said::Nothing,
-            (Some((_, value)), None) => Said::Once(value),
-            (Some(_), Some(_)) => Said::Often,
-        }
+/// What each trial would have done, in a header.
+fn shadow_header(policy: &Policy, trials: &[Trial], would: &[Option<Would>]) -> Option<Header> {
+    if would.is_empty() {
+        return None;
     }
-}
-
-impl<'a> Credentials<'a> {
-    fn any(&self) -> bool {
-        self.present().next().is_some()
-    }
-
-    /// Sets a field and gives what it was before.
-    fn set(&mut self, field: Field, value: &'a [u8]) -> Option<&'a [u8]> {
-        let place = match field {
-            Field::User => &mut self.user,
-            Field::Tier => &mut self.tier,
-            Field::ApiKey => &mut self.api_key,
-        };
-        place.replace(value)
-    }
-
-    fn present(&self) -> impl Iterator<Item = Field> {
-        [
-            (Field::User, self.user),
-            (Field::Tier, self.tier),
-            (Field::ApiKey, self.api_key),
-        ]
-        .into_iter()
-        .filter_map(|(field, value)| value.map(|_| field))
-    }
+    let trials = trials.iter().zip(would);
+    let trials = trials.map(|(trial, would)| (trial.limits.first().copied(), *would));
+    answer::shadow_header(policy, trials)
 }
 
 #[cfg(test)]

@@ -1,0 +1,188 @@
+//! What is read of a request before anything is decided: its headers in one pass, and what the proxy
+//! tells of its sender.
+
+use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::net::IpAddr;
+
+use super::{Facts, Protocol};
+use crate::address;
+use crate::cost::Said;
+use crate::identity::{Credentials, Field, Peer, Source, Sources};
+use crate::policy::Policy;
+
+/// What the proxy tells of a request: an address that came with another is not asked for again.
+pub struct Told<'a, F> {
+    facts: &'a F,
+    sources: &'a Sources,
+    /// The direct peer's address, and maybe the client's behind it.
+    addresses: OnceCell<Cow<'a, [u8]>>,
+}
+
+/// The parts of a request's head that decisions are made on.
+#[derive(Debug)]
+pub struct Head<'a> {
+    pub target: &'a [u8],
+    pub method: &'a [u8],
+    pub authority: &'a [u8],
+    pub protocol: Protocol,
+    pub credentials: Credentials<'a>,
+    pub repeated: Option<Field>,
+    /// What the proxy tells of the peer in a header, if it does.
+    pub peer: Option<&'a [u8]>,
+    /// What is said of costs: the headers that the policy asks for, as often as they were sent.
+    pub costs: Vec<(&'a [u8], &'a [u8])>,
+    pub operator_secret: Option<&'a [u8]>,
+}
+
+// === impl Told ===
+
+impl<'a, F: Facts> Told<'a, F> {
+    pub fn new(facts: &'a F, sources: &'a Sources, header: Option<&'a [u8]>) -> Told<'a, F> {
+        let addresses = header.map_or(OnceCell::new(), |told| Cow::Borrowed(told).into());
+        Told {
+            facts,
+            sources,
+            addresses,
+        }
+    }
+
+    pub fn direct_peer(&self) -> Option<IpAddr> {
+        if let (None, Peer::FilterState(name)) = (self.addresses.get(), &self.sources.direct_peer) {
+            // It was empty: this is asked once.
+            let _ = self.addresses.set(self.facts.direct_peer(name)?.into());
+        }
+        let (peer, _) = addresses(self.addresses.get()?);
+        address::parse_peer(peer)
+    }
+
+    pub fn client(&self) -> Cow<'_, [u8]> {
+        let told = self.addresses.get();
+        match told.and_then(|told| addresses(told).1) {
+            Some(client) => client.into(),
+            None => self.facts.source_address().into(),
+        }
+    }
+
+    pub fn claim(&self, source: &Source) -> Option<Vec<u8>> {
+        let (path, kind) = source.property()?;
+        kind.read(&self.facts.claim(path)?)
+    }
+}
+
+/// The direct peer's address, and the client's if it stands behind it. The addresses of a Unix socket
+/// may hold spaces, and then both do.
+fn addresses(told: &[u8]) -> (&[u8], Option<&[u8]>) {
+    let mut parts = told.split(|byte| *byte == b' ');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(peer), Some(client), None) => (peer, Some(client)),
+        _ => (told, None),
+    }
+}
+
+// === impl Head ===
+
+impl<'a> Head<'a> {
+    /// Goes through all headers once.
+    pub fn read(
+        sources: &Sources,
+        policy: &Policy,
+        headers: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+    ) -> Head<'a> {
+        let operator_header = policy
+            .status
+            .operator_header
+            .as_ref()
+            .map(|(name, _)| name.as_bytes());
+        let mut head = Head {
+            target: b"/",
+            method: b"",
+            authority: b"",
+            protocol: Protocol::Http,
+            credentials: Credentials::default(),
+            repeated: None,
+            peer: None,
+            costs: Vec::new(),
+            operator_secret: None,
+        };
+        let mut peers = 0;
+        for (name, value) in headers {
+            match name {
+                b":path" => head.target = value,
+                b":method" => head.method = value,
+                b":authority" => head.authority = value,
+                b"content-type" if is_grpc(value) => head.protocol = Protocol::Grpc,
+                _ if sources.is_peer(name) => {
+                    peers += 1;
+                    // The proxy sets one. Of two, one is somebody else's.
+                    head.peer = (peers == 1).then_some(value);
+                }
+                _ => {
+                    if let Some(field) = sources.field(name)
+                        && head.credentials.set(field, value).is_some()
+                    {
+                        head.repeated = Some(field);
+                    }
+                    if operator_header == Some(name) {
+                        head.operator_secret = Some(value);
+                    }
+                    if policy
+                        .cost_headers()
+                        .iter()
+                        .any(|own| own.as_bytes() == name)
+                    {
+                        head.costs.push((name, value));
+                    }
+                }
+            }
+        }
+        head
+    }
+
+    /// What was sent in a header that the policy reads costs from.
+    pub fn cost(&self, header: &str) -> Said<'a> {
+        let mut said = self
+            .costs
+            .iter()
+            .filter(|(name, _)| *name == header.as_bytes());
+        match (said.next(), said.next()) {
+            (None, _) => Said::Nothing,
+            (Some((_, value)), None) => Said::Once(value),
+            (Some(_), Some(_)) => Said::Often,
+        }
+    }
+}
+
+/// What Envoy takes for gRPC. It answers anything else in plain HTTP, where a refusal in the words
+/// of gRPC would read 200.
+fn is_grpc(content_type: &[u8]) -> bool {
+    content_type
+        .strip_prefix(b"application/grpc")
+        .is_some_and(|rest| matches!(rest, [] | [b'+', ..]))
+}
+
+impl<'a> Credentials<'a> {
+    pub fn any(&self) -> bool {
+        self.present().next().is_some()
+    }
+
+    /// Sets a field and gives what it was before.
+    fn set(&mut self, field: Field, value: &'a [u8]) -> Option<&'a [u8]> {
+        let place = match field {
+            Field::User => &mut self.user,
+            Field::Tier => &mut self.tier,
+            Field::ApiKey => &mut self.api_key,
+        };
+        place.replace(value)
+    }
+
+    pub fn present(&self) -> impl Iterator<Item = Field> {
+        [
+            (Field::User, self.user),
+            (Field::Tier, self.tier),
+            (Field::ApiKey, self.api_key),
+        ]
+        .into_iter()
+        .filter_map(|(field, value)| value.map(|_| field))
+    }
+}
