@@ -160,29 +160,3 @@ fn is_grpc(content_type: &[u8]) -> bool {
         .strip_prefix(b"application/grpc")
         .is_some_and(|rest| matches!(rest, [] | [b'+', ..]))
 }
-
-impl<'a> Credentials<'a> {
-    pub fn any(&self) -> bool {
-        self.present().next().is_some()
-    }
-
-    /// Sets a field and gives what it was before.
-    fn set(&mut self, field: Field, value: &'a [u8]) -> Option<&'a [u8]> {
-        let place = match field {
-            Field::User => &mut self.user,
-            Field::Tier => &mut self.tier,
-            Field::ApiKey => &mut self.api_key,
-        };
-        place.replace(value)
-    }
-
-    pub fn present(&self) -> impl Iterator<Item = Field> {
-        [
-            (Field::User, self.user),
-            (Field::Tier, self.tier),
-            (Field::ApiKey, self.api_key),
-        ]
-        .into_iter()
-        .filter_map(|(field, value)| value.map(|_| field))
-    }
-}
