@@ -39,10 +39,11 @@ case $TOPOLOGY in
   *) echo "start.sh: TOPOLOGY=$TOPOLOGY: must be single or cluster" >&2; exit 1 ;;
 esac
 case $STORE in
-  bridge) overlays="store-bridge redis-$TOPOLOGY" ;;
-  sidecar) overlays=store-sidecar ;;
+  bridge) overlays="store-bridge redis-$TOPOLOGY" TRANSPORT=stream ;;
+  sidecar) overlays=store-sidecar TRANSPORT=http ;;
   *) echo "start.sh: STORE=$STORE: must be bridge or sidecar" >&2; exit 1 ;;
 esac
+export TRANSPORT
 
 # Without an access log nothing is paid for one: the filter leaves no decision where a log would find it.
 ACCESS_LOGS='[]'

@@ -11,6 +11,7 @@ use weir_core::answer::Answer;
 use weir_core::batch::CallId;
 use weir_core::config::StoreConfig;
 use weir_core::limiter::{Facts, Protocol};
+use weir_core::links::LinkId;
 use weir_core::units::{Micros, Millis};
 
 /// Numbers of the proxy-wasm ABI 0.2.1: <https://github.com/proxy-wasm/spec>.
@@ -23,6 +24,7 @@ mod abi {
     pub const DOWNSTREAM_DATA: u32 = 2;
     pub const UPSTREAM_DATA: u32 = 3;
     pub const HTTP_CALL_RESPONSE_BODY: u32 = 4;
+    pub const GRPC_RECEIVED: u32 = 5;
     pub const PLUGIN_CONFIGURATION: u32 = 7;
 
     pub const COUNTER: u32 = 0;
@@ -100,6 +102,19 @@ mod abi {
             timeout: u32,
             call: *mut u32,
         ) -> u32;
+        pub fn proxy_grpc_stream(
+            service: *const u8,
+            service_size: usize,
+            service_name: *const u8,
+            service_name_size: usize,
+            method: *const u8,
+            method_size: usize,
+            metadata: *const u8,
+            metadata_size: usize,
+            stream: *mut u32,
+        ) -> u32;
+        pub fn proxy_grpc_send(stream: u32, message: *const u8, size: usize, end: u32) -> u32;
+        pub fn proxy_grpc_cancel(stream: u32) -> u32;
         pub fn proxy_log(level: u32, message: *const u8, size: usize) -> u32;
         pub fn proxy_set_effective_context(context: u32) -> u32;
         pub fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
@@ -511,6 +526,73 @@ pub fn call_response_body(size: usize) -> Option<Vec<u8>> {
     owned(|data, got| unsafe {
         abi::proxy_get_buffer_bytes(abi::HTTP_CALL_RESPONSE_BODY, 0, size, data, got)
     })
+}
+
+// === Links to the store ===
+
+/// Opens a stream to a cluster; what comes on it comes to the context that is active now. Envoy takes it
+/// for gRPC, and puts five bytes before each message (see `weir_core::wire::framing`).
+pub fn open_link(cluster: &str) -> Result<LinkId, NotDone> {
+    let service = grpc_service(cluster);
+    let metadata = serialise(&[]);
+    // Nobody reads the path that these two make.
+    let name = "weir";
+    let mut stream = 0;
+    // SAFETY: all buffers live through the call; the out-pointer is valid.
+    let status = unsafe {
+        abi::proxy_grpc_stream(
+            service.as_ptr(),
+            service.len(),
+            name.as_ptr(),
+            name.len(),
+            name.as_ptr(),
+            name.len(),
+            metadata.as_ptr(),
+            metadata.len(),
+            &mut stream,
+        )
+    };
+    done(status).map(|()| LinkId(stream))
+}
+
+/// Sends a message on a link that is open.
+pub fn send(link: LinkId, message: &[u8]) -> Result<(), NotDone> {
+    const NOT_THE_LAST: u32 = 0;
+    // SAFETY: `message` lives through the call.
+    done(unsafe { abi::proxy_grpc_send(link.0, message.as_ptr(), message.len(), NOT_THE_LAST) })
+}
+
+/// Ends a link; nothing comes on it any more.
+pub fn close_link(link: LinkId) {
+    // SAFETY: takes a number.
+    unsafe { abi::proxy_grpc_cancel(link.0) };
+}
+
+/// The message that is being handed over.
+pub fn received(size: usize) -> Vec<u8> {
+    // SAFETY: `owned` passes valid out-pointers.
+    owned(|data, got| unsafe {
+        abi::proxy_get_buffer_bytes(abi::GRPC_RECEIVED, 0, size, data, got)
+    })
+    .unwrap_or_default()
+}
+
+/// `GrpcService { envoy_grpc: EnvoyGrpc { cluster_name } }` as protobuf: both are fields of number 1
+/// that hold bytes, whose length is written with seven bits a byte.
+fn grpc_service(cluster: &str) -> Vec<u8> {
+    const FIELD: u8 = 1 << 3 | 2;
+    let field = |bytes: &[u8]| {
+        let mut out = vec![FIELD];
+        let mut length = bytes.len();
+        while length >= 0x80 {
+            out.push(0x80 | (length & 0x7f) as u8);
+            length >>= 7;
+        }
+        out.push(length as u8);
+        out.extend_from_slice(bytes);
+        out
+    };
+    field(&field(cluster.as_bytes()))
 }
 
 // === TCP connections ===

@@ -69,7 +69,7 @@ impl HttpStream {
             return perform(&self.state, refusal.conclusion);
         }
         self.state.borrow_mut().since = self.limiter.stopwatch(now);
-        let parts = pending.parts(self.limiter.store.topology);
+        let parts = pending.parts(self.limiter.store.config.topology);
         let mut complete = parts.is_empty();
         for (number, part) in parts.iter().enumerate() {
             let seat = Seat {

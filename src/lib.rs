@@ -17,6 +17,7 @@ mod metrics;
 #[cfg(target_family = "wasm")]
 mod pools;
 mod root;
+mod store;
 mod ticker;
 mod vm;
 

@@ -9,13 +9,14 @@ use std::time::Instant;
 use log::{error, info, warn};
 use weir_core::access_log;
 use weir_core::answer::Answer;
-use weir_core::batch::{Batcher, CallId, Effects, Health, Next, Settled};
-use weir_core::config::{AccessLog, Config, LimiterConfig, StoreConfig};
+use weir_core::batch::{Batcher, CallId, Effects, Health, Next, Settled, Silence};
+use weir_core::config::{AccessLog, Config, LimiterConfig};
 use weir_core::delays::StreamId;
 use weir_core::gathering;
 use weir_core::identity::{self, Sources};
 use weir_core::lease::Bid;
 use weir_core::limiter::{Bill, Ending, Hold, Pending, Worker};
+use weir_core::links::{Answer as StoreAnswer, LinkId};
 use weir_core::live::Edition;
 use weir_core::question::Part;
 use weir_core::record::{Outcome, Record};
@@ -25,6 +26,7 @@ use crate::host::{self, ContextId, QueueId};
 use crate::http::Ticket;
 use crate::live::{Heard, Live};
 use crate::metrics::{self, Metrics};
+use crate::store::Store;
 use crate::ticker::Ticker;
 
 /// How exactly deadlines are kept. Finer costs wake-ups of every worker, coarser adds to the wait
@@ -54,7 +56,7 @@ pub enum Role {
 
 /// A worker's limiter, shared by its requests.
 pub struct Limiter {
-    pub store: StoreConfig,
+    pub store: Store,
     pub sources: Sources,
     access_log: AccessLog,
     live: Live,
@@ -131,7 +133,23 @@ impl Root {
             } else {
                 host::call_response_body(body)
             };
-            limiter.answered(call, body.as_deref());
+            limiter.answered(call, body.as_deref().ok_or(Silence::Late));
+        }
+    }
+
+    pub fn link_received(&self, link: LinkId, size: usize) {
+        if let Some(limiter) = self.limiter()
+            && let Some(StoreAnswer { call, body }) = limiter.store.received(link, size)
+        {
+            limiter.answered(call, Ok(&body));
+        }
+    }
+
+    pub fn link_closed(&self, link: LinkId) {
+        if let Some(limiter) = self.limiter()
+            && let Some(call) = limiter.store.closed(link)
+        {
+            limiter.answered(call, Err(Silence::Closed));
         }
     }
 
@@ -183,7 +201,7 @@ impl Limiter {
         let limiter = Limiter {
             batcher: RefCell::new(Batcher::new(store.topology, store.timeout, jitter)),
             worker: RefCell::new(worker),
-            store,
+            store: Store::new(store),
             sources,
             access_log,
             live,
@@ -411,12 +429,12 @@ impl Limiter {
         self.perform(effects);
     }
 
-    fn answered(&self, id: CallId, body: Option<&[u8]>) {
+    fn answered(&self, id: CallId, answer: Result<&[u8], Silence>) {
         let now = self.now();
-        match self.live.answered(&self.store, now, id, body) {
+        match self.live.answered(&self.store, now, id, answer.ok()) {
             Heard::NotMine => {
-                self.metrics.came_back(id, now, body);
-                let effects = self.batcher.borrow_mut().answered(now, id, body);
+                self.metrics.came_back(id, now, answer.ok());
+                let effects = self.batcher.borrow_mut().answered(now, id, answer);
                 self.perform(effects);
             }
             Heard::Mine => {}
@@ -438,6 +456,9 @@ impl Limiter {
     fn tick(&self) {
         let now = self.now();
         self.release(now);
+        while let Some(call) = self.store.late(now) {
+            self.answered(call, Err(Silence::Late));
+        }
         // Where nothing can be asked, what goes back would be lost: it waits.
         let health = self.batcher.borrow().health(now);
         let is_asked = health.open < health.lanes;
@@ -457,7 +478,8 @@ impl Limiter {
         let is_idle = now.0.saturating_sub(self.busy.get().0) >= IDLE.0;
         let worker = self.worker.borrow();
         let lease = worker.leases.next().filter(|_| is_asked);
-        let next = worker.delays.next().into_iter().chain(lease);
+        let late = self.store.next_late();
+        let next = worker.delays.next().into_iter().chain(lease).chain(late);
         let due = next.min().map(|due| until(now, due));
         let tick = (!is_idle).then_some(TICK);
         let look = self.live.next_tick(now);
@@ -506,17 +528,17 @@ impl Limiter {
             mut settled,
         } = effects;
         for outgoing in outgoing {
-            let replies = outgoing.commands.to_string();
             let questions = outgoing.questions();
-            let sent = host::post(&self.store, &replies, &outgoing.body);
+            let now = self.now();
+            let sent = self.store.call(now, outgoing.commands, &outgoing.body);
             let mut batcher = self.batcher.borrow_mut();
             match sent {
                 Ok(id) => {
-                    self.metrics.sent(id, self.now(), questions);
+                    self.metrics.sent(id, now, questions);
                     batcher.sent(outgoing, id);
                 }
                 Err(host::NotDone) => {
-                    settled.extend(batcher.not_sent(self.now(), outgoing));
+                    settled.extend(batcher.not_sent(now, outgoing));
                 }
             }
         }

@@ -17,6 +17,7 @@ use crate::host::{self, ContextId, QueueId};
 use crate::http::HttpStream;
 use crate::root::{Role, Root};
 use weir_core::batch::CallId;
+use weir_core::links::LinkId;
 
 /// What is to become of what the proxy asks about. The numbers are the ABI's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,6 +169,16 @@ extern "C" fn proxy_on_http_call_response(
     _trailers: usize,
 ) {
     root(id, |root| root.call_answered(CallId(call), headers, body));
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_grpc_receive(id: u32, stream: u32, size: usize) {
+    root(id, |root| root.link_received(LinkId(stream), size));
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_grpc_close(id: u32, stream: u32, _status: u32) {
+    root(id, |root| root.link_closed(LinkId(stream)));
 }
 
 #[unsafe(no_mangle)]

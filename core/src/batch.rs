@@ -8,6 +8,7 @@
 //! more calls may overlap, or waiting would cost more than it saves. A single primary is one lane;
 //! of a cluster, each range of slots is one, and a call carries one script command for each slot.
 
+use std::fmt;
 use std::rc::Rc;
 
 use crate::breaker::{Breaker, Permit};
@@ -94,6 +95,15 @@ struct Command<T> {
 /// The proxy's name for a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallId(pub u32);
+
+/// Why a call has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Silence {
+    /// None came in time, as far as the proxy says.
+    Late,
+    /// What was to bring it was closed at the other end.
+    Closed,
+}
 
 /// What becomes of a question that was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -240,8 +250,13 @@ impl<T> Batcher<T> {
         outgoing.call.fail().collect()
     }
 
-    /// A call was answered: by the store's bytes, or by nothing if it failed.
-    pub fn answered(&mut self, now: Micros, id: CallId, body: Option<&[u8]>) -> Effects<T> {
+    /// A call was answered by the store's bytes, or will not be.
+    pub fn answered(
+        &mut self,
+        now: Micros,
+        id: CallId,
+        answer: Result<&[u8], Silence>,
+    ) -> Effects<T> {
         let mut settled = Settled::new();
         let mut again = None;
         let lanes = self.lanes.iter_mut().enumerate();
@@ -250,7 +265,7 @@ impl<T> Batcher<T> {
                 continue;
             };
             let (_, call) = lane.calls.swap_remove(place);
-            let unknown = lane.read(now, call, body.unwrap_or_default(), &mut settled);
+            let unknown = lane.read(now, call, answer, &mut settled);
             if !unknown.commands.is_empty() {
                 again = Some((Lane(number), unknown));
             }
@@ -384,10 +399,11 @@ impl<T> LaneState<T> {
         &mut self,
         now: Micros,
         call: Call<T>,
-        body: &[u8],
+        answer: Result<&[u8], Silence>,
         settled: &mut Settled<T>,
     ) -> Call<T> {
-        let mut reader = Reader::new(body);
+        let mut reader = Reader::new(answer.unwrap_or_default());
+        let silence = answer.err().unwrap_or(Silence::Late);
         let mut unknown = Call {
             since: call.since,
             commands: Vec::new(),
@@ -395,7 +411,7 @@ impl<T> LaneState<T> {
         self.alone = self.waiting.is_empty() && call.questions() == 1;
         let mut failed = None;
         for command in call.commands {
-            match command.read(call.since, &mut reader) {
+            match command.read(call.since, &mut reader, silence) {
                 Answered::Told(outcomes) => {
                     let outcomes = command.asked.into_iter().zip(outcomes);
                     settled
@@ -521,6 +537,18 @@ impl<T> Call<T> {
     }
 }
 
+impl fmt::Display for Silence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Silence::Late => "no answer in time",
+            Silence::Closed => {
+                "its cluster closes the stream (\"transport\": \"stream\" is for the bridge, and needs the \
+                 upstream_config of envoy/store-bridge.yaml)"
+            }
+        })
+    }
+}
+
 /// What is no reply of the script: a proxy's own page, or another script's.
 const STRANGE: &str = "an answer that is not the script's";
 /// As much of an error as a log line should hold.
@@ -552,7 +580,7 @@ impl<T> Command<T> {
     }
 
     /// Reads this command's reply off the replies.
-    fn read(&self, asked: Micros, reader: &mut Reader<'_>) -> Answered {
+    fn read(&self, asked: Micros, reader: &mut Reader<'_>, silence: Silence) -> Answered {
         let reply = match reader.token() {
             Ok(Some(Token::Bulk(Some(reply)))) => reply,
             Ok(Some(Token::Error(error))) if error.starts_with(b"NOSCRIPT") => {
@@ -562,7 +590,7 @@ impl<T> Command<T> {
                 };
             }
             Ok(Some(Token::Error(error))) => return Answered::Failed(words(error)),
-            Ok(None) => return Answered::Failed("no answer in time".to_string()),
+            Ok(None) => return Answered::Failed(silence.to_string()),
             _ => return Answered::Failed(STRANGE.to_string()),
         };
         let shape = self.asked.iter().flat_map(|asked| asked.question.shape());
@@ -643,7 +671,7 @@ mod tests {
     }
 
     fn answered(batcher: &mut Batcher<u32>, now: u64, id: u32, body: &[u8]) -> Effects<u32> {
-        batcher.answered(Micros(now), CallId(id), Some(body))
+        batcher.answered(Micros(now), CallId(id), Ok(body))
     }
 
     /// The reply to `count` questions of one limit, each of which passed.
@@ -907,7 +935,7 @@ mod tests {
         for id in 0..3 {
             ask(&mut batcher, Micros(0), id..id + 1);
             send(&mut batcher, Micros(0), id);
-            batcher.answered(Micros(0), CallId(id), None);
+            batcher.answered(Micros(0), CallId(id), Err(Silence::Late));
         }
         batcher
     }
@@ -937,7 +965,7 @@ mod tests {
             ask(&mut batcher, Micros(0), id..id + 1);
             send(&mut batcher, Micros(0), id);
             ask(&mut batcher, Micros(0), 10 + id..11 + id);
-            let effects = batcher.answered(Micros(0), CallId(id), None);
+            let effects = batcher.answered(Micros(0), CallId(id), Err(Silence::Late));
             if id < 2 {
                 hand_over(&mut batcher, effects.outgoing, 20 + id);
                 answered(&mut batcher, 0, 20 + id, b"-ERR\r\n");
@@ -947,7 +975,8 @@ mod tests {
         ask(&mut batcher, Micros(0), 30..31);
         send(&mut batcher, Micros(0), 30);
         ask(&mut batcher, Micros(0), 31..33);
-        let Effects { outgoing, settled } = batcher.answered(Micros(0), CallId(30), None);
+        let Effects { outgoing, settled } =
+            batcher.answered(Micros(0), CallId(30), Err(Silence::Late));
         assert!(failed(&settled) && outgoing.is_empty());
         assert_eq!(tickets(&settled), [30, 31, 32]);
     }

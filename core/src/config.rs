@@ -37,11 +37,21 @@ pub enum AccessLog {
     On,
 }
 
+/// What carries a call to the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// An HTTP request for each call: to the bridge or to the sidecar.
+    Http,
+    /// A message on a stream that is kept open: to the bridge. It costs less.
+    Stream,
+}
+
 /// How the store is reached.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoreConfig {
-    /// The Envoy cluster that checks are posted to: the bridge's or the sidecar's.
+    /// The Envoy cluster that checks are sent to: the bridge's or the sidecar's.
     pub cluster: String,
+    pub transport: Transport,
     /// What the sidecar asks for, where it asks for one.
     pub secret: Option<Secret>,
     /// The longest that a request waits for the store.
@@ -117,6 +127,10 @@ impl StoreConfig {
         if let Some(at) = fields.optional("cluster") {
             store.cluster = at.text()?.to_string();
         }
+        if let Some(at) = fields.optional("transport") {
+            store.transport =
+                at.choice(&[("http", Transport::Http), ("stream", Transport::Stream)])?;
+        }
         if let Some(at) = fields.optional("secret") {
             store.secret = match at.text()? {
                 "" => None,
@@ -178,6 +192,7 @@ impl Default for StoreConfig {
     fn default() -> Self {
         StoreConfig {
             cluster: DEFAULT_CLUSTER.to_string(),
+            transport: Transport::Http,
             secret: None,
             timeout: Millis(DEFAULT_TIMEOUT_MS),
             topology: Topology::Single,

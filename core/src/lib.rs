@@ -35,6 +35,7 @@ pub mod key;
 pub mod lease;
 pub mod limit;
 pub mod limiter;
+pub mod links;
 pub mod live;
 pub mod local;
 pub mod memory;

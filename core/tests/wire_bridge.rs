@@ -1,11 +1,11 @@
-//! The bridge between Envoy's HTTP client and `redis_proxy`, as raw bytes in and raw bytes out.
+//! The bridge between the limiter and Redis, as raw bytes in and raw bytes out.
 
 #![allow(clippy::indexing_slicing, clippy::unwrap_used)]
 
 use std::ops::Range;
 
 use proptest::prelude::*;
-use weir_core::wire::bridge::{Bridge, Flow, MAX_HEAD};
+use weir_core::wire::bridge::{Bridge, Flow, MAX_HEAD, PREFIX, prefix};
 use weir_core::wire::{MAX_BODY, MAX_COMMANDS};
 
 /// Buffers as Envoy does for a network filter, and performs what the bridge decides.
@@ -300,5 +300,74 @@ proptest! {
         }
         down.iter().for_each(|piece| host.limiter_sends(piece));
         up.iter().for_each(|piece| host.redis_sends(piece));
+    }
+}
+
+// === A link that is kept ===
+
+fn framed(message: &[u8]) -> Vec<u8> {
+    [prefix(message.len()).unwrap().as_slice(), message].concat()
+}
+
+#[test]
+fn a_message_loses_its_prefix_and_each_piece_of_its_answer_gains_one() {
+    let mut host = Host::default();
+    for _ in 0..3 {
+        host.limiter_sends(&framed(&PING.repeat(2)));
+        assert_eq!(host.to_redis, PING.repeat(2));
+        host.redis_sends(b"+PO");
+        host.redis_sends(b"NG\r\n+PONG\r\n");
+        let answer = [framed(b"+PO"), framed(b"NG\r\n+PONG\r\n")].concat();
+        assert_eq!(host.to_limiter, answer);
+        host.to_redis.clear();
+        host.to_limiter.clear();
+    }
+    assert!(!host.closed);
+}
+
+#[test]
+fn a_message_may_come_in_any_pieces() {
+    let message = framed(PING);
+    for cut in 1..message.len() {
+        let mut host = Host::default();
+        let (head, tail) = message.split_at(cut);
+        host.limiter_sends(head);
+        host.limiter_sends(tail);
+        assert_eq!(host.to_redis, PING, "{cut}");
+        assert!(!host.closed);
+    }
+}
+
+#[test]
+fn what_is_no_message_of_the_limiters_closes_a_link() {
+    let compressed = [&[1, 0, 0, 0, 14], PING].concat();
+    let endless = [0, 0xff, 0xff, 0xff, 0xff];
+    let two_at_once = framed(PING).repeat(2);
+    for pieces in [
+        vec![framed(b"")],
+        vec![endless.to_vec()],
+        vec![two_at_once],
+        vec![framed(PING), framed(PING)],
+        vec![framed(PING), compressed],
+    ] {
+        let mut host = Host::default();
+        for piece in &pieces {
+            assert!(!host.closed);
+            host.limiter_sends(piece);
+        }
+        assert!(host.closed, "{pieces:?}");
+        let redis = host.to_redis.len();
+        host.limiter_sends(&framed(PING));
+        assert_eq!(host.to_redis.len(), redis, "nothing is believed any more");
+    }
+}
+
+#[test]
+fn redis_may_say_nothing_before_it_was_asked() {
+    for asked in [&[][..], &framed(PING)[..PREFIX + 1]] {
+        let mut host = Host::default();
+        host.limiter_sends(asked);
+        host.redis_sends(b"+PONG\r\n");
+        assert!(host.closed, "{asked:?}");
     }
 }

@@ -20,6 +20,7 @@ pub const CASES: &[Case] = cases![
     a_redis_restarted_under_traffic_costs_nobody_an_answer,
     a_redis_that_is_gone_lets_pass_or_refuses_as_each_limit_says,
     a_redis_that_hangs_holds_nobody_beyond_the_timeout,
+    answers_that_come_late_are_told_to_nobody_else,
     a_key_of_another_type_spoils_only_its_caller,
     clients_that_hang_up_harm_nobody,
     clients_that_hang_up_while_redis_hangs_harm_nobody,
@@ -118,6 +119,26 @@ fn a_redis_that_hangs_holds_nobody_beyond_the_timeout(world: &World) {
     fragile.redis.resume().unwrap();
     recovers(&fragile.gateway, &visitor, "/closed/x");
     recovers(&fragile.gateway, &visitor, "/open/x");
+    assert_unharmed(&fragile);
+}
+
+fn answers_that_come_late_are_told_to_nobody_else(world: &World) {
+    let fragile = world.fragile();
+    let (gateway, visitor) = (&fragile.gateway, counted(&fragile));
+    fragile.redis.pause().unwrap();
+    rush(8, |_| {
+        let answer = visitor.apart(gateway).get("/open/x");
+        assert_eq!((answer.status, tells_limits(&answer)), (200, false));
+    });
+    fragile.redis.resume().unwrap();
+    recovers(gateway, &visitor, "/open/x");
+    rush(8, |_| {
+        let visitor = Visitor::of_tier(gateway, "free");
+        for used in 1..=20 {
+            assert_eq!(remaining(&visitor.get("/open/x")), 1_000_000 - used);
+            assert_eq!(remaining(&visitor.get("/closed/x")), 1000 - used);
+        }
+    });
     assert_unharmed(&fragile);
 }
 

@@ -31,6 +31,7 @@ mod no_wall;
 mod rollout;
 mod rules;
 mod status;
+mod transport;
 mod visitor;
 mod world;
 
@@ -78,7 +79,12 @@ fn trials(world: &Arc<World>) -> Vec<Trial> {
     // A configuration is read before there is any way to Redis, and what is counted is counted before
     // it; a sidecar can hang by itself. What takes longest comes first.
     let one_way: &[&[Case]] = match world.way() {
-        Store::Bridge => &[configuration::CASES, metrics::CASES, access_log::CASES],
+        Store::Bridge => &[
+            configuration::CASES,
+            metrics::CASES,
+            access_log::CASES,
+            transport::CASES,
+        ],
         Store::Sidecar => &[failure::CASES_OF_THE_SIDECAR],
     };
     let both_ways = [

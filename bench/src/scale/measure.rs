@@ -138,7 +138,7 @@ impl Asker {
             self.stream.write_all(&outgoing.body)?;
             let replies = self.replies(outgoing.commands)?;
             self.batcher.sent(outgoing, id);
-            effects = self.batcher.answered(self.now(), id, Some(&replies));
+            effects = self.batcher.answered(self.now(), id, Ok(&replies));
             passed += told(&effects);
         }
         ensure!(passed == requests, "{passed} of {requests} were answered");

@@ -1,9 +1,9 @@
-//! The HTTP/1.1 ⇄ RESP bridge: however the bytes are cut, the same comes out on the other side.
+//! The bridge: however the bytes are cut, the same comes out on the other side.
 //!
 //! An input is two bytes of cuts, and then what the limiter and redis_proxy send in turn, divided
 //! by 0x1E.
 
-use weir_core::wire::bridge::{Bridge, Flow};
+use weir_core::wire::bridge::{Bridge, FLAG, Flow, PREFIX};
 use weir_core::wire::resp::Replies;
 
 use crate::Target;
@@ -26,6 +26,8 @@ pub const TARGET: Target = Target {
         "X-Weir-Replies:0\r\n",
         "-ERR\r\n",
         "content-length: 0\r\n",
+        "\0\0\0\0\x0e",
+        "\0\0\0\0\x01",
     ],
 };
 
@@ -40,10 +42,10 @@ fn run(data: &[u8]) {
         assert_eq!(cut.closed, whole.closed);
         if !whole.closed {
             assert_eq!(cut.to_redis, whole.to_redis);
-            assert_eq!(cut.to_limiter, whole.to_limiter);
+            assert_eq!(cut.answers(), whole.answers());
         }
     }
-    whole.answers_are_framed();
+    whole.answers();
 }
 
 /// Buffers as Envoy does for a network filter, and does what the bridge decides.
@@ -104,20 +106,41 @@ impl Host {
         }
     }
 
-    /// Every answer has a head that tells its length, and holds whole replies.
-    fn answers_are_framed(&self) {
+    /// What the limiter reads, whatever is around it.
+    fn answers(&self) -> Vec<u8> {
         let mut rest = self.to_limiter.as_slice();
+        let mut answers = Vec::new();
         while !rest.is_empty() {
-            let length = rest.strip_prefix(b"HTTP/1.1 200 OK\r\ncontent-length: ");
-            let length = length.expect("a head");
-            let end = length.windows(4).position(|four| four == b"\r\n\r\n");
-            let (length, body) = length.split_at(end.expect("the end of a head"));
-            let length: usize = String::from_utf8_lossy(length).parse().expect("a length");
-            let (body, after) = body[4..].split_at(length);
-            let mut replies = Replies::new();
-            assert!(replies.push(body).expect("replies") > 0);
-            assert!(replies.at_boundary());
+            let (answer, after) = match rest {
+                [FLAG, ..] => message(rest),
+                _ => response(rest),
+            };
+            answers.extend_from_slice(answer);
             rest = after;
         }
+        answers
     }
+}
+
+/// A message has five bytes before it that tell its length. What follows it is for the next.
+fn message(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let (prefix, rest) = bytes.split_at(PREFIX);
+    let length = prefix
+        .iter()
+        .fold(0, |length, byte| length << 8 | usize::from(*byte));
+    rest.split_at(length)
+}
+
+/// A response has a head that tells its length, and holds whole replies.
+fn response(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let length = bytes.strip_prefix(b"HTTP/1.1 200 OK\r\ncontent-length: ");
+    let length = length.expect("a head");
+    let end = length.windows(4).position(|four| four == b"\r\n\r\n");
+    let (length, body) = length.split_at(end.expect("the end of a head"));
+    let length: usize = String::from_utf8_lossy(length).parse().expect("a length");
+    let (body, after) = body[4..].split_at(length);
+    let mut replies = Replies::new();
+    assert!(replies.push(body).expect("replies") > 0);
+    assert!(replies.at_boundary());
+    (body, after)
 }

@@ -97,7 +97,7 @@ fn a_body(mut input: Input<'_>) {
     while answered < store.calls && answered < 64 {
         let effects = store
             .batcher
-            .answered(Micros(2), CallId(answered), Some(input.0));
+            .answered(Micros(2), CallId(answered), Ok(input.0));
         store.perform(effects);
         answered += 1;
     }

@@ -1,14 +1,11 @@
-//! The bridge: one HTTP/1.1 connection of Envoy's own client on one side, `redis_proxy` on the
-//! other. It takes the head off each request, so that only commands reach `redis_proxy`, and
+//! One HTTP/1.1 connection of Envoy's own client. The bridge takes the head off each request and
 //! withholds the replies until all of a request's are there and a head can tell their length.
-//!
-//! It serves the limiter and refuses everyone else: what is not a request of the limiter's closes
-//! the connection, because a stream that is once out of step would answer with another's verdict.
 
 use std::ops::Range;
 
-use super::resp::{Replies, push_decimal};
-use super::{MAX_BODY, MAX_COMMANDS, PATH, REPLIES_HEADER};
+use super::{Down, Flow, Up};
+use crate::wire::resp::{Replies, push_decimal};
+use crate::wire::{MAX_BODY, MAX_COMMANDS, PATH, REPLIES_HEADER};
 
 /// The longest request head, in bytes. The limiter's has about 200; Envoy may add tracing headers.
 pub const MAX_HEAD: usize = 8 << 10;
@@ -16,34 +13,9 @@ pub const MAX_HEAD: usize = 8 << 10;
 /// The most headers in a request head, the same again with room.
 const MAX_HEADERS: usize = 48;
 
-/// What the host does with the bytes that it buffers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flow {
-    /// Pass on all that is buffered.
-    Continue,
-    /// Keep it, and ask again when there is more.
-    Hold,
-    /// Close the connection.
-    Close,
-}
-
-/// What to do with bytes from the limiter: first remove `cut` bytes at the front, then let `flow`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Down {
-    pub cut: usize,
-    pub flow: Flow,
-}
-
-/// What to do with bytes from `redis_proxy`: first insert `prefix` at the front, then let `flow`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Up {
-    pub prefix: Option<Vec<u8>>,
-    pub flow: Flow,
-}
-
-/// One connection. It carries one request at a time, as many as the client likes.
+/// It carries one request at a time, as many as the client likes.
 #[derive(Debug, Default)]
-pub struct Bridge {
+pub(super) struct Http {
     phase: Phase,
 }
 
@@ -53,8 +25,6 @@ enum Phase {
     Head { scanned: usize },
     /// A head has been taken off: its body passes down, its replies gather.
     Exchange(Exchange),
-    /// The stream is out of step. Nothing is believed any more.
-    Closed,
 }
 
 #[derive(Debug)]
@@ -80,20 +50,14 @@ impl Default for Phase {
     }
 }
 
-impl Bridge {
-    pub fn new() -> Bridge {
-        Bridge::default()
-    }
-
-    /// The limiter's side has `size` bytes buffered. `read` gives a range of them; it is called
-    /// at most once, and not for bytes that need not be looked at. One that cannot read gives
-    /// less than the range, which closes the connection.
-    pub fn downstream<B: AsRef<[u8]>>(
+impl Http {
+    /// As for `Bridge::downstream`; nothing where the stream is out of step.
+    pub(super) fn downstream<B: AsRef<[u8]>>(
         &mut self,
         size: usize,
-        read: impl FnOnce(Range<usize>) -> B,
-    ) -> Down {
-        let down = match &mut self.phase {
+        mut read: impl FnMut(Range<usize>) -> B,
+    ) -> Option<Down> {
+        match &mut self.phase {
             Phase::Head { .. } if size == 0 => Some(Down::pass(0)),
             Phase::Head { scanned } => {
                 let visible = size.min(MAX_HEAD);
@@ -105,55 +69,43 @@ impl Bridge {
                         *scanned = size;
                         Some(Down::HOLD)
                     }
-                    Head::Complete { len, announced } => size
-                        .checked_sub(len)
-                        .and_then(|body| announced.body.checked_sub(body))
-                        .map(|body_left| {
-                            self.phase = Phase::Exchange(Exchange {
-                                body_left,
-                                expected: announced.replies,
-                                replies: Replies::new(),
-                                scanned: 0,
-                            });
-                            Down::pass(len)
-                        }),
+                    Head::Complete { len, announced } => {
+                        let body_left = announced.body.checked_sub(size.checked_sub(len)?)?;
+                        self.phase = Phase::Exchange(Exchange {
+                            body_left,
+                            expected: announced.replies,
+                            replies: Replies::new(),
+                            scanned: 0,
+                        });
+                        Some(Down::pass(len))
+                    }
                     Head::Refused => None,
                 }
             }
             // What exceeds the body is a second request before the first has its answer. Envoy's
             // client does not pipeline, so these bytes are not from it.
-            Phase::Exchange(exchange) => exchange.body_left.checked_sub(size).map(|left| {
-                exchange.body_left = left;
-                Down::pass(0)
-            }),
-            Phase::Closed => None,
-        };
-        down.unwrap_or_else(|| {
-            self.phase = Phase::Closed;
-            Down::CLOSE
-        })
+            Phase::Exchange(exchange) => {
+                exchange.body_left = exchange.body_left.checked_sub(size)?;
+                Some(Down::pass(0))
+            }
+        }
     }
 
-    /// `redis_proxy`'s side has `size` bytes buffered. `read` as for [`Bridge::downstream`].
-    pub fn upstream<B: AsRef<[u8]>>(
+    /// As for `Bridge::upstream`.
+    pub(super) fn upstream<B: AsRef<[u8]>>(
         &mut self,
         size: usize,
-        read: impl FnOnce(Range<usize>) -> B,
-    ) -> Up {
+        read: impl FnMut(Range<usize>) -> B,
+    ) -> Option<Up> {
         let up = match &mut self.phase {
-            _ if size == 0 => Some(Up::hold()),
-            Phase::Exchange(exchange) => exchange.upstream(size, read),
+            Phase::Exchange(exchange) => exchange.upstream(size, read)?,
             // Replies that nobody asked for.
-            Phase::Head { .. } | Phase::Closed => None,
+            Phase::Head { .. } => return None,
         };
-        match &up {
-            Some(Up {
-                flow: Flow::Hold, ..
-            }) => {}
-            Some(_) => self.phase = Phase::default(),
-            None => self.phase = Phase::Closed,
+        if up.flow == Flow::Continue {
+            self.phase = Phase::default();
         }
-        up.unwrap_or_else(Up::close)
+        Some(up)
     }
 }
 
@@ -162,7 +114,7 @@ impl Exchange {
     fn upstream<B: AsRef<[u8]>>(
         &mut self,
         size: usize,
-        read: impl FnOnce(Range<usize>) -> B,
+        mut read: impl FnMut(Range<usize>) -> B,
     ) -> Option<Up> {
         let unseen = size.checked_sub(self.scanned)?;
         if size > MAX_BODY {
@@ -176,51 +128,14 @@ impl Exchange {
         self.scanned = size;
         let complete = self.replies.push(fresh).ok()?;
         if complete < self.expected {
-            return Some(Up::hold());
+            return Some(Up::HOLD);
         }
         // More than was asked for, or an answer to a question not fully put: the announced number
         // was wrong, and what follows would belong to nobody.
         if complete > self.expected || !self.replies.at_boundary() || self.body_left > 0 {
             return None;
         }
-        Some(Up {
-            prefix: Some(response_head(size)),
-            flow: Flow::Continue,
-        })
-    }
-}
-
-impl Down {
-    const HOLD: Down = Down {
-        cut: 0,
-        flow: Flow::Hold,
-    };
-    const CLOSE: Down = Down {
-        cut: 0,
-        flow: Flow::Close,
-    };
-
-    fn pass(cut: usize) -> Down {
-        Down {
-            cut,
-            flow: Flow::Continue,
-        }
-    }
-}
-
-impl Up {
-    fn hold() -> Up {
-        Up {
-            prefix: None,
-            flow: Flow::Hold,
-        }
-    }
-
-    fn close() -> Up {
-        Up {
-            prefix: None,
-            flow: Flow::Close,
-        }
+        Some(Up::pass(response_head(size)))
     }
 }
 

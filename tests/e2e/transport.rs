@@ -1,0 +1,113 @@
+//! What carries the calls to the store, where that is Envoy itself.
+
+use std::fs;
+
+use weir_lab::{deadline, gateway::Builder, place, scratch::Scratch};
+
+use crate::{
+    Case, cases,
+    crowd::rush,
+    failure::recovers,
+    visitor::{Visitor, remaining},
+    world::{SOON, World},
+};
+
+pub const CASES: &[Case] = cases![
+    calls_share_a_few_links_that_are_kept,
+    the_bridge_serves_calls_over_http_as_well,
+    a_stream_to_what_knows_none_is_told_with_its_remedy,
+];
+
+/// What makes a cluster one for streams.
+const FOR_STREAMS: &str = "    upstream_config:\n      name: envoy.upstreams.http.tcp\n      typed_config:\n        \
+     \"@type\": type.googleapis.com/envoy.extensions.upstreams.http.tcp.v3.TcpConnectionPoolProto\n";
+
+fn calls_share_a_few_links_that_are_kept(world: &World) {
+    let gateway = world.gateway().workers(2).start().unwrap();
+    let stat = |name: &str| gateway.stat(name).unwrap().unwrap();
+    rush(8, |_| {
+        let visitor = Visitor::of_tier(&gateway, "free");
+        for used in 1..=100 {
+            assert_eq!(remaining(&visitor.get("/api/v1/items")), 100 - used);
+        }
+    });
+    deadline::poll(SOON, "calls in the statistics", || {
+        Ok((stat("wasmcustom.weir.store.calls_total") > 100).then_some(()))
+    })
+    .unwrap();
+    // A worker has up to eight calls under way, where answers take long, and looks for a published
+    // policy besides. Envoy's main thread looks too, and gets nowhere.
+    let most = 2 * (8 + 1);
+    let opened = stat("cluster.weir_store.upstream_cx_total");
+    let failed = stat("cluster.weir_store.upstream_cx_connect_fail");
+    assert!(
+        opened - failed <= most,
+        "{opened} opened, {failed} of them in vain"
+    );
+}
+
+/// As configurations say that do without streams.
+fn the_bridge_serves_calls_over_http_as_well(world: &World) {
+    let scratch = Scratch::try_new("http").unwrap();
+    let gateway = changed(world.gateway(), &scratch, |file, text| match file {
+        "start.sh" => text.replace("TRANSPORT=stream", "TRANSPORT=http"),
+        "store-bridge.yaml" => text.replace(FOR_STREAMS, ""),
+        _ => text,
+    });
+    let gateway = gateway.start().unwrap();
+    recovers(
+        &gateway,
+        &Visitor::of_tier(&gateway, "free"),
+        "/api/v1/items",
+    );
+    rush(8, |_| {
+        let visitor = Visitor::of_tier(&gateway, "free");
+        for used in 1..=100 {
+            assert_eq!(remaining(&visitor.get("/api/v1/items")), 100 - used);
+        }
+        assert_eq!(visitor.get("/api/v1/items").status, 429);
+    });
+    let requests = gateway
+        .stat("cluster.weir_store.upstream_rq_total")
+        .unwrap();
+    assert!(requests > Some(8), "{requests:?}");
+}
+
+fn a_stream_to_what_knows_none_is_told_with_its_remedy(world: &World) {
+    let scratch = Scratch::try_new("no-streams").unwrap();
+    let gateway = changed(world.gateway(), &scratch, |file, text| match file {
+        "store-bridge.yaml" => text.replace(FOR_STREAMS, ""),
+        _ => text,
+    });
+    let gateway = gateway.start().unwrap();
+    let visitor = Visitor::of_tier(&gateway, "free");
+    deadline::poll(SOON, "word of it in the log", || {
+        assert_eq!(visitor.get("/api/v1/items").status, 200);
+        Ok(gateway
+            .log()
+            .contains("needs the upstream_config of envoy/store-bridge.yaml")
+            .then_some(()))
+    })
+    .unwrap();
+}
+
+/// With a configuration that is `envoy/` but for what `change` makes of a file.
+fn changed(
+    gateway: Builder,
+    scratch: &Scratch,
+    change: impl Fn(&str, String) -> String,
+) -> Builder {
+    let folder = scratch.file("envoy");
+    fs::create_dir(&folder).unwrap();
+    let mut changes = 0;
+    for file in fs::read_dir(place::envoy()).unwrap() {
+        let file = file.unwrap();
+        let name = file.file_name().into_string().unwrap();
+        let text = fs::read_to_string(file.path()).unwrap();
+        let changed = change(&name, text.clone());
+        changes += usize::from(changed != text);
+        fs::write(folder.join(name), changed).unwrap();
+    }
+    assert!(changes > 0, "there is nothing to change");
+    gateway.configuration(folder)
+}
