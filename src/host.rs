@@ -531,7 +531,7 @@ pub fn call_response_body(size: usize) -> Option<Vec<u8>> {
 // === Links to the store ===
 
 /// Opens a stream to a cluster; what comes on it comes to the context that is active now. Envoy takes it
-/// for gRPC, and puts five bytes before each message (see `weir_core::wire::framing`).
+/// for gRPC, and puts five bytes before each message (see `weir_core::wire::bridge`).
 pub fn open_link(cluster: &str) -> Result<LinkId, NotDone> {
     let service = grpc_service(cluster);
     let metadata = serialise(&[]);

@@ -5,7 +5,7 @@
 //! they are enforced or on trial, [`cost`] what the request takes of them, [`key`] where each is counted. [`limiter`] puts
 //! these together into a [`question`], unless [`denials`] or a [`lease`] knows the answer (both bounded by
 //! [`generations`]); [`batch`] sends the questions of concurrent requests in one
-//! call, one [`program`], and reads the reply by the contract of [`script`]; where a question spans several [`slot`]s
+//! call, one [`program`], which may travel on one of a worker's [`links`], and reads the reply by the contract of [`script`]; where a question spans several [`slot`]s
 //! of a cluster its answers meet again in a [`gathering`]. [`verdict`] weighs them; where a limit does
 //! something before it refuses, [`approach`] says what, and [`delays`] who goes on when, by
 //! [`store_clock`]. [`answer`]

@@ -1,6 +1,7 @@
-//! What travels between the limiter and its store: an HTTP POST whose body is a pipeline of RESP2
-//! commands, answered by a body of their replies in the same order. The bridge inside Envoy and
-//! the sidecar both speak it. Nothing here knows a socket, a host call or what a command means.
+//! What travels between the limiter and its store: a pipeline of RESP2 commands, answered by their
+//! replies in the same order. It is the body of an HTTP POST and of its response, which the bridge inside
+//! Envoy and the sidecar both speak, or a message on a stream to the bridge. Nothing here knows a
+//! socket, a host call or what a command means.
 
 pub mod bridge;
 pub mod resp;

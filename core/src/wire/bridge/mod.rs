@@ -1,7 +1,7 @@
 //! The bridge: the limiter's calls on one side, as Envoy writes them, and Redis or `redis_proxy` on the
 //! other, which understand commands and nothing else. It takes off what Envoy puts around commands,
-//! and puts the same around replies. A connection is an HTTP/1.1 client's ([`http`]) or a link's
-//! ([`framed`]), which its first byte tells.
+//! and puts the same around replies. A connection is an HTTP/1.1 client's (`http`) or a link's
+//! (`framed`), which its first byte tells.
 //!
 //! It serves the limiter and refuses everyone else: what is not from the limiter closes the
 //! connection, because a stream that is once out of step would answer with another's verdict.
