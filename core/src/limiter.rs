@@ -192,16 +192,34 @@ pub fn admit<'a>(
         remove.push(name.clone());
     }
     let path = path::normalise(head.target);
-    let step = match (head.method, path.as_ref()) {
-        (status::METHOD, status::PATH) => status_step(edition, sources, &head, facts),
-        (status::METHOD, gateway::PATH) => report_step(edition, sources, &head, facts),
-        (status::METHOD, page::PATH) => page_step(edition, sources, &head, facts),
-        _ => passage_step(edition, sources, &path, &head, facts),
+    let step = match Service::at(head.method, &path) {
+        Some(service) => service_step(service, edition, sources, &head, facts),
+        None => passage_step(edition, sources, &path, &head, facts),
     };
     Admission { remove, step }
 }
 
-fn status_step(
+/// What Weir answers itself.
+#[derive(Clone, Copy, Debug)]
+enum Service {
+    Status,
+    Report,
+    Page,
+}
+
+impl Service {
+    fn at(method: &[u8], path: &[u8]) -> Option<Service> {
+        match (method, path) {
+            (status::METHOD, status::PATH) => Some(Service::Status),
+            (status::METHOD, gateway::PATH) => Some(Service::Report),
+            (status::METHOD, page::PATH) => Some(Service::Page),
+            _ => None,
+        }
+    }
+}
+
+fn service_step(
+    service: Service,
     edition: &Rc<Edition>,
     sources: &Sources,
     head: &Head<'_>,
@@ -211,46 +229,26 @@ fn status_step(
     if treatment == Treatment::Blocked {
         return Step::Block(answer::blocked(), head.protocol);
     }
+    let (status, secret) = (&edition.policy.status, head.operator_secret);
+    match service {
+        Service::Status => status_step(edition, head, (caller, treatment)),
+        Service::Report if status::is_operator(status, &caller, secret) => {
+            Step::Report(head.protocol)
+        }
+        Service::Report => Step::Respond(answer::operators_only(), head.protocol),
+        Service::Page => Step::Respond(page::page(status), head.protocol),
+    }
+}
+
+fn status_step(edition: &Rc<Edition>, head: &Head<'_>, about: (Caller, Treatment)) -> Step {
     let query = head
         .target
         .splitn(2, |byte| *byte == b'?')
         .nth(1)
         .unwrap_or_default();
-    let about = (caller, treatment);
     match Inquiry::try_new(&edition.policy, about, query, head.operator_secret) {
         Ok((inquiry, question)) => ask(edition, question, head.protocol, Wants::Status(inquiry)),
         Err(answer) => Step::Respond(answer, head.protocol),
-    }
-}
-
-fn report_step(
-    edition: &Rc<Edition>,
-    sources: &Sources,
-    head: &Head<'_>,
-    facts: &Told<'_, impl Facts>,
-) -> Step {
-    let (caller, treatment) = caller(edition, sources, head.credentials, facts);
-    if treatment == Treatment::Blocked {
-        return Step::Block(answer::blocked(), head.protocol);
-    }
-    match status::is_operator(&edition.policy.status, &caller, head.operator_secret) {
-        true => Step::Report(head.protocol),
-        false => Step::Respond(answer::operators_only(), head.protocol),
-    }
-}
-
-fn page_step(
-    edition: &Rc<Edition>,
-    sources: &Sources,
-    head: &Head<'_>,
-    facts: &Told<'_, impl Facts>,
-) -> Step {
-    let (_, treatment) = caller(edition, sources, head.credentials, facts);
-    match treatment {
-        Treatment::Blocked => Step::Block(answer::blocked(), head.protocol),
-        Treatment::Limited | Treatment::Exempt => {
-            Step::Respond(page::page(&edition.policy.status), head.protocol)
-        }
     }
 }
 
