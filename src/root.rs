@@ -36,6 +36,9 @@ const TICK: Millis = Millis(10);
 const IDLE: Micros = Micros(1_000_000);
 /// Where the host has no shared queue, the earliest tick there is stands in for the next turn.
 const SOONEST_TICK: Millis = Millis(1);
+/// The most requests that are told their outcome in one event. The proxy answers each at the event's end,
+/// one inside the other, each on more of the VM's stack.
+const MOST_SETTLED: usize = 64;
 
 /// The golden ratio's share of 256: multiples of it spread evenly, however many there are.
 const JITTER_STEP: u32 = 159;
@@ -142,6 +145,7 @@ impl Root {
             && let Some(StoreAnswer { call, body }) = limiter.store.received(link, size)
         {
             limiter.answered(call, Ok(&body));
+            limiter.store.rested();
         }
     }
 
@@ -511,7 +515,12 @@ impl Limiter {
 
     /// Sends first, so that the next batch travels while this one's requests go on.
     fn perform(&self, effects: Effects<Ticket>) {
-        let settled = self.send(effects);
+        let mut settled = self.send(effects);
+        if settled.len() > MOST_SETTLED {
+            let others = settled.split_off(MOST_SETTLED);
+            self.batcher.borrow_mut().put_off(others);
+            self.ask_turn(self.now());
+        }
         for (ticket, outcome) in &settled {
             ticket.settle(self, outcome);
         }

@@ -57,7 +57,16 @@ impl Store {
 
     /// A link was closed at the other end; the call that had no answer.
     pub fn closed(&self, link: LinkId) -> Option<CallId> {
+        // The proxy knows a stream until it is ended from this side too.
+        host::close_link(link);
         self.links.as_ref()?.borrow_mut().closed(link)
+    }
+
+    /// Whoever waited for the answer that was [`Store::received`] last has been told.
+    pub fn rested(&self) {
+        if let Some(links) = &self.links {
+            links.borrow_mut().rested();
+        }
     }
 
     /// A call that had no answer in time; to be asked until there is none.

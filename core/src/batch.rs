@@ -290,8 +290,9 @@ impl<T> Batcher<T> {
     }
 
     /// Sends what can be sent in every lane.
-    fn send(&mut self, now: Micros, mut settled: Settled<T>) -> Effects<T> {
-        settled.append(&mut self.put_off);
+    fn send(&mut self, now: Micros, news: Settled<T>) -> Effects<T> {
+        let mut settled = std::mem::take(&mut self.put_off);
+        settled.extend(news);
         let mut calls = Vec::new();
         for (number, lane) in self.lanes.iter_mut().enumerate() {
             calls.extend(

@@ -21,6 +21,9 @@ pub struct Links {
     links: Vec<Link>,
     /// Those that are to be closed, and are known no more.
     broken: Vec<LinkId>,
+    /// The one whose answer is being handed over. Its end may follow at once, and would take along what
+    /// was sent on it in between.
+    resting: Option<LinkId>,
     calls: u32,
 }
 
@@ -62,14 +65,15 @@ impl Links {
             timeout,
             links: Vec::new(),
             broken: Vec::new(),
+            resting: None,
             calls: 0,
         }
     }
 
     /// One that is free.
     pub fn idle(&self) -> Option<LinkId> {
-        let idle = self.links.iter().find(|link| link.exchange.is_none())?;
-        Some(idle.id)
+        let is_idle = |link: &&Link| link.exchange.is_none() && self.resting != Some(link.id);
+        Some(self.links.iter().find(is_idle)?.id)
     }
 
     /// Another was opened.
@@ -102,12 +106,20 @@ impl Links {
         let exchange = link.exchange.as_mut();
         match exchange.map_or(Progress::OutOfStep, |call| call.push(bytes)) {
             Progress::Partial => None,
-            Progress::Complete => link.exchange.take().map(Answer::from),
+            Progress::Complete => {
+                self.resting = Some(id);
+                link.exchange.take().map(Answer::from)
+            }
             Progress::OutOfStep => {
                 self.broken.push(id);
                 self.links.swap_remove(place).exchange.map(Answer::from)
             }
         }
+    }
+
+    /// Whoever waited for the answer has been told: its link may carry the next call.
+    pub fn rested(&mut self) {
+        self.resting = None;
     }
 
     /// A link was closed at the other end; the call that had no answer.
@@ -210,10 +222,23 @@ mod tests {
         let first = links.sent(START, link, 1);
         assert_eq!(links.idle(), None, "it is busy");
         assert_eq!(links.received(link, REPLY.to_vec()), answer(first, REPLY));
+        links.rested();
         assert_eq!(links.idle(), Some(link));
         let second = links.sent(START, link, 1);
         assert_ne!(second, first);
         assert_eq!(links.received(link, REPLY.to_vec()), answer(second, REPLY));
+    }
+
+    #[test]
+    fn a_link_rests_while_its_answer_is_handed_over() {
+        let mut links = links();
+        let (first, second) = (open(&mut links, 1), open(&mut links, 2));
+        let call = links.sent(START, first, 1);
+        assert_eq!(links.received(first, REPLY.to_vec()), answer(call, REPLY));
+        assert_eq!(links.idle(), Some(second), "the first may end now");
+        links.rested();
+        assert_eq!(links.closed(first), None, "and takes no call along");
+        assert_eq!(links.idle(), Some(second));
     }
 
     #[test]
@@ -243,6 +268,7 @@ mod tests {
         // It would be taken for what the next call asks.
         assert_eq!(links.received(slow, REPLY.to_vec()), None);
         assert_eq!(links.received(quick, REPLY.to_vec()), answer(call, REPLY));
+        links.rested();
         assert_eq!(links.broken(), Some(slow));
         assert_eq!(links.broken(), None);
         assert_eq!(links.idle(), Some(quick));
@@ -285,6 +311,7 @@ mod tests {
         let error = b"-LOADING Redis is loading the dataset in memory\r\n";
         assert_eq!(links.received(link, error.to_vec()), answer(call, error));
         assert_eq!(links.broken(), None);
+        links.rested();
         assert_eq!(links.idle(), Some(link));
     }
 

@@ -364,10 +364,33 @@ fn what_is_no_message_of_the_limiters_closes_a_link() {
 
 #[test]
 fn redis_may_say_nothing_before_it_was_asked() {
-    for asked in [&[][..], &framed(PING)[..PREFIX + 1]] {
-        let mut host = Host::default();
-        host.limiter_sends(asked);
-        host.redis_sends(b"+PONG\r\n");
-        assert!(host.closed, "{asked:?}");
-    }
+    let mut host = Host::default();
+    host.redis_sends(b"+PONG\r\n");
+    assert!(host.closed);
+}
+
+#[test]
+fn a_command_may_be_answered_before_the_next_has_come() {
+    let message = framed(&PING.repeat(2));
+    let (first, second) = message.split_at(PREFIX + PING.len());
+    let mut host = Host::default();
+    host.limiter_sends(first);
+    host.redis_sends(b"+PONG\r\n");
+    host.limiter_sends(second);
+    host.redis_sends(b"+PONG\r\n");
+    assert_eq!(host.to_redis, PING.repeat(2));
+    assert_eq!(host.to_limiter, framed(b"+PONG\r\n").repeat(2));
+    host.limiter_sends(&framed(PING));
+    assert!(!host.closed);
+}
+
+#[test]
+fn what_was_answered_too_early_lets_no_further_message_pass() {
+    let mut host = Host::default();
+    let (first, second) = PING.split_at(1);
+    host.limiter_sends(&[prefix(PING.len()).unwrap().as_slice(), first].concat());
+    host.redis_sends(b"+PONG\r\n");
+    host.limiter_sends(second);
+    host.limiter_sends(&framed(PING));
+    assert!(host.closed);
 }

@@ -21,6 +21,7 @@ pub const CASES: &[Case] = cases![
     a_redis_that_is_gone_lets_pass_or_refuses_as_each_limit_says,
     a_redis_that_hangs_holds_nobody_beyond_the_timeout,
     answers_that_come_late_are_told_to_nobody_else,
+    a_crowd_that_waits_while_redis_hangs_harms_nobody,
     a_key_of_another_type_spoils_only_its_caller,
     clients_that_hang_up_harm_nobody,
     clients_that_hang_up_while_redis_hangs_harm_nobody,
@@ -139,6 +140,22 @@ fn answers_that_come_late_are_told_to_nobody_else(world: &World) {
             assert_eq!(remaining(&visitor.get("/closed/x")), 1000 - used);
         }
     });
+    assert_unharmed(&fragile);
+}
+
+/// When the worker stops asking, all who wait are refused at once, and the proxy answers each of them
+/// inside the answer before.
+fn a_crowd_that_waits_while_redis_hangs_harms_nobody(world: &World) {
+    let fragile = world.fragile();
+    let (gateway, visitor) = (&fragile.gateway, counted(&fragile));
+    fragile.redis.pause().unwrap();
+    let refused = rush(800, |_| {
+        let visitor = visitor.apart(gateway);
+        (0..4).all(|_| visitor.get("/closed/x").status == 503)
+    });
+    fragile.redis.resume().unwrap();
+    assert_eq!(refused, [true; 800]);
+    recovers(gateway, &visitor, "/closed/x");
     assert_unharmed(&fragile);
 }
 

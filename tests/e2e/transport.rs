@@ -8,12 +8,13 @@ use crate::{
     Case, cases,
     crowd::rush,
     failure::recovers,
-    visitor::{Visitor, remaining},
+    visitor::{Visitor, remaining, tells_limits},
     world::{SOON, World},
 };
 
 pub const CASES: &[Case] = cases![
     calls_share_a_few_links_that_are_kept,
+    a_gateway_that_drains_counts_on,
     the_bridge_serves_calls_over_http_as_well,
     a_stream_to_what_knows_none_is_told_with_its_remedy,
 ];
@@ -44,6 +45,29 @@ fn calls_share_a_few_links_that_are_kept(world: &World) {
         opened - failed <= most,
         "{opened} opened, {failed} of them in vain"
     );
+}
+
+/// While it does, its connections to Redis are closed after each answer.
+fn a_gateway_that_drains_counts_on(world: &World) {
+    let gateway = world.gateway().start().unwrap();
+    let visitor = Visitor::of_tier(&gateway, "enterprise");
+    recovers(&gateway, &visitor, "/api/v1/items");
+    let failed = "wasmcustom.weir.store.failures_total";
+    let before = gateway.stat(failed).unwrap();
+    gateway
+        .admin()
+        .post("/healthcheck/fail", "")
+        .send()
+        .unwrap();
+    let answers = rush(16, |_| {
+        let visitor = Visitor::of_tier(&gateway, "free");
+        (1..=50).all(|used| {
+            let answer = visitor.get("/api/v1/items");
+            tells_limits(&answer) && remaining(&answer) == 100 - used
+        })
+    });
+    assert_eq!(answers, [true; 16]);
+    assert_eq!(gateway.stat(failed).unwrap(), before);
 }
 
 /// As configurations say that do without streams.

@@ -15,7 +15,7 @@ pub const PREFIX: usize = 5;
 /// Of a message that is not compressed.
 pub const FLAG: u8 = 0;
 
-/// It carries one message at a time, and the next when something has come back.
+/// It carries one message at a time, and the next when something has come back after all of it.
 #[derive(Debug, Default)]
 pub(super) struct Framed {
     phase: Phase,
@@ -51,11 +51,10 @@ impl Framed {
 
     /// As for `Bridge::upstream`.
     pub(super) fn upstream(&mut self, size: usize) -> Option<Up> {
-        if let Phase::Message { left: 1.. } = self.phase {
-            // An answer to a question not fully put.
-            return None;
+        // The first of a message's commands may be answered while the last is still on its way here.
+        if let Phase::Message { left: 0 } = self.phase {
+            self.phase = Phase::Idle;
         }
-        self.phase = Phase::Idle;
         Some(Up::pass(prefix(size)?.to_vec()))
     }
 }
