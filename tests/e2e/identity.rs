@@ -284,7 +284,7 @@ fn a_filter_state_tells_the_peer_as_well(world: &World) {
     let gateway = world.gateway().configuration(folder.path());
     let trust = json!(["127.0.0.0/9"]);
     let gateway = gateway.trust(trust).workers(1).start().unwrap();
-    for (peer, user) in [("127.1.2.3", true), ("127.200.2.3", false)] {
+    for (peer, user) in [("127.100.2.3", true), ("127.200.2.3", false)] {
         let visitor = Visitor::anonymous(&gateway).moved_to(peer);
         let claims = visitor.named(unique("visitor")).tier("premium");
         // Of a premium user and an address, or of an address alone.

@@ -28,6 +28,8 @@ fn envoy_enters_the_vm_for_nothing_that_weir_has_nothing_to_say_to() {
             "proxy_on_context_create",
             "proxy_on_delete",
             "proxy_on_downstream_data",
+            "proxy_on_grpc_close",
+            "proxy_on_grpc_receive",
             "proxy_on_http_call_response",
             "proxy_on_memory_allocate",
             "proxy_on_queue_ready",
