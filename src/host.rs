@@ -201,6 +201,14 @@ fn owned(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Option<Vec<u8>> 
     Some(unsafe { Vec::from_raw_parts(data, size, size) })
 }
 
+/// A part of what the proxy has in a buffer; less than asked for where there is less.
+fn buffer(number: u32, range: Range<usize>) -> Option<Vec<u8>> {
+    // SAFETY: `owned` passes valid out-pointers.
+    owned(|data, size| unsafe {
+        abi::proxy_get_buffer_bytes(number, range.start, range.len(), data, size)
+    })
+}
+
 // === The log ===
 
 struct Log;
@@ -259,11 +267,7 @@ pub fn set_tick_period(period: Millis) {
 // === Configuration and what workers share ===
 
 pub fn plugin_configuration() -> Vec<u8> {
-    // SAFETY: `owned` passes valid out-pointers.
-    owned(|data, size| unsafe {
-        abi::proxy_get_buffer_bytes(abi::PLUGIN_CONFIGURATION, 0, usize::MAX, data, size)
-    })
-    .unwrap_or_default()
+    buffer(abi::PLUGIN_CONFIGURATION, 0..usize::MAX).unwrap_or_default()
 }
 
 /// Adds one to a number that all VMs of this plugin share; what it was before.
@@ -522,10 +526,7 @@ pub fn post(store: &StoreConfig, replies: &str, body: &[u8]) -> Result<CallId, N
 
 /// The body of the answer that is being handed over.
 pub fn call_response_body(size: usize) -> Option<Vec<u8>> {
-    // SAFETY: `owned` passes valid out-pointers.
-    owned(|data, got| unsafe {
-        abi::proxy_get_buffer_bytes(abi::HTTP_CALL_RESPONSE_BODY, 0, size, data, got)
-    })
+    buffer(abi::HTTP_CALL_RESPONSE_BODY, 0..size)
 }
 
 // === Links to the store ===
@@ -570,11 +571,7 @@ pub fn close_link(link: LinkId) {
 
 /// The message that is being handed over.
 pub fn received(size: usize) -> Vec<u8> {
-    // SAFETY: `owned` passes valid out-pointers.
-    owned(|data, got| unsafe {
-        abi::proxy_get_buffer_bytes(abi::GRPC_RECEIVED, 0, size, data, got)
-    })
-    .unwrap_or_default()
+    buffer(abi::GRPC_RECEIVED, 0..size).unwrap_or_default()
 }
 
 /// `GrpcService { envoy_grpc: EnvoyGrpc { cluster_name } }` as protobuf: both are fields of number 1
@@ -599,11 +596,7 @@ fn grpc_service(cluster: &str) -> Vec<u8> {
 
 /// A part of what the proxy has buffered; less than asked for where there is less.
 pub fn buffered(side: Side, range: Range<usize>) -> Vec<u8> {
-    // SAFETY: `owned` passes valid out-pointers.
-    owned(|data, size| unsafe {
-        abi::proxy_get_buffer_bytes(side.buffer(), range.start, range.len(), data, size)
-    })
-    .unwrap_or_default()
+    buffer(side.buffer(), range).unwrap_or_default()
 }
 
 /// Replaces the first `size` buffered bytes.

@@ -40,8 +40,7 @@ impl Store {
             }
         };
         if let Err(not_done) = host::send(link, body) {
-            links.borrow_mut().closed(link);
-            host::close_link(link);
+            self.closed(link);
             return Err(not_done);
         }
         Ok(links.borrow_mut().sent(now, link, replies))
@@ -55,7 +54,7 @@ impl Store {
         answer
     }
 
-    /// A link was closed at the other end; the call that had no answer.
+    /// A link carries nothing any more; the call that had no answer.
     pub fn closed(&self, link: LinkId) -> Option<CallId> {
         // The proxy knows a stream until it is ended from this side too.
         host::close_link(link);

@@ -253,6 +253,11 @@ mod tests {
                 "configuration.store.timeout_ms: is 0",
             ),
             (
+                r#"{"role": "limiter", "store": {"transport": "grpc"}, "identity": {"trust": "never"},
+                    "policy": {"rules": []}}"#,
+                r#"expected one of "http", "stream""#,
+            ),
+            (
                 r#"{"role": "limiter", "store": {"policy_poll_ms": 99}, "identity": {"trust": "never"},
                     "policy": {"rules": []}}"#,
                 "configuration.store.policy_poll_ms: is 99; every worker looks",

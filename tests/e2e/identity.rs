@@ -2,17 +2,16 @@
 
 use std::{
     collections::HashSet,
-    fs,
     net::{Ipv6Addr, TcpListener},
 };
 
 use serde_json::json;
-use weir_lab::{client::Answer, place, scratch::Scratch};
+use weir_lab::client::Answer;
 
 use crate::{
     Case, cases, keys,
     visitor::{Visitor, number, remaining, unique},
-    world::World,
+    world::{World, changed_configuration},
 };
 
 pub const CASES: &[Case] = cases![
@@ -263,23 +262,18 @@ fn a_forged_address_changes_nothing(world: &World) {
 
 /// The default, for configurations that cannot be sure that Envoy writes the header.
 fn a_filter_state_tells_the_peer_as_well(world: &World) {
-    let folder = Scratch::try_new("filter-state").unwrap();
-    for file in fs::read_dir(place::envoy()).unwrap() {
-        let file = file.unwrap();
-        let copy = folder.file(&file.file_name().into_string().unwrap());
-        fs::copy(file.path(), copy).unwrap();
-    }
-    let template = folder.file("gateway.yaml");
-    let text = fs::read_to_string(&template).unwrap();
-    let (before, rest) = text
-        .split_once("          - name: envoy.filters.http.header_mutation\n")
-        .unwrap();
-    let (_, after) = rest
-        .split_once("          - name: envoy.filters.http.wasm\n")
-        .unwrap();
-    let after = after.replace(r#", "direct_peer": { "header": "x-weir-peer" }"#, "");
-    let wasm = "          - name: envoy.filters.http.wasm\n";
-    fs::write(&template, [before, SET_FILTER_STATE, wasm, &after].concat()).unwrap();
+    const WASM: &str = "          - name: envoy.filters.http.wasm\n";
+    let folder = changed_configuration("filter-state", |file, text| {
+        if file != "gateway.yaml" {
+            return text;
+        }
+        let (before, rest) = text
+            .split_once("          - name: envoy.filters.http.header_mutation\n")
+            .unwrap();
+        let (_, after) = rest.split_once(WASM).unwrap();
+        let after = after.replace(r#", "direct_peer": { "header": "x-weir-peer" }"#, "");
+        [before, SET_FILTER_STATE, WASM, &after].concat()
+    });
 
     let gateway = world.gateway().configuration(folder.path());
     let trust = json!(["127.0.0.0/9"]);

@@ -1,15 +1,13 @@
 //! What carries the calls to the store, where that is Envoy itself.
 
-use std::fs;
-
-use weir_lab::{deadline, gateway::Builder, place, scratch::Scratch};
+use weir_lab::deadline;
 
 use crate::{
     Case, cases,
     crowd::rush,
     failure::recovers,
     visitor::{Visitor, remaining, tells_limits},
-    world::{SOON, World},
+    world::{SOON, World, changed_configuration},
 };
 
 pub const CASES: &[Case] = cases![
@@ -72,12 +70,12 @@ fn a_gateway_that_drains_counts_on(world: &World) {
 
 /// As configurations say that do without streams.
 fn the_bridge_serves_calls_over_http_as_well(world: &World) {
-    let scratch = Scratch::try_new("http").unwrap();
-    let gateway = changed(world.gateway(), &scratch, |file, text| match file {
+    let folder = changed_configuration("http", |file, text| match file {
         "start.sh" => text.replace("TRANSPORT=stream", "TRANSPORT=http"),
         "store-bridge.yaml" => text.replace(FOR_STREAMS, ""),
         _ => text,
     });
+    let gateway = world.gateway().configuration(folder.path());
     let gateway = gateway.start().unwrap();
     recovers(
         &gateway,
@@ -98,11 +96,11 @@ fn the_bridge_serves_calls_over_http_as_well(world: &World) {
 }
 
 fn a_stream_to_what_knows_none_is_told_with_its_remedy(world: &World) {
-    let scratch = Scratch::try_new("no-streams").unwrap();
-    let gateway = changed(world.gateway(), &scratch, |file, text| match file {
+    let folder = changed_configuration("no-streams", |file, text| match file {
         "store-bridge.yaml" => text.replace(FOR_STREAMS, ""),
         _ => text,
     });
+    let gateway = world.gateway().configuration(folder.path());
     let gateway = gateway.start().unwrap();
     let visitor = Visitor::of_tier(&gateway, "free");
     deadline::poll(SOON, "word of it in the log", || {
@@ -113,25 +111,4 @@ fn a_stream_to_what_knows_none_is_told_with_its_remedy(world: &World) {
             .then_some(()))
     })
     .unwrap();
-}
-
-/// With a configuration that is `envoy/` but for what `change` makes of a file.
-fn changed(
-    gateway: Builder,
-    scratch: &Scratch,
-    change: impl Fn(&str, String) -> String,
-) -> Builder {
-    let folder = scratch.file("envoy");
-    fs::create_dir(&folder).unwrap();
-    let mut changes = 0;
-    for file in fs::read_dir(place::envoy()).unwrap() {
-        let file = file.unwrap();
-        let name = file.file_name().into_string().unwrap();
-        let text = fs::read_to_string(file.path()).unwrap();
-        let changed = change(&name, text.clone());
-        changes += usize::from(changed != text);
-        fs::write(folder.join(name), changed).unwrap();
-    }
-    assert!(changes > 0, "there is nothing to change");
-    gateway.configuration(folder)
 }

@@ -2,6 +2,7 @@
 //! asks for it.
 
 use std::{
+    fs,
     path::PathBuf,
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -11,7 +12,9 @@ use serde_json::json;
 use weir_lab::{
     deadline,
     gateway::{Builder, Gateway, Policy, Store},
+    place,
     redis::Redis,
+    scratch::Scratch,
 };
 
 use crate::{failure, live_policy::Stage, visitor::Visitor};
@@ -237,4 +240,20 @@ pub fn wait_for_room(window: Duration, room: Duration) {
     if left < room {
         wait_until(now() + left);
     }
+}
+
+/// A folder that is `envoy/` but for what `change` makes of a file's text.
+pub fn changed_configuration(name: &str, change: impl Fn(&str, String) -> String) -> Scratch {
+    let folder = Scratch::try_new(name).unwrap();
+    let mut changes = 0;
+    for file in fs::read_dir(place::envoy()).unwrap() {
+        let file = file.unwrap();
+        let name = file.file_name().into_string().unwrap();
+        let text = fs::read_to_string(file.path()).unwrap();
+        let changed = change(&name, text.clone());
+        changes += usize::from(changed != text);
+        fs::write(folder.file(&name), changed).unwrap();
+    }
+    assert!(changes > 0, "there is nothing to change");
+    folder
 }
