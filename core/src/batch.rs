@@ -15,7 +15,7 @@ use crate::breaker::{Breaker, Permit};
 use crate::gathering::Outcome;
 use crate::program::Program;
 use crate::question::{Part, Question};
-use crate::script::{self, By, Script};
+use crate::script::{self, By, Script, Shape};
 use crate::slot::{Lane, Slot, Topology};
 use crate::units::{Micros, Millis};
 use crate::wire::resp::{Reader, Token};
@@ -90,6 +90,8 @@ struct Command<T> {
     /// twice: a take that timed out may have counted.
     by: By,
     asked: Vec<Waiting<T>>,
+    /// What its reply is read by, once it is written.
+    shape: Shape,
 }
 
 /// The proxy's name for a call.
@@ -307,9 +309,9 @@ impl<T> Batcher<T> {
         Effects { outgoing, settled }
     }
 
-    fn outgoing(&self, lane: Lane, call: Call<T>) -> Outgoing<T> {
+    fn outgoing(&self, lane: Lane, mut call: Call<T>) -> Outgoing<T> {
         let mut body = Vec::new();
-        for command in &call.commands {
+        for command in &mut call.commands {
             let questions = command.asked.iter().map(|asked| &asked.question);
             let checks = questions.map(|question| question.checks().len());
             let mut program = Program::with_room(checks.sum());
@@ -317,6 +319,7 @@ impl<T> Batcher<T> {
                 asked.question.encode(&mut program);
             }
             self.script.write_call(&mut body, command.by, &program);
+            command.shape = program.into_shape();
         }
         Outgoing {
             body,
@@ -513,6 +516,7 @@ impl<T> Call<T> {
                     slot: waiting.slot,
                     by: By::Sha,
                     asked: vec![waiting],
+                    shape: Shape::default(),
                 }),
             }
         }
@@ -594,8 +598,8 @@ impl<T> Command<T> {
             Ok(None) => return Answered::Failed(silence.to_string()),
             _ => return Answered::Failed(STRANGE.to_string()),
         };
-        let shape = self.asked.iter().flat_map(|asked| asked.question.shape());
-        let answer = script::integers(reply).map(|integers| script::decode(shape, integers));
+        let integers = script::integers(reply);
+        let answer = integers.map(|integers| script::decode(&self.shape, integers));
         let Some(Ok(answer)) = answer else {
             return Answered::Failed(STRANGE.to_string());
         };

@@ -6,15 +6,18 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::question::Check;
-use crate::script::{Kind, PackedQuota};
+use crate::script::{Kind, PackedQuota, Shape};
 use crate::units::Cost;
 use crate::wire::resp::Command;
 
 /// What the script knows an operation by is raised by this where costs follow: where any is not 1.
 const WITH_COSTS: u32 = 100;
 
+/// Beyond so many keys Lua's stack could not hold what all takes together want of each.
+const MOST_TOGETHER: usize = 1_000;
+
 /// Operations over numbered keys and quotas. `lua/README.md` has the grammar.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Program<'a> {
     keys: Vec<&'a [u8]>,
     numbers_of_keys: HashMap<&'a [u8], u32, BuildHasherDefault<KeyHasher>>,
@@ -23,6 +26,11 @@ pub struct Program<'a> {
     latest_quota: usize,
     numbers: Vec<u32>,
     large: Vec<u64>,
+    /// By the key's number: the number of its quota, and what all operations take of it. Nothing where
+    /// they cannot be decided together: some operation is no take, a key is asked about by two quotas,
+    /// or costs are too large.
+    totals: Option<Vec<(u32, u32)>>,
+    shape: Shape,
     key_bytes: usize,
 }
 
@@ -34,7 +42,12 @@ impl<'a> Program<'a> {
             numbers_of_keys: HashMap::with_capacity_and_hasher(checks, Default::default()),
             // An operation has two numbers of its own, and a check at least.
             numbers: Vec::with_capacity(4 * checks),
-            ..Program::default()
+            quotas: Vec::new(),
+            latest_quota: 0,
+            large: Vec::new(),
+            totals: Some(Vec::with_capacity(checks)),
+            shape: Shape::with_room(checks),
+            key_bytes: 0,
         }
     }
 
@@ -45,18 +58,30 @@ impl<'a> Program<'a> {
         let code = if costs { code + WITH_COSTS } else { code };
         self.numbers.extend([code, checks.len() as u32]);
         self.large.extend(operand);
+        if kind != Kind::Take {
+            self.totals = None;
+        }
         for Check { key, terms, cost } in checks {
-            let pair = [self.key(key), self.quota(terms.packed())];
-            self.numbers.extend(pair);
+            let (key, quota) = (self.key(key), self.quota(terms.packed()));
+            self.numbers.extend([key, quota]);
             if costs {
                 self.large.push(cost.get());
             }
+            let place = key as usize - 1;
+            self.total(place, quota, *cost);
+            self.shape.limit(place, *cost);
         }
+        self.shape.operation(checks.len());
+    }
+
+    /// What its reply is read by.
+    pub fn into_shape(self) -> Shape {
+        self.shape
     }
 
     /// How many arguments there are, the keys among them.
     pub fn arguments(&self) -> usize {
-        self.keys.len() + 2 + self.large.len()
+        self.keys.len() + 3 + self.large.len()
     }
 
     /// About how many bytes they have.
@@ -64,7 +89,7 @@ impl<'a> Program<'a> {
         let word = "$99\r\n\r\n".len();
         self.key_bytes
             + self.quotas.len() * size_of::<PackedQuota>()
-            + self.numbers.len() * 4
+            + (self.numbers.len() + 2 * self.keys.len()) * 4
             + self.arguments() * word
             + self.large.len() * 20
     }
@@ -78,22 +103,40 @@ impl<'a> Program<'a> {
             .fold(command, |command, key| command.arg(key));
         let quotas: Vec<u8> = self.quotas.iter().copied().flatten().copied().collect();
         let command = command.arg(&quotas);
-        let command = command.arg(&self.packed_numbers());
+        let command = command.arg(&packed(self.numbers.iter().copied()));
+        let totals = self
+            .totals
+            .as_ref()
+            .filter(|totals| totals.len() <= MOST_TOGETHER);
+        let totals = totals.map_or_else(Vec::new, |totals| {
+            packed(totals.iter().flat_map(|(quota, total)| [*quota, *total]))
+        });
+        let command = command.arg(&totals);
         let large = self.large.iter();
         large.fold(command, |command, number| command.number(*number));
     }
 
-    /// One byte each where that is enough, else four; the first byte tells which.
-    fn packed_numbers(&self) -> Vec<u8> {
-        let numbers = self.numbers.iter();
-        if numbers.clone().all(|number| *number <= u8::MAX.into()) {
-            let mut short = Vec::with_capacity(1 + self.numbers.len());
-            short.push(1);
-            short.extend(numbers.map(|number| *number as u8));
-            return short;
+    /// Adds a take of the key at this place.
+    fn total(&mut self, place: usize, quota: u32, Cost(cost): Cost) {
+        let Some(totals) = &mut self.totals else {
+            return;
+        };
+        let cost = u32::try_from(cost.get()).ok();
+        let sum = match totals.get_mut(place) {
+            None => {
+                totals.extend(cost.map(|cost| (quota, cost)));
+                cost
+            }
+            Some((by, _)) if *by != quota => None,
+            Some((_, total)) => {
+                let sum = cost.and_then(|cost| total.checked_add(cost));
+                *total = sum.unwrap_or(*total);
+                sum
+            }
+        };
+        if sum.is_none() {
+            self.totals = None;
         }
-        let long = numbers.flat_map(|number| number.to_be_bytes());
-        [4].into_iter().chain(long).collect()
     }
 
     /// Counted from 1, as Lua does.
@@ -125,6 +168,16 @@ impl<'a> Program<'a> {
         self.latest_quota = place + 1;
         place as u32 + 1
     }
+}
+
+/// One byte each where that is enough, else four; the first byte tells which.
+fn packed(numbers: impl Iterator<Item = u32> + Clone) -> Vec<u8> {
+    if numbers.clone().all(|number| number <= u8::MAX.into()) {
+        let short = numbers.map(|number| number as u8);
+        return [1].into_iter().chain(short).collect();
+    }
+    let long = numbers.flat_map(u32::to_be_bytes);
+    [4].into_iter().chain(long).collect()
 }
 
 /// Quicker than the standard one, which is safe against keys that collide on purpose; but a call has

@@ -7,33 +7,62 @@ use std::fmt::Write as _;
 
 use crate::limit::{Algorithm, Quota};
 use crate::program::Program;
-use crate::units::{Micros, Millis};
+use crate::units::{Cost, Micros, Millis};
 use crate::wire::resp::Command;
 
 /// The production clock. Only tests assemble a script with another, and that has another SHA.
 pub const CLOCK: &str = include_str!("../../lua/clock.lua");
 
-/// Each file's body becomes a local function that builds the module, for those after it to call: a
-/// batch pays for the algorithms that it uses.
-const MODULES: [(&str, &str); 5] = [
-    ("fixed_window", include_str!("../../lua/fixed_window.lua")),
+/// The name of a local function, its parameters, and its body: a file.
+type Module = (&'static str, &'static str, &'static str);
+
+/// In order, for those that follow to call: a batch pays for what it uses.
+const MODULES: [Module; 8] = [
+    (
+        "fixed_window",
+        "",
+        include_str!("../../lua/fixed_window.lua"),
+    ),
     (
         "sliding_window",
+        "",
         include_str!("../../lua/sliding_window.lua"),
     ),
-    ("bucket", include_str!("../../lua/bucket.lua")),
-    ("token_bucket", include_str!("../../lua/token_bucket.lua")),
-    ("leaky_bucket", include_str!("../../lua/leaky_bucket.lua")),
+    ("bucket", "", include_str!("../../lua/bucket.lua")),
+    (
+        "token_bucket",
+        "",
+        include_str!("../../lua/token_bucket.lua"),
+    ),
+    (
+        "leaky_bucket",
+        "",
+        include_str!("../../lua/leaky_bucket.lua"),
+    ),
+    (
+        "integers",
+        "text, MOST_VALUES",
+        include_str!("../../lua/integers.lua"),
+    ),
+    ("together", GIVEN, include_str!("../../lua/together.lua")),
+    (
+        "one_by_one",
+        GIVEN,
+        include_str!("../../lua/one_by_one.lua"),
+    ),
 ];
+
+/// What both ways to decide are given.
+const GIVEN: &str = "now, quotas, held, MOST_VALUES";
 
 const DECIDE: &str = include_str!("../../lua/decide.lua");
 
 /// The script's source, with this clock.
 pub fn assemble(clock: &str) -> String {
     let mut source = String::new();
-    for (name, body) in [("clock", clock)].into_iter().chain(MODULES) {
+    for (name, given, body) in [("clock", "", clock)].into_iter().chain(MODULES) {
         // Writing to a String cannot fail.
-        let _ = write!(source, "local function {name}()\n{body}end\n\n");
+        let _ = write!(source, "local function {name}({given})\n{body}end\n\n");
     }
     source.push_str(DECIDE);
     source
@@ -142,11 +171,25 @@ pub fn pack_quota(quota: &Quota) -> PackedQuota {
     packed
 }
 
+/// What a reply is read by: how many limits each operation has, and of each limit the place of its key
+/// in the call, and its cost.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shape {
+    operations: Vec<usize>,
+    limits: Vec<(usize, Cost)>,
+}
+
+/// Stands where a reply begins that tells of keys, not of operations.
+const TOGETHER: i64 = 2;
+
 /// What one call told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// Redis's time of the call, and the receipt of whatever it took.
     pub now: Micros,
+    /// Whether it told of keys, as the last operation left them, and not of operations: resets are of
+    /// then.
+    pub together: bool,
     /// One for each operation, in order.
     pub told: Vec<Told>,
 }
@@ -259,33 +302,86 @@ pub fn integers(reply: &[u8]) -> Option<Vec<i64>> {
     Some(integers)
 }
 
-/// Reads the reply to operations with so many limits each.
-pub fn decode(
-    limits: impl IntoIterator<Item = usize>,
-    reply: impl IntoIterator<Item = i64>,
-) -> Result<Answer, AnswerError> {
-    let mut reply = reply.into_iter();
-    let mut next = |operation| reply.next().ok_or(AnswerError::TooShort { operation });
+impl Shape {
+    /// With room for so many limits.
+    pub fn with_room(limits: usize) -> Shape {
+        Shape {
+            operations: Vec::new(),
+            limits: Vec::with_capacity(limits),
+        }
+    }
 
-    let now = Micros(natural("now", next(0)?)?);
-    let mut told = Vec::new();
-    for (operation, limits) in limits.into_iter().enumerate() {
-        let verdict = match next(operation)? {
+    /// One more limit, of the operation that will be told next.
+    pub fn limit(&mut self, key: usize, cost: Cost) {
+        self.limits.push((key, cost));
+    }
+
+    /// An operation has that many limits, the last ones.
+    pub fn operation(&mut self, limits: usize) {
+        self.operations.push(limits);
+    }
+
+    /// How many keys there are.
+    fn keys(&self) -> usize {
+        let last = self.limits.iter().map(|(key, _)| *key).max();
+        last.map_or(0, |last| last + 1)
+    }
+
+    /// Each operation's limits.
+    fn operations(&self) -> impl Iterator<Item = &[(usize, Cost)]> {
+        let mut rest = self.limits.as_slice();
+        self.operations.iter().map(move |limits| {
+            let (own, others) = rest.split_at_checked(*limits).unwrap_or((rest, &[]));
+            rest = others;
+            own
+        })
+    }
+}
+
+/// Reads the reply to operations of this shape.
+pub fn decode(shape: &Shape, reply: impl IntoIterator<Item = i64>) -> Result<Answer, AnswerError> {
+    let mut reply = reply.into_iter().peekable();
+    let now = reply.next().ok_or(AnswerError::TooShort { operation: 0 })?;
+    let now = Micros(natural("now", now)?);
+    let together = reply.next_if_eq(&TOGETHER).is_some();
+    let told = match together {
+        true => decode_together(shape, &mut reply)?,
+        false => decode_each(shape, &mut reply)?,
+    };
+    match reply.next() {
+        None => Ok(Answer {
+            now,
+            together,
+            told,
+        }),
+        Some(_) => Err(AnswerError::TooLong),
+    }
+}
+
+/// Each operation was told of.
+fn decode_each(
+    shape: &Shape,
+    reply: &mut impl Iterator<Item = i64>,
+) -> Result<Vec<Told>, AnswerError> {
+    let mut told = Vec::with_capacity(shape.operations.len());
+    for (operation, limits) in shape.operations.iter().enumerate() {
+        let mut next = || reply.next().ok_or(AnswerError::TooShort { operation });
+        let verdict = match next()? {
             1 => Verdict::Passed,
             0 => Verdict::Refused,
             -1 => Verdict::Unreadable,
             value => return Err(out_of_range("verdict", value)),
         };
-        let mut readings = Vec::with_capacity(limits);
-        for _ in 0..limits {
+        let mut readings = Vec::with_capacity(*limits);
+        for _ in 0..*limits {
             readings.push(Reading {
-                remaining: next(operation)?,
-                retry: match next(operation)? {
+                remaining: next()?,
+                retry: match next()? {
                     -1 => Retry::Never,
                     0 => Retry::Now,
                     wait => Retry::After(Millis(natural("retry", wait)?)),
                 },
-                reset: Millis(natural("reset", next(operation)?)?),
+                reset: Millis(natural("reset", next()?)?),
             });
         }
         told.push(Told {
@@ -293,10 +389,44 @@ pub fn decode(
             limits: readings,
         });
     }
-    match reply.next() {
-        None => Ok(Answer { now, told }),
-        Some(_) => Err(AnswerError::TooLong),
+    Ok(told)
+}
+
+/// All passed, and each key was told of as the last of them left it. Those before found more: what the
+/// later ones took.
+fn decode_together(
+    shape: &Shape,
+    reply: &mut impl Iterator<Item = i64>,
+) -> Result<Vec<Told>, AnswerError> {
+    let mut next = || reply.next().ok_or(AnswerError::TooShort { operation: 0 });
+    let mut keys = Vec::with_capacity(shape.limits.len());
+    for _ in 0..shape.keys() {
+        keys.push(Reading {
+            remaining: next()?,
+            retry: Retry::Now,
+            reset: Millis(natural("reset", next()?)?),
+        });
     }
+    let mut take = |key: usize, cost: i64| {
+        let reading = keys.get_mut(key)?;
+        reading.remaining = reading.remaining.saturating_sub(cost);
+        Some(*reading)
+    };
+    for (key, cost) in &shape.limits {
+        take(*key, -signed(*cost));
+    }
+    let told = shape.operations().map(|limits| Told {
+        verdict: Verdict::Passed,
+        limits: limits
+            .iter()
+            .filter_map(|(key, cost)| take(*key, signed(*cost)))
+            .collect(),
+    });
+    Ok(told.collect())
+}
+
+fn signed(cost: Cost) -> i64 {
+    i64::try_from(cost.get()).unwrap_or(i64::MAX)
 }
 
 fn natural(field: &'static str, value: i64) -> Result<u64, AnswerError> {
@@ -326,7 +456,7 @@ mod tests {
         question.ask(Kind::GiveBack { receipt: Micros(7) }, [key(b"b", 3)]);
 
         let call = |by| {
-            let mut program = Program::default();
+            let mut program = Program::with_room(0);
             question.encode(&mut program);
             let mut out = Vec::new();
             script.write_call(&mut out, by, &program);
@@ -336,16 +466,16 @@ mod tests {
         assert_eq!(
             call(By::Source).escape_ascii().to_string(),
             [
-                r"*9\r\n$4\r\nEVAL\r\n$8\r\nreturn 1\r\n$1\r\n2\r\n",
+                r"*10\r\n$4\r\nEVAL\r\n$8\r\nreturn 1\r\n$1\r\n2\r\n",
                 r"$4\r\na\r\n\xff\r\n$1\r\nb\r\n",
                 &format!(r"$25\r\n{}\r\n", String::from_utf8_lossy(quota)),
-                r"$11\r\n\x01\x01\x02\x01\x01\x02\x01h\x01\x02\x01\r\n",
+                r"$11\r\n\x01\x01\x02\x01\x01\x02\x01h\x01\x02\x01\r\n$0\r\n\r\n",
                 r"$1\r\n7\r\n$1\r\n3\r\n",
             ]
             .concat()
         );
         assert!(call(By::Sha).starts_with(
-            b"*9\r\n$7\r\nEVALSHA\r\n$40\r\ne0e1f9fabfc9d4800c877a703b823ac0578ff8db\r\n"
+            b"*10\r\n$7\r\nEVALSHA\r\n$40\r\ne0e1f9fabfc9d4800c877a703b823ac0578ff8db\r\n"
         ));
     }
 
@@ -369,9 +499,25 @@ mod tests {
         assert_eq!(integers(b"1234567"), None);
     }
 
+    /// Operations of limits, each with its key's place and its cost.
+    fn shape(operations: &[&[(usize, u64)]]) -> Shape {
+        let mut shape = Shape::default();
+        for limits in operations {
+            for (key, cost) in *limits {
+                shape.limit(*key, Cost::try_new(*cost).unwrap());
+            }
+            shape.operation(limits.len());
+        }
+        shape
+    }
+
     #[test]
     fn an_answer_is_read_to_its_last_integer() {
-        let answer = decode([2, 1], [9, 0, 0, 30, 40, -2, -1, 50, 1, 3, 0, 0]).unwrap();
+        let answer = decode(
+            &shape(&[&[(0, 1), (1, 1)], &[(0, 1)]]),
+            [9, 0, 0, 30, 40, -2, -1, 50, 1, 3, 0, 0],
+        )
+        .unwrap();
         let reading = |remaining, retry, reset| Reading {
             remaining,
             retry,
@@ -397,21 +543,57 @@ mod tests {
     }
 
     #[test]
+    fn what_was_decided_together_is_told_one_by_one() {
+        let asked = shape(&[&[(0, 1), (1, 3)], &[(1, 2)], &[(0, 1), (2, 1)]]);
+        let whole = [9, 2, 10, 40, 100, 50, 7, 60];
+        let answer = decode(&asked, whole).unwrap();
+        let passed = |limits: &[(i64, u64)]| Told {
+            verdict: Verdict::Passed,
+            limits: limits
+                .iter()
+                .map(|(remaining, reset)| Reading {
+                    remaining: *remaining,
+                    retry: Retry::Now,
+                    reset: Millis(*reset),
+                })
+                .collect(),
+        };
+        let told = [
+            passed(&[(11, 40), (102, 50)]),
+            passed(&[(100, 50)]),
+            passed(&[(10, 40), (7, 60)]),
+        ];
+        assert_eq!((answer.now, answer.told.as_slice()), (Micros(9), &told[..]));
+        for length in 2..whole.len() {
+            let short = decode(&asked, whole[..length].iter().copied());
+            assert_eq!(
+                short,
+                Err(AnswerError::TooShort { operation: 0 }),
+                "{length}"
+            );
+        }
+        let long = whole.into_iter().chain([0]);
+        assert_eq!(decode(&asked, long), Err(AnswerError::TooLong));
+    }
+
+    #[test]
     fn what_is_not_an_answer_is_refused() {
+        let two = shape(&[&[(0, 1)], &[(0, 1)]]);
         let whole = [9, 1, 3, 0, 0, -1, 0, 0, 0];
         for length in 0..whole.len() {
             assert!(
                 matches!(
-                    decode([1, 1], whole[..length].iter().copied()),
+                    decode(&two, whole[..length].iter().copied()),
                     Err(AnswerError::TooShort { .. })
                 ),
                 "{length} integers"
             );
         }
-        assert_eq!(decode([1], whole), Err(AnswerError::TooLong));
+        let one = shape(&[&[(0, 1)]]);
+        assert_eq!(decode(&one, whole), Err(AnswerError::TooLong));
         for (at, value, field) in [
             (0, -1, "now"),
-            (1, 2, "verdict"),
+            (1, 3, "verdict"),
             (1, -2, "verdict"),
             (3, -2, "retry"),
             (4, -1, "reset"),
@@ -420,7 +602,7 @@ mod tests {
             let mut reply = whole;
             reply[at] = value;
             assert_eq!(
-                decode([1, 1], reply),
+                decode(&two, reply),
                 Err(AnswerError::OutOfRange { field, value })
             );
         }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::num::NonZeroU64;
 
 use weir_core::limit::{Algorithm, Quota};
-use weir_core::script::{self, Answer, Kind, PackedQuota, Told};
+use weir_core::script::{self, Answer, Kind, PackedQuota, Shape, Told};
 use weir_core::units::{Cost, Micros, Millis};
 use weir_core::wire::resp::{Reader, Token};
 use weir_lab::recorder::Exchange;
@@ -38,6 +38,8 @@ pub struct KeyId(pub u32);
 pub struct Call {
     pub connection: usize,
     pub now: Micros,
+    /// As in [`Answer`].
+    pub together: bool,
     pub operations: Vec<Operation>,
 }
 
@@ -117,9 +119,8 @@ impl History {
             // Not of Weir: whoever keeps the connection alive, or introduces itself.
             _ => return Ok(()),
         };
-        let mut operations = self.operations(keys, arguments)?;
-        let shape = operations.iter().map(|operation| operation.limits.len());
-        let Some(answer) = answer(shape, exchange.reply.as_deref())? else {
+        let (mut operations, shape) = self.operations(keys, arguments)?;
+        let Some(answer) = answer(&shape, exchange.reply.as_deref())? else {
             self.unknown_script += 1;
             return Ok(());
         };
@@ -129,14 +130,20 @@ impl History {
         self.calls.push(Call {
             connection: exchange.connection,
             now: answer.now,
+            together: answer.together,
             operations,
         });
         Ok(())
     }
 
     /// `lua/README.md` has the grammar. What they were told is not known yet.
-    fn operations(&mut self, keys: &[&[u8]], arguments: &[&[u8]]) -> Checked<Vec<Operation>> {
-        let [quotas, numbers, large @ ..] = arguments else {
+    fn operations(
+        &mut self,
+        keys: &[&[u8]],
+        arguments: &[&[u8]],
+    ) -> Checked<(Vec<Operation>, Shape)> {
+        // What all takes together want says nothing that they do not say themselves.
+        let [quotas, numbers, _totals, large @ ..] = arguments else {
             return fault("a call without operations".to_owned());
         };
         let quotas = read_quotas(quotas)?;
@@ -147,7 +154,7 @@ impl History {
                 .next()
                 .unwrap_or_else(|| malformed("a large number is missing"))
         };
-        let mut operations = Vec::new();
+        let (mut operations, mut shape) = (Vec::new(), Shape::default());
         while let Some(code) = numbers.next() {
             let with_costs = code > 100;
             let kind = match code % 100 {
@@ -171,11 +178,13 @@ impl History {
                     true => NonZeroU64::new(large()?).map_or_else(|| malformed("no cost"), Ok)?,
                     false => NonZeroU64::MIN,
                 };
+                shape.limit(key, Cost(cost));
                 let (Some(key), Some(quota)) = (keys.get(key), quotas.get(quota)) else {
                     return malformed("no such key or quota");
                 };
                 limits.push((self.id(key), *quota, Cost(cost)));
             }
+            shape.operation(limits.len());
             operations.push(Operation {
                 kind,
                 limits,
@@ -185,7 +194,7 @@ impl History {
                 },
             });
         }
-        Ok(operations)
+        Ok((operations, shape))
     }
 
     fn id(&mut self, key: &[u8]) -> KeyId {
@@ -234,7 +243,7 @@ fn words(command: &[u8]) -> Checked<Vec<&[u8]>> {
 }
 
 /// None where Redis did not know the script.
-fn answer(shape: impl Iterator<Item = usize>, reply: Option<&[u8]>) -> Checked<Option<Answer>> {
+fn answer(shape: &Shape, reply: Option<&[u8]>) -> Checked<Option<Answer>> {
     let Some(reply) = reply else {
         return fault("Redis closed a connection with a call unanswered: did it count?".to_owned());
     };

@@ -93,9 +93,13 @@ fn arrange<'a>(
 }
 
 fn run(history: &History, counters: &mut Counters<KeyId>, call: &Call) -> Checked<()> {
-    for operation in &call.operations {
+    let batch = call
+        .operations
+        .iter()
+        .map(|one| (one.kind, one.limits.as_slice()));
+    let expected = counters.run_batch(batch, call.now, call.together);
+    for (operation, expected) in call.operations.iter().zip(expected) {
         let Operation { kind, limits, told } = operation;
-        let expected = counters.run(*kind, limits, call.now);
         if *told == expected {
             continue;
         }

@@ -24,11 +24,16 @@ const CONNECTIONS: u64 = 4;
 
 /// A change to the script: what it does, the line that it changes, and how. Large enough that a slow
 /// machine, which calls less often, still meets it in every run.
-const FAULTS: [(&str, &str, &str); 7] = [
+const FAULTS: [(&str, &str, &str); 8] = [
     (
         "one take in a hundred is forgotten",
         "        free[k] = remaining\n",
         "        if now % 101 > 0 then free[k] = remaining end\n",
+    ),
+    (
+        "of takes that are decided together, one is forgotten",
+        "local algorithm, remaining = quota.algorithm, free[k] - total\n",
+        "local algorithm, remaining = quota.algorithm, free[k] - (total > 3 and total - 1 or total)\n",
     ),
     (
         "one take in a hundred is refused though it fits",
@@ -127,7 +132,7 @@ fn call(script: &Script, address: SocketAddr, number: u64) {
             let random = round >> 33;
             question.ask(Kind::Take, limits(script.sha(), random));
         }
-        let mut program = Program::default();
+        let mut program = Program::with_room(0);
         question.encode(&mut program);
         let mut bytes = Vec::new();
         script.write_call(&mut bytes, by, &program);

@@ -73,6 +73,7 @@ fn a_foreign_key_spoils_the_operations_that_name_it_and_no_others() {
         for (algorithm, limit) in one_of_each(5, HOUR) {
             weir.flush();
             weir.redis(command);
+            let before = weir.redis(&["DUMP", "foreign"]);
             let healthy = [("healthy", limit)];
             let spoiled = [("healthy", limit), ("foreign", limit)];
             let answer = weir
@@ -97,8 +98,8 @@ fn a_foreign_key_spoils_the_operations_that_name_it_and_no_others() {
             };
             assert_eq!(answer.told[1].limits, [zero(0), zero(-1)]);
             assert_eq!(remaining(&answer.told[3]), [3]);
-            let kept: Value = weir.redis(&["TYPE", "foreign"]);
-            assert_ne!(kept, Value::SimpleString("none".into()));
+            assert_eq!(weir.one(Kind::Take, 1, &spoiled).verdict, unreadable);
+            assert_eq!(weir.redis(&["DUMP", "foreign"]), before);
         }
     }
 }
@@ -664,10 +665,13 @@ fn a_redis_that_refuses_to_write_has_written_nothing() {
         weir.one(Kind::Take, 1, &one_of_each(5, HOUR));
         let before = weir.contents();
         weir.redis(begin);
-        let error = weir.call(&all_writes()).unwrap_err();
-        // Before Redis 7 the reason stands inside an ERR.
-        let told = error.code() == Some(reason) || error.to_string().contains(reason);
-        assert!(told, "{error}");
+        let together = operation(Kind::Take, 1, &one_of_each(5, HOUR));
+        for batch in [all_writes(), vec![together]] {
+            let error = weir.call(&batch).unwrap_err();
+            // Before Redis 7 the reason stands inside an ERR.
+            let told = error.code() == Some(reason) || error.to_string().contains(reason);
+            assert!(told, "{error}");
+        }
         let peek = weir.one(Kind::Peek, 1, &one_of_each(5, HOUR));
         assert_eq!(
             (peek.verdict, remaining(&peek)),
@@ -713,6 +717,77 @@ fn a_hot_key_is_read_once_and_written_once_a_batch() {
     }
 }
 
+// === takes that are decided together ===
+
+#[test]
+fn takes_with_twice_the_room_they_need_are_decided_together() {
+    let server = Redis::start().expect("a Redis");
+    let mut weir = Weir::new(&server);
+    for (algorithm, limit) in one_of_each(20, HOUR) {
+        weir.flush();
+        let (one, two) = ([("one", limit)], [("one", limit), ("two", limit)]);
+        let batch = [
+            operation(Kind::Take, 1, &one),
+            operation(Kind::Take, 3, &two),
+            operation(Kind::Take, 1, &one),
+        ];
+        for (left, together) in [(15, true), (10, true), (5, true), (0, false)] {
+            let answer = weir.call(&batch).unwrap();
+            let told: Vec<_> = answer.told.iter().map(remaining).collect();
+            let two = (left / 5) * 3 + 8;
+            let expected = [vec![left + 4], vec![left + 1, two], vec![left]];
+            assert_eq!(
+                (told.as_slice(), answer.together),
+                (&expected[..], together),
+                "{algorithm}"
+            );
+        }
+        let answer = weir.call(&batch[..1]).unwrap();
+        assert_eq!(answer.told[0].verdict, Verdict::Refused, "{algorithm}");
+    }
+}
+
+#[test]
+fn what_is_no_take_or_not_of_one_quota_is_decided_one_by_one() {
+    let server = Redis::start().expect("a Redis");
+    let mut weir = Weir::new(&server);
+    let by = |limit| [("key", quota(Algorithm::FixedWindow, limit, HOUR))];
+    let take = operation(Kind::Take, 1, &by(100));
+    let roomy = [("roomy", quota(Algorithm::FixedWindow, 1 << 40, 1))];
+    let costly = operation(Kind::Take, 1 << 32, &roomy);
+    let lease = Kind::Lease { ttl: Millis(100) };
+    for (other, expected) in [
+        (take.clone(), true),
+        (operation(Kind::Take, 1, &by(50)), false),
+        (operation(Kind::Peek, 1, &by(100)), false),
+        (operation(Kind::Charge, 1, &by(100)), false),
+        (operation(lease, 1, &by(100)), false),
+        (costly, false),
+    ] {
+        weir.flush();
+        let answer = weir.call(&[take.clone(), other.clone()]).unwrap();
+        assert_eq!(answer.together, expected, "{other:?}");
+    }
+}
+
+/// Otherwise it would be left where it stands, and what is taken counted from there.
+#[test]
+fn a_key_that_must_be_moved_is_moved_though_all_would_fit() {
+    let server = Redis::start().expect("a Redis");
+    let mut weir = Weir::with_test_clock(&server);
+    for algorithm in [Algorithm::FixedWindow, Algorithm::TokenBucket] {
+        weir.flush();
+        weir.set_clock(at(10 * 60_000_000));
+        let by = |window| [("key", quota(algorithm, 1000, window))];
+        weir.one(Kind::Take, 100, &by(HOUR));
+        for together in [false, true] {
+            let take = operation(Kind::Take, 1, &by(60));
+            let answer = weir.call(&[take]).unwrap();
+            assert_eq!(answer.together, together, "{algorithm:?}");
+        }
+    }
+}
+
 #[test]
 fn what_is_no_operation_is_an_error_and_writes_nothing() {
     let server = Redis::start().expect("a Redis");
@@ -722,26 +797,33 @@ fn what_is_no_operation_is_an_error_and_writes_nothing() {
     let unknown = [&[9], &quota[1..]].concat();
     let take = b"\x01\x01\x01\x01\x01";
     for arguments in [
-        &[&quota, &b""[..]][..],
+        &[&quota, &b""[..], b""][..],
         &[&quota],
+        &[&quota, take],
         &[],
-        &[&quota[..20], take],
-        &[&unknown, take],
-        &[&quota, b"\x01\x01\x01\x01"],
-        &[&quota, b"\x01\x01\x01\x01\x02"],
-        &[&quota, b"\x01\x01\x01\x02\x01"],
-        &[&quota, b"\x01\x01\x01\x00\x01"],
-        &[&quota, b"\x01\x01\x02\x01\x01"],
-        &[&quota, b"\x01\x01\x01\x01\x01\x01"],
-        &[&quota, b"\x01\x00\x01\x01\x01"],
-        &[&quota, b"\x01\x07\x01\x01\x01"],
-        &[&quota, b"\x04\x01\x01\x01\x01"],
-        &[&quota, b"\x01\x04\x01\x01\x01"],
-        &[&quota, b"\x01\x06\x01\x01\x01"],
-        &[&quota, b"\x01e\x01\x01\x01"],
-        &[&quota, b"\x01e\x01\x01\x01", b"0"],
-        &[&quota, b"\x01e\x01\x01\x01", b"-1"],
-        &[&quota, b"\x01e\x01\x01\x01", b"x"],
+        &[&quota[..20], take, b""],
+        &[&unknown, take, b""],
+        &[&quota, b"\x01\x01\x01\x01", b""],
+        &[&quota, b"\x01\x01\x01\x01\x02", b""],
+        &[&quota, b"\x01\x01\x01\x02\x01", b""],
+        &[&quota, b"\x01\x01\x01\x00\x01", b""],
+        &[&quota, b"\x01\x01\x02\x01\x01", b""],
+        &[&quota, b"\x01\x01\x01\x01\x01\x01", b""],
+        &[&quota, b"\x01\x00\x01\x01\x01", b""],
+        &[&quota, b"\x01\x07\x01\x01\x01", b""],
+        &[&quota, b"\x04\x01\x01\x01\x01", b""],
+        &[&quota, b"\x01\x04\x01\x01\x01", b""],
+        &[&quota, b"\x01\x06\x01\x01\x01", b""],
+        &[&quota, b"\x01e\x01\x01\x01", b""],
+        &[&quota, b"\x01e\x01\x01\x01", b"", b"0"],
+        &[&quota, b"\x01e\x01\x01\x01", b"", b"-1"],
+        &[&quota, b"\x01e\x01\x01\x01", b"", b"x"],
+        &[&quota, take, b"\x02\x01\x01"],
+        &[&quota, take, b"\x01"],
+        &[&quota, take, b"\x01\x01"],
+        &[&quota, take, b"\x01\x02\x01"],
+        &[&quota, take, b"\x01\x01\x01\x01"],
+        &[&quota, take, b"\x01\x01\x01\x01\x01"],
     ] {
         let told: Vec<String> = arguments
             .iter()
@@ -776,6 +858,7 @@ fn a_batch_may_name_more_keys_than_lua_holds_at_once() {
     for left in [4, 3] {
         let answer = weir.call(&operations).unwrap();
         assert_eq!(remaining(&answer.told[298]), [left; 30]);
+        assert!(!answer.together);
     }
     assert_eq!(weir.integer(&["DBSIZE"]), 9000);
 }

@@ -42,8 +42,12 @@ fn play(scenario: &Scenario, weir: &mut Weir) -> Result<(), TestCaseError> {
             TestCaseError::fail(format!("step {index}: {operations:#?}\n{error}"))
         })?;
         assert_eq!(answer.now, clock.now);
-        for (operation, told) in operations.iter().zip(&answer.told) {
-            let expected = counters.run(operation.kind, &operation.limits, clock.now);
+        let batch = operations
+            .iter()
+            .map(|one| (one.kind, one.limits.as_slice()));
+        let expected = counters.run_batch(batch, clock.now, answer.together);
+        let told = operations.iter().zip(&answer.told);
+        for ((operation, told), expected) in told.zip(expected) {
             if *told != expected {
                 return Err(TestCaseError::fail(format!(
                     "step {index} at {:?}: {operation:#?}\ntold     {told:?}\nexpected {expected:?}",

@@ -114,7 +114,19 @@ fn policies() -> impl Strategy<Value = Vec<Vec<Quota>>> {
 }
 
 fn steps() -> impl Strategy<Value = Step> {
-    (shifts(), vec(drafts(), 1..=8)).prop_map(|(shift, batch)| Step { shift, batch })
+    // Takes alone may be decided together.
+    let batch = prop_oneof![
+        2 => vec(drafts(), 1..=8),
+        1 => vec(takes(), 1..=8),
+    ];
+    (shifts(), batch).prop_map(|(shift, batch)| Step { shift, batch })
+}
+
+fn takes() -> impl Strategy<Value = Draft> {
+    drafts().prop_map(|draft| Draft {
+        kind: DraftKind::Take,
+        ..draft
+    })
 }
 
 fn shifts() -> impl Strategy<Value = Shift> {

@@ -103,7 +103,7 @@ impl Weir {
             });
             question.ask(*kind, checks);
         }
-        let mut program = Program::default();
+        let mut program = Program::with_room(0);
         question.encode(&mut program);
         let mut command = Vec::new();
         self.script.write_call(&mut command, by, &program);
@@ -113,8 +113,7 @@ impl Weir {
             .extract_error()?;
         let bytes: Vec<u8> = redis::from_redis_value(reply)?;
         let integers = script::integers(&bytes).expect("integers");
-        let shape = operations.iter().map(|operation| operation.limits.len());
-        Ok(script::decode(shape, integers).expect("an answer"))
+        Ok(script::decode(&program.into_shape(), integers).expect("an answer"))
     }
 
     /// The single operation's answer.

@@ -50,6 +50,30 @@ impl<K> Default for Counters<K> {
 }
 
 impl<K: Clone + Eq + Hash> Counters<K> {
+    /// Does operations in order. If the script decided them `together`, it tells of each key's reset as
+    /// the last operation left it.
+    pub fn run_batch<'a>(
+        &mut self,
+        operations: impl DoubleEndedIterator<Item = (Kind, &'a [(K, Quota, Cost)])> + Clone,
+        now: Micros,
+        together: bool,
+    ) -> Vec<Told>
+    where
+        K: 'a,
+    {
+        let run = |(kind, limits): (Kind, &[_])| self.run(kind, limits, now);
+        let mut all: Vec<Told> = operations.clone().map(run).collect();
+        if together {
+            let mut resets = HashMap::new();
+            for ((_, limits), told) in operations.rev().zip(all.iter_mut().rev()) {
+                for ((key, ..), reading) in limits.iter().zip(&mut told.limits) {
+                    reading.reset = *resets.entry(key).or_insert(reading.reset);
+                }
+            }
+        }
+        all
+    }
+
     /// Does one operation over all of `limits`, each at its cost, as the script does.
     pub fn run(&mut self, kind: Kind, limits: &[(K, Quota, Cost)], now: Micros) -> Told {
         let strangers = limits.iter().any(|(key, quota, _)| !self.holds(key, quota));

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use weir_core::batch::{Batcher, CallId, Effects};
 use weir_core::limit::{Algorithm, Quota};
 use weir_core::question::{Check, Question, Terms};
-use weir_core::script::{Kind, Retry, Verdict, decode};
+use weir_core::script::{Answer, Kind, Retry, Shape, Verdict, decode};
 use weir_core::slot::Topology;
 use weir_core::units::{Cost, Micros, Millis};
 
@@ -42,7 +42,14 @@ fn run(data: &[u8]) {
 }
 
 fn integers(mut input: Input<'_>) {
-    let shape = [input.below(3), input.below(3)];
+    let operations = [input.below(3), input.below(3)];
+    let mut shape = Shape::default();
+    for limits in operations {
+        for place in 0..limits {
+            shape.limit(place, Cost::ONE);
+        }
+        shape.operation(limits);
+    }
     let mut integers = Vec::new();
     while !input.0.is_empty() {
         // Small numbers mean something; large ones are to be refused or kept exactly.
@@ -52,13 +59,18 @@ fn integers(mut input: Input<'_>) {
             byte => i64::from(byte.cast_signed()),
         });
     }
-    let Ok(answer) = decode(shape, integers.iter().copied()) else {
+    let Ok(answer) = decode(&shape, integers.iter().copied()) else {
         return;
     };
-    let mut again = vec![answer.now.0 as i64];
-    assert_eq!(answer.told.len(), shape.len());
-    for (told, limits) in answer.told.iter().zip(shape) {
+    assert_eq!(answer.told.len(), operations.len());
+    for (told, limits) in answer.told.iter().zip(operations) {
         assert_eq!(told.limits.len(), limits);
+    }
+    if integers.get(1) == Some(&2) {
+        return together(&answer, &integers);
+    }
+    let mut again = vec![answer.now.0 as i64];
+    for told in &answer.told {
         again.push(match told.verdict {
             Verdict::Passed => 1,
             Verdict::Refused => 0,
@@ -75,6 +87,19 @@ fn integers(mut input: Input<'_>) {
                 reading.reset.0 as i64,
             ]);
         }
+    }
+    assert_eq!(again, integers, "nothing is lost on the way");
+}
+
+/// A key was told of once, as the last operation that named it left it.
+fn together(answer: &Answer, integers: &[i64]) {
+    let keys = answer.told.iter().map(|told| told.limits.len()).max();
+    let mut again = vec![answer.now.0 as i64, 2];
+    for key in 0..keys.unwrap_or(0) {
+        let mut readings = answer.told.iter().filter_map(|told| told.limits.get(key));
+        let last = readings.next_back().expect("a key that somebody named");
+        assert_eq!(last.retry, Retry::Now);
+        again.extend([last.remaining, last.reset.0 as i64]);
     }
     assert_eq!(again, integers, "nothing is lost on the way");
 }
