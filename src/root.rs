@@ -3,6 +3,7 @@
 //! dies with that request and would take everybody else's check along.
 
 use std::cell::{Cell, RefCell};
+use std::iter;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -36,8 +37,8 @@ const TICK: Millis = Millis(10);
 const IDLE: Micros = Micros(1_000_000);
 /// Where the host has no shared queue, the earliest tick there is stands in for the next turn.
 const SOONEST_TICK: Millis = Millis(1);
-/// The most requests that are told their outcome in one event. The proxy answers each at the event's end,
-/// one inside the other, each on more of the VM's stack.
+/// The most requests that are told their outcome, or let go on, in one event. Those that the proxy answers
+/// itself it answers at the event's end, one inside the other, each on more of the VM's stack.
 const MOST_SETTLED: usize = 64;
 
 /// The golden ratio's share of 256: multiples of it spread evenly, however many there are.
@@ -413,11 +414,11 @@ impl Limiter {
         self.give_back(&refunds);
     }
 
-    /// Lets those go on whose time has come.
+    /// Lets those go on whose time has come; of many the first, and the others with the next tick.
     fn release(&self, now: Micros) {
         let next = || self.worker.borrow_mut().delays.pop(now);
         let mut released = false;
-        while let Some(StreamId(id)) = next() {
+        for StreamId(id) in iter::from_fn(next).take(MOST_SETTLED) {
             if host::set_context(ContextId(id)).is_ok() {
                 host::resume_request();
             }

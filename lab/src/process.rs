@@ -109,6 +109,15 @@ impl Process {
         }
     }
 
+    /// Holds it still: connections stay open and nothing answers.
+    pub fn pause(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    pub fn resume(&self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
     /// Kills it, even where it is stopped, and waits for its end.
     pub fn kill(&self) {
         let mut child = self.child();
@@ -202,7 +211,7 @@ mod tests {
         let scratch = Scratch::try_new("process").unwrap();
         let process = shell("exec sleep 600", &scratch);
         let pid = process.pid().to_string();
-        process.signal(Signal::SIGSTOP).unwrap();
+        process.pause().unwrap();
         assert!(is_alive(&pid));
         drop(process);
         assert!(!is_alive(&pid));

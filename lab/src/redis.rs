@@ -9,7 +9,6 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use nix::sys::signal::Signal;
 
 use crate::{deadline, parts, port, process::Process, scratch::Scratch};
 
@@ -104,11 +103,11 @@ impl Redis {
 
     /// Holds it still: connections stay open and nothing answers.
     pub fn pause(&self) -> Result<()> {
-        self.server()?.signal(Signal::SIGSTOP)
+        self.server()?.pause()
     }
 
     pub fn resume(&self) -> Result<()> {
-        self.server()?.signal(Signal::SIGCONT)
+        self.server()?.resume()
     }
 
     /// Ends it; connections are refused until [`restart`](Self::restart).

@@ -7,7 +7,6 @@ use std::{
 };
 
 use anyhow::Result;
-use nix::sys::signal::Signal;
 
 use crate::{artifact, port, process::Process, scratch::Scratch};
 
@@ -61,11 +60,11 @@ impl Sidecar {
 
     /// Holds it still: connections stay open and nothing answers.
     pub fn pause(&self) -> Result<()> {
-        self.process.signal(Signal::SIGSTOP)
+        self.process.pause()
     }
 
     pub fn resume(&self) -> Result<()> {
-        self.process.signal(Signal::SIGCONT)
+        self.process.resume()
     }
 
     pub fn process(&self) -> &Process {

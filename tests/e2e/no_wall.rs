@@ -2,16 +2,21 @@
 
 use std::{io::Write, net::TcpStream, thread, time::Duration};
 
+use serde_json::json;
 use sfv::{BareItem, Item, List, ListEntry, Parser};
-use weir_lab::{client::Answer, deadline, gateway::Gateway};
+use weir_lab::{
+    client::Answer,
+    deadline,
+    gateway::{Gateway, Policy},
+};
 
 use crate::{
     Case, cases,
     crowd::{Timed, rush, timed},
-    failure::{self, recovers},
+    failure::{self, assert_gateway_unharmed, recovers},
     grpc,
     visitor::{Visitor, number, remaining, unique},
-    world::{Fragile, SOON, World, now, wait_until},
+    world::{Fragile, SOON, World, changed_configuration, now, wait_until},
 };
 
 pub const CASES: &[Case] = cases![
@@ -23,6 +28,7 @@ pub const CASES: &[Case] = cases![
     a_client_that_leaves_frees_its_place_and_those_behind_it_move_up,
     a_client_that_leaves_before_its_turn_is_known_holds_up_nobody,
     without_redis_requests_are_slowed_by_what_the_worker_knows,
+    a_crowd_that_may_go_on_at_once_harms_nobody,
 ];
 
 /// What a timer may be early by: turns are whole milliseconds of Redis's clock.
@@ -39,6 +45,47 @@ fn a_caller_is_told_of_the_wall_before_it_comes(world: &World) {
     assert_eq!(told[..5], [const { None }; 5]);
     assert_eq!(told[5..8], [used("0.75"), used("0.875"), used("1")]);
     assert_eq!((answers[8].status, &told[8]), (429, &None));
+}
+
+/// What the proxy answers itself, it answers for each of them inside the answer before.
+fn a_crowd_that_may_go_on_at_once_harms_nobody(world: &World) {
+    const DELAY: Duration = Duration::from_secs(5);
+    let folder = changed_configuration("answering", |_, text| {
+        text.replace(
+            "route: { cluster: upstream }",
+            "direct_response: { status: 200 }",
+        )
+    });
+    let limit = json!({
+        "type": "token_bucket", "limit": 2, "window": 2_592_000,
+        "slow_from": 0.5, "max_delay_ms": DELAY.as_millis(),
+    });
+    let rule = json!({
+        "name": "slowed", "pattern": "/*", "user_limits": { "default": limit },
+    });
+    let gateway = world.gateway().workers(1).configuration(folder.path());
+    let policy = Policy::Text(json!({ "rules": [rule] }).to_string());
+    let gateway = gateway.policy(policy).start().unwrap();
+    let stat = |name: &str| gateway.stat(&format!("http.gateway.{name}")).unwrap();
+    let answers = thread::scope(|scope| {
+        let crowd = scope.spawn(|| {
+            rush(800, |_| {
+                let visitor = Visitor::of_tier(&gateway, "free");
+                [(); 2].map(|()| visitor.get("/x").status)
+            })
+        });
+        deadline::poll(SOON, "a crowd that waits", || {
+            let first = stat("downstream_rq_2xx") >= Some(800);
+            Ok((first && stat("downstream_rq_active") >= Some(800)).then_some(()))
+        })
+        .unwrap();
+        gateway.process().pause().unwrap();
+        wait_until(now() + DELAY);
+        gateway.process().resume().unwrap();
+        crowd.join().unwrap()
+    });
+    assert_eq!(answers, [[200; 2]; 800]);
+    assert_gateway_unharmed(&gateway);
 }
 
 /// The only item of the warning: rule, scope and share.
