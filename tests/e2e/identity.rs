@@ -241,20 +241,22 @@ fn a_forged_address_changes_nothing(world: &World) {
         ("X-Real-IP", "192.0.2.3"),
         ("X-Envoy-External-Address", "192.0.2.4"),
         ("Forwarded", "for=192.0.2.5"),
-        ("X-Weir-Peer", "127.0.0.1 192.0.2.6"),
+        ("X-Envoy-Downstream-Service-Node", "127.0.0.1 192.0.2.6"),
     ];
     for (used, (name, value)) in (1..).zip(forged) {
         let answer = visitor.clone().with(name, value).get("/api/v1/items");
         assert_eq!(remaining(&answer), 200 - used, "{name}: {value}");
     }
     // Nor does it make an untrusted peer a trusted one.
-    for name in ["X-Forwarded-For", "X-Weir-Peer"] {
+    for name in ["X-Forwarded-For", "X-Envoy-Downstream-Service-Node"] {
         let distrusted = Visitor::distrusted(world.workshop()).named("ann");
         let answer = distrusted.with(name, "127.0.0.1").get(PATH);
         assert_eq!(number(&answer, "x-ratelimit-limit"), 50, "{name}");
         let headers = upstream_headers(&answer);
         assert!(
-            !headers.iter().any(|(name, _)| name == "x-weir-peer"),
+            !headers
+                .iter()
+                .any(|(name, _)| name == "x-envoy-downstream-service-node"),
             "{headers:?}"
         );
     }
@@ -271,7 +273,10 @@ fn a_filter_state_tells_the_peer_as_well(world: &World) {
             .split_once("          - name: envoy.filters.http.header_mutation\n")
             .unwrap();
         let (_, after) = rest.split_once(WASM).unwrap();
-        let after = after.replace(r#", "direct_peer": { "header": "x-weir-peer" }"#, "");
+        let after = after.replace(
+            r#", "direct_peer": { "header": "x-envoy-downstream-service-node" }"#,
+            "",
+        );
         [before, SET_FILTER_STATE, WASM, &after].concat()
     });
 
@@ -283,7 +288,7 @@ fn a_filter_state_tells_the_peer_as_well(world: &World) {
         let claims = visitor.named(unique("visitor")).tier("premium");
         // Of a premium user and an address, or of an address alone.
         let answer = claims
-            .with("X-Weir-Peer", "127.0.0.1")
+            .with("X-Envoy-Downstream-Service-Node", "127.0.0.1")
             .get("/api/v1/search");
         let left = keys::of(world.redis(), &[&format!("a:{peer}")]);
         assert!(!left.is_empty(), "{peer}");
