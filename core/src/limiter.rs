@@ -622,7 +622,8 @@ impl Pending {
                 Conclusion::Pass(headers)
             }
             Verdict::Refused { shown, retry } => {
-                let mut answer = answer::refused(policy, shown, retry);
+                let last = &self.edition.last_refusal;
+                let mut answer = answer::refused(policy, shown, retry, last);
                 answer.headers.extend(mark);
                 self.respond(answer)
             }

@@ -10,6 +10,7 @@
 
 use std::rc::Rc;
 
+use crate::answer::LastRefusal;
 use crate::batch::CallId;
 use crate::json::{At, ConfigError, Json};
 use crate::policy::Policy;
@@ -50,6 +51,7 @@ pub struct Edition {
     pub policy: Rc<Policy>,
     pub version: Version,
     pub epoch: Epoch,
+    pub last_refusal: LastRefusal,
 }
 
 /// A published policy's number.
@@ -169,6 +171,7 @@ impl Edition {
             policy,
             version: Version::CONFIGURED,
             epoch: Epoch::default(),
+            last_refusal: LastRefusal::default(),
         }
     }
 
@@ -179,6 +182,7 @@ impl Edition {
             policy,
             version,
             epoch: Epoch(self.epoch.0.wrapping_add(1)),
+            last_refusal: LastRefusal::default(),
         }
     }
 }
