@@ -6,19 +6,23 @@
 -- How many values a function may give or take at once: Lua's stack ends at 8000.
 local MOST_VALUES = 4000
 
-local BUILDERS = { fixed_window, sliding_window, token_bucket, leaky_bucket }
+-- What builds each algorithm; of those in use, what it has built.
+local algorithms = { fixed_window, sliding_window, token_bucket, leaky_bucket }
 
-local call, min, unpack = redis.call, math.min, unpack
+local call, min, type, unpack = redis.call, math.min, type, unpack
 local KEYS, ARGV = KEYS, ARGV
 
 local now = clock()
 
 -- The quotas, each with what its algorithm makes of it.
-local quotas, algorithms, at = {}, {}, 1
+local quotas, at = {}, 1
 while at <= #ARGV[1] do
   local code, limit, window, capacity, next_at = struct.unpack('>BI8I8I8', ARGV[1], at)
-  local algorithm = algorithms[code] or BUILDERS[code]()
-  algorithms[code] = algorithm
+  local algorithm = algorithms[code]
+  if type(algorithm) == 'function' then
+    algorithm = algorithm()
+    algorithms[code] = algorithm
+  end
   quotas[#quotas + 1] = algorithm.terms(algorithm, limit, window, capacity, now)
   at = next_at
 end

@@ -16,9 +16,9 @@ if last ~= 2 * count + 1 then
 end
 
 -- Filled at once: growing one by one costs more.
-local states, free = { unpack(KEYS) }, { unpack(KEYS) }
+local states, reply = { unpack(KEYS) }, { now, 2, unpack(totals, 2, last) }
 for k = 1, count do
-  local quota, text = quotas[totals[2 * k]], held[k]
+  local quota, total, text = quotas[totals[2 * k]], totals[2 * k + 1], held[k]
   local algorithm = quota.algorithm
   if not text then
     -- MGET is silent about keys of another type.
@@ -33,17 +33,15 @@ for k = 1, count do
     end
   end
   local state, remaining, elsewhere = algorithm.settle(text, quota, now)
-  if not state or elsewhere or remaining < 2 * totals[2 * k + 1] then
+  if not state or elsewhere or remaining < 2 * total then
     return
   end
-  states[k], free[k] = state, remaining
+  states[k], reply[2 * k + 1] = state, remaining - total
 end
 
-local reply = { now, 2, unpack(totals, 2, 2 * count + 1) }
 for k = 1, count do
   local quota, total, state = quotas[totals[2 * k]], totals[2 * k + 1], states[k]
-  local algorithm, remaining = quota.algorithm, free[k] - total
-  reply[2 * k + 1] = remaining
+  local algorithm, remaining = quota.algorithm, reply[2 * k + 1]
   reply[2 * k + 2] = state.reset or algorithm.reset(state, quota, remaining)
   algorithm.save(KEYS[k], state, quota, remaining, held[k] and total)
 end

@@ -32,8 +32,8 @@ const FAULTS: [(&str, &str, &str); 8] = [
     ),
     (
         "of takes that are decided together, one is forgotten",
-        "local algorithm, remaining = quota.algorithm, free[k] - total\n",
-        "local algorithm, remaining = quota.algorithm, free[k] - (total > 3 and total - 1 or total)\n",
+        "  states[k], reply[2 * k + 1] = state, remaining - total\n",
+        "  states[k], reply[2 * k + 1] = state, remaining - total + (total > 3 and 1 or 0)\n",
     ),
     (
         "one take in a hundred is refused though it fits",
