@@ -3,7 +3,7 @@
 -- one by one costs Redis twice as much.
 --
 -- Returns nothing, and has written nothing, where a key has not twice that room, or cannot be read, or
--- must be moved where it stands.
+-- cannot stay where it stands.
 --
 -- Given: `now`; the quotas; what Redis holds of each key, a text or false; and MOST_VALUES, as many as a
 -- function may give or take at once.

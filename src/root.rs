@@ -71,6 +71,8 @@ pub struct Limiter {
     ticker: Ticker,
     /// When somebody waited for the store last.
     busy: Cell<Micros>,
+    /// How many more requests may be told anything in this event.
+    room: Cell<usize>,
     metrics: Metrics,
     /// The way to the store as it was when the log last told of it.
     logged: Cell<Health>,
@@ -165,9 +167,13 @@ impl Root {
         }
     }
 
+    /// The limiter, for which an event begins.
     fn limiter(&self) -> Option<&Rc<Limiter>> {
         match &self.role {
-            Role::Limiter(limiter) => Some(limiter),
+            Role::Limiter(limiter) => {
+                limiter.room.set(MOST_SETTLED);
+                Some(limiter)
+            }
             Role::Unconfigured | Role::Bridge => None,
         }
     }
@@ -214,6 +220,7 @@ impl Limiter {
             queue,
             ticker: Ticker::new(),
             busy: Cell::new(Micros(0)),
+            room: Cell::new(0),
             metrics: Metrics::define(configuration, ordinal),
             logged: Cell::default(),
             origin,
@@ -417,14 +424,15 @@ impl Limiter {
     /// Lets those go on whose time has come; of many the first, and the others with the next tick.
     fn release(&self, now: Micros) {
         let next = || self.worker.borrow_mut().delays.pop(now);
-        let mut released = false;
-        for StreamId(id) in iter::from_fn(next).take(MOST_SETTLED) {
+        let mut released = 0;
+        for StreamId(id) in iter::from_fn(next).take(self.room.get()) {
             if host::set_context(ContextId(id)).is_ok() {
                 host::resume_request();
             }
-            released = true;
+            released += 1;
         }
-        if released {
+        self.room.set(self.room.get() - released);
+        if released > 0 {
             let _ = host::set_context(self.root);
         }
     }
@@ -517,11 +525,13 @@ impl Limiter {
     /// Sends first, so that the next batch travels while this one's requests go on.
     fn perform(&self, effects: Effects<Ticket>) {
         let mut settled = self.send(effects);
-        if settled.len() > MOST_SETTLED {
-            let others = settled.split_off(MOST_SETTLED);
+        let room = self.room.get();
+        if settled.len() > room {
+            let others = settled.split_off(room);
             self.batcher.borrow_mut().put_off(others);
             self.ask_turn(self.now());
         }
+        self.room.set(room - settled.len());
         for (ticket, outcome) in &settled {
             ticket.settle(self, outcome);
         }

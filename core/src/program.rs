@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
+use crate::limit::{Algorithm, Quota};
 use crate::question::Check;
 use crate::script::{Kind, PackedQuota, Shape};
 use crate::units::Cost;
@@ -28,7 +29,7 @@ pub struct Program<'a> {
     large: Vec<u64>,
     /// By the key's number: the number of its quota, and what all operations take of it. Nothing where
     /// they cannot be decided together: some operation is no take, a key is asked about by two quotas,
-    /// or costs are too large.
+    /// two operations share a leaky bucket, or costs are too large.
     totals: Option<Vec<(u32, u32)>>,
     shape: Shape,
     key_bytes: usize,
@@ -68,7 +69,7 @@ impl<'a> Program<'a> {
                 self.large.push(cost.get());
             }
             let place = key as usize - 1;
-            self.total(place, quota, *cost);
+            self.total(place, (quota, terms.quota), *cost);
             self.shape.limit(place, *cost);
         }
         self.shape.operation(checks.len());
@@ -116,18 +117,20 @@ impl<'a> Program<'a> {
         large.fold(command, |command, number| command.number(*number));
     }
 
-    /// Adds a take of the key at this place.
-    fn total(&mut self, place: usize, quota: u32, Cost(cost): Cost) {
+    /// Adds a take of the key at this place. `number` is the quota's.
+    fn total(&mut self, place: usize, (number, quota): (u32, Quota), Cost(cost): Cost) {
         let Some(totals) = &mut self.totals else {
             return;
         };
         let cost = u32::try_from(cost.get()).ok();
         let sum = match totals.get_mut(place) {
             None => {
-                totals.extend(cost.map(|cost| (quota, cost)));
+                totals.extend(cost.map(|cost| (number, cost)));
                 cost
             }
-            Some((by, _)) if *by != quota => None,
+            Some((by, _)) if *by != number => None,
+            // Each is told by the reset that it leaves when its turn is.
+            Some(_) if quota.algorithm() == Algorithm::LeakyBucket => None,
             Some((_, total)) => {
                 let sum = cost.and_then(|cost| total.checked_add(cost));
                 *total = sum.unwrap_or(*total);

@@ -8,6 +8,7 @@ use weir_lab::{
     client::Answer,
     deadline,
     gateway::{Gateway, Policy},
+    redis::Redis,
 };
 
 use crate::{
@@ -24,6 +25,7 @@ pub const CASES: &[Case] = cases![
     answers_come_later_the_nearer_the_limit_and_requests_arrive_whole,
     a_grpc_call_is_delayed_like_any_other,
     shaped_requests_leave_at_a_steady_rate_whatever_gateway_they_came_to,
+    those_who_are_asked_about_in_one_call_leave_one_by_one,
     a_turn_too_far_away_is_refused_at_once,
     a_client_that_leaves_frees_its_place_and_those_behind_it_move_up,
     a_client_that_leaves_before_its_turn_is_known_holds_up_nobody,
@@ -211,6 +213,39 @@ fn is_steady(came: &[(Duration, usize)]) -> bool {
         eprintln!("a quarter strays by {stray:?}: {came:?}");
     }
     stray <= STRAY
+}
+
+/// While Redis stands still, all but the first gather.
+fn those_who_are_asked_about_in_one_call_leave_one_by_one(world: &World) {
+    const CLIENTS: usize = 12;
+    let redis = Redis::start().unwrap();
+    let limit = json!({
+        "type": "leaky_bucket", "limit": 10, "window": 1, "shape": true, "max_wait_ms": 10_000,
+    });
+    let rule = json!({ "name": "crowded", "pattern": "/*", "user_limits": { "default": limit } });
+    let gateway = world.gateway().workers(1).redis(&redis);
+    let policy = Policy::Text(json!({ "rules": [rule] }).to_string());
+    let gateway = gateway.policy(policy).start().unwrap();
+    recovers(&gateway, &Visitor::of_tier(&gateway, "free"), "/x");
+    let steady = (0..5).any(|_| {
+        let visitor = Visitor::of_tier(&gateway, "free");
+        redis.pause().unwrap();
+        let mut came = thread::scope(|scope| {
+            let crowd = scope.spawn(|| {
+                rush(CLIENTS, |_| {
+                    let answer = visitor.apart(&gateway).get("/x");
+                    let at_us = answer.json().unwrap()["at_us"].as_u64().unwrap();
+                    (Duration::from_micros(at_us), 0)
+                })
+            });
+            thread::sleep(INTERVAL);
+            redis.resume().unwrap();
+            crowd.join().unwrap()
+        });
+        came.sort_unstable();
+        is_steady(&came)
+    });
+    assert!(steady, "a steady rate, on a machine that keeps time");
 }
 
 fn a_turn_too_far_away_is_refused_at_once(world: &World) {
