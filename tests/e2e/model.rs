@@ -113,7 +113,8 @@ impl Quota {
                     (_, after) if after > *index => (0, *most),
                     _ => (*least, *most),
                 };
-                self.limit - most..=self.limit - least
+                // One that came across a window's end may not have counted in it.
+                self.limit.saturating_sub(most)..=self.limit - least
             }
             Usage::Log(taken) => {
                 let lives = |since: Duration, until: Duration| until < since + self.window();
