@@ -1,5 +1,5 @@
--- The integers that a text of `one byte each` or `four, the highest first` stands for, by their places in
--- it: a first byte 1 or 4 tells which, and has the first place. And the last place.
+-- The integers in a text, of one byte each or of four, the highest first: its first byte, 1 or 4, tells
+-- which, and has the first place in the list. And the last place.
 --
 -- Given: the text; and MOST_VALUES, as many as a function may give at once.
 

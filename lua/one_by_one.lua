@@ -78,13 +78,8 @@ local function see(k, quota, again)
     elseif not key then
       error('ERR Malformed operation', 0)
     elseif not held[k] then
-      -- MGET is silent about keys of another type.
-      if algorithm.load then
-        held[k] = algorithm.load(key)
-        if held[k] == nil then
-          return false
-        end
-      elseif call('EXISTS', key) == 1 then
+      held[k] = missing(algorithm, key)
+      if held[k] == nil then
         return false
       end
     end

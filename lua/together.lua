@@ -21,16 +21,11 @@ for k = 1, count do
   local quota, total, text = quotas[totals[2 * k]], totals[2 * k + 1], held[k]
   local algorithm = quota.algorithm
   if not text then
-    -- MGET is silent about keys of another type.
-    if algorithm.load then
-      text = algorithm.load(KEYS[k])
-      if text == nil then
-        return
-      end
-      held[k] = text
-    elseif redis.call('EXISTS', KEYS[k]) == 1 then
+    text = missing(algorithm, KEYS[k])
+    if text == nil then
       return
     end
+    held[k] = text
   end
   local state, remaining, elsewhere = algorithm.settle(text, quota, now)
   if not state or elsewhere or remaining < 2 * total then

@@ -17,7 +17,7 @@ pub const CLOCK: &str = include_str!("../../lua/clock.lua");
 type Module = (&'static str, &'static str, &'static str);
 
 /// In order, for those that follow to call: a batch pays for what it uses.
-const MODULES: [Module; 8] = [
+const MODULES: [Module; 9] = [
     (
         "fixed_window",
         "",
@@ -43,6 +43,11 @@ const MODULES: [Module; 8] = [
         "integers",
         "text, MOST_VALUES",
         include_str!("../../lua/integers.lua"),
+    ),
+    (
+        "missing",
+        "algorithm, key",
+        include_str!("../../lua/missing.lua"),
     ),
     ("together", GIVEN, include_str!("../../lua/together.lua")),
     (
