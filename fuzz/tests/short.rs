@@ -61,9 +61,8 @@ fn run(target: Target) {
 }
 
 fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("corpus")
-        .join(target);
+    // cargo runs tests in their package's folder.
+    let folder = Path::new("corpus").join(target);
     let mut seeds: Vec<(String, Vec<u8>)> = fs::read_dir(&folder)
         .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
         .map(|entry| {

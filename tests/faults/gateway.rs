@@ -7,7 +7,7 @@ use weir_ctl::shelf;
 use weir_lab::{
     deadline,
     gateway::{Builder, Gateway, Store},
-    parts,
+    parts, place,
     redis::Redis,
     scratch::Scratch,
     sidecar::Sidecar,
@@ -144,7 +144,7 @@ fn replace_limit(
 
 /// Has Envoy run with its configuration changed.
 fn changed(builder: Builder, change: &str) -> Result<Builder> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("faults/changed_envoy.sh");
+    let script = place::project().join("tests/faults/changed_envoy.sh");
     Ok(builder
         .variable("ENVOY", &script.to_string_lossy())
         .variable("REAL_ENVOY", &parts::envoy()?.to_string_lossy())

@@ -1,14 +1,12 @@
 //! What the cases of one way to Redis share: a gateway with two workers, and what is behind it. A
 //! case that fails leaves nothing to the next.
 
-use std::{
-    path::Path,
-    sync::{Mutex, PoisonError},
-};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use weir_lab::{
     gateway::{Builder, Gateway, Policy, Store, Topology},
+    place,
     proxy::Proxy,
     redis::Redis,
     redis_cluster::{RedisCluster, Replicas},
@@ -97,7 +95,7 @@ impl World for Cluster {
 
 /// A gateway with the policy of these cases.
 pub fn gateway(way: Store) -> Builder {
-    let policy = Path::new(env!("CARGO_MANIFEST_DIR")).join("faults/policy.json");
+    let policy = place::project().join("tests/faults/policy.json");
     Gateway::builder()
         .timeout_ms(TIMEOUT_MS)
         .store(way)
