@@ -4,6 +4,7 @@
 //! socket, a host call or what a command means.
 
 pub mod bridge;
+pub mod error;
 pub mod resp;
 
 /// Where the limiter posts to.
