@@ -10,6 +10,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Parser;
 use weir_core::secret::Secret;
 
+use crate::door::Bounds;
 use crate::listen::{Place, Reach, SocketMode};
 use crate::redis::Topology;
 use crate::redis::address::{RedisUrl, Transport};
@@ -87,7 +88,8 @@ pub struct Flags {
     #[arg(long, value_name = "MS", default_value_t = 40, value_parser = clap::value_parser!(u64).range(1..=500))]
     pub timeout_ms: u64,
 
-    /// How many connections are served at once; more wait.
+    /// How many connections are served at once; more wait. Those that have not sent commands yet, with
+    /// the secret if there is one, are not among them: they have places of their own, for five seconds.
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_connections: u32,
 }
@@ -102,6 +104,7 @@ pub struct Config {
     pub dial: Arc<Dial>,
     pub timeout: Duration,
     pub max_connections: usize,
+    pub bounds: Bounds,
 }
 
 impl Config {
@@ -169,6 +172,7 @@ impl Config {
             dial: Arc::new(Dial { login, db, tls }),
             timeout: Duration::from_millis(flags.timeout_ms),
             max_connections: flags.max_connections as usize,
+            bounds: Bounds::default(),
         })
     }
 }

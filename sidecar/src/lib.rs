@@ -1,6 +1,7 @@
 //! weir-sidecar: the wire of Weir's store in front of Redis, for proxies without `redis_proxy`.
 //!
-//! A request is a pipeline of RESP2 commands in an HTTP body. `server` reads it under caps;
+//! A request is a pipeline of RESP2 commands in an HTTP body. `door` says who holds a connection and
+//! for how long; `server` reads a request under caps;
 //! `screen` takes it apart and refuses, in its place, every command that is not Weir's; `redis`
 //! sends the rest as the bytes that came, in one write to each node, and cuts the replies apart;
 //! `server` puts them together in order. `flags` is what the user types.
@@ -14,8 +15,10 @@
 //! | `-ERR weir-sidecar: …` | a command that is not served | no |
 //!
 //! A body that is no pipeline is 400, one above the cap 413, a request without the secret that was
-//! asked for 401, and nothing of it runs.
+//! asked for 401, and nothing of it runs. A connection that sent no command yet is closed with its
+//! answer.
 
+pub mod door;
 pub mod flags;
 pub mod listen;
 pub mod redis;
@@ -26,6 +29,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
+use door::Door;
 use flags::Config;
 use listen::{Listener, Place};
 use redis::Redis;
@@ -36,7 +40,6 @@ use server::Service;
 pub struct Sidecar {
     listener: Listener,
     service: Arc<Service>,
-    max_connections: usize,
 }
 
 impl Sidecar {
@@ -50,8 +53,8 @@ impl Sidecar {
                 secret: config.secret,
                 redis: Redis::spawn(config.topology, config.dial),
                 timeout: config.timeout,
+                door: Door::new(config.max_connections, config.bounds),
             }),
-            max_connections: config.max_connections,
         })
     }
 
@@ -62,6 +65,6 @@ impl Sidecar {
 
     /// Serves until `stop` is ready, and then what has begun.
     pub async fn serve(self, stop: impl Future<Output = ()>) {
-        server::serve(self.listener, self.service, self.max_connections, stop).await;
+        server::serve(self.listener, self.service, stop).await;
     }
 }

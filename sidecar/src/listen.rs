@@ -9,10 +9,19 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::{Context as _, Error, Result, bail, ensure};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
+
+/// A machine that is gone without a word is noticed within a minute and a half, and holds no place
+/// for the hour that an idle connection may last.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(60))
+    .with_interval(Duration::from_secs(10))
+    .with_retries(3);
 
 /// Where to listen, as in `127.0.0.1:6380` or `unix:/run/weir.sock`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,7 +124,9 @@ impl Listener {
         Ok(match self {
             Listener::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
-                stream.set_nodelay(true)?;
+                // One that has gone already is found out when it is read.
+                let _ = stream.set_nodelay(true);
+                let _ = SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE);
                 Box::new(stream)
             }
             Listener::Unix(listener, _) => Box::new(listener.accept().await?.0),

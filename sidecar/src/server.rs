@@ -2,22 +2,24 @@
 //! caps and status codes; what may be asked is `screen`'s, and who is asked is `redis`'s.
 
 use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::header::CONNECTION;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 use weir_core::secret::Secret;
 use weir_core::wire::{MAX_BODY, PATH, SECRET_HEADER};
 
+use crate::door::{Door, Visit};
 use crate::listen::Listener;
 use crate::redis::node::Silence;
 use crate::redis::{Redis, Reply};
@@ -25,13 +27,6 @@ use crate::screen::{Question, Screened, Script, screen};
 
 /// The longest request head, in bytes: as the bridge in Envoy takes it.
 const MAX_HEAD: usize = weir_core::wire::bridge::MAX_HEAD;
-
-/// How long a connection may be idle or take for a head; the two cost the same. Envoy lets go of
-/// an idle connection after an hour: were we first, a request could cross with our close.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(65 * 60);
-
-/// How long a body may take. The limiter writes it in one piece.
-const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long requests under way may take to end when the sidecar stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -47,50 +42,55 @@ pub struct Service {
     pub redis: Redis,
     /// How long Redis may take for the commands of one request.
     pub timeout: Duration,
+    pub door: Arc<Door>,
 }
 
 /// Serves until `stop` is ready, and then what has begun.
-pub async fn serve(
-    listener: Listener,
-    service: Arc<Service>,
-    max_connections: usize,
-    stop: impl Future<Output = ()>,
-) {
-    let connections = Arc::new(Semaphore::new(max_connections));
+pub async fn serve(listener: Listener, service: Arc<Service>, stop: impl Future<Output = ()>) {
     let graceful = GracefulShutdown::new();
     let mut http = http1::Builder::new();
+    // The door holds every connection to its time.
     http.timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(None)
         .max_buf_size(MAX_HEAD);
     let mut stop = std::pin::pin!(stop);
     loop {
-        // More than the cap wait in the kernel's backlog.
         let accepted = async {
-            let permit = connections.clone().acquire_owned().await;
-            (permit, listener.accept().await)
+            let stream = listener.accept().await?;
+            Ok::<_, io::Error>((service.door.enter().await, stream))
         };
-        let (permit, stream) = tokio::select! {
+        let accepted = tokio::select! {
             accepted = accepted => accepted,
             () = &mut stop => break,
         };
-        let stream = match stream {
-            Ok(stream) => stream,
+        let (stay, stream) = match accepted {
+            Ok(accepted) => accepted,
+            // It was gone before it was let in.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
             Err(error) => {
                 eprintln!("weir-sidecar: cannot accept a connection: {error}");
+                service.door.make_room();
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let service = service.clone();
-        let answer = service_fn(move |request| {
+        let watched = TokioIo::new(stay.watch(stream));
+        let answer = {
             let service = service.clone();
-            async move { Ok::<_, Infallible>(service.answer(request).await) }
-        });
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), answer));
+            let visit = stay.visit.clone();
+            service_fn(move |request| {
+                let (service, visit) = (service.clone(), visit.clone());
+                async move { Ok::<_, Infallible>(service.serve_one(request, &visit).await) }
+            })
+        };
+        let connection = graceful.watch(http.serve_connection(watched, answer));
+        let service = service.clone();
         tokio::spawn(async move {
-            // How it ended is the client's affair.
-            let _ = connection.await;
-            drop(permit);
+            tokio::select! {
+                // How it ended is the client's affair.
+                _ = connection => {}
+                () = service.door.has_overstayed(&stay.visit) => {}
+            }
         });
     }
     drop(listener);
@@ -98,13 +98,28 @@ pub async fn serve(
 }
 
 impl Service {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    /// A stranger is answered once: what else it had sent, or would send, is not read.
+    async fn serve_one(&self, request: Request<Incoming>, visit: &Visit) -> Response<Full<Bytes>> {
+        visit.begins();
+        let mut response = self.answer(request, visit).await;
+        if !visit.is_seated() {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
+        }
+        visit.answered();
+        response
+    }
+
+    async fn answer(&self, request: Request<Incoming>, visit: &Visit) -> Response<Full<Bytes>> {
         match (request.method(), request.uri().path()) {
             (&Method::POST, PATH) if !self.may_command(request.headers()) => text(
                 StatusCode::UNAUTHORIZED,
                 format!("{SECRET_HEADER} is not the secret in --secret-file\n"),
             ),
-            (&Method::POST, PATH) => self.answer_commands(request.into_body()).await,
+            (&Method::POST, PATH) => {
+                self.door.seat(visit).await;
+                self.answer_commands(request.into_body()).await
+            }
             (&Method::GET, "/healthz") => match self.redis.silent() {
                 None => text(StatusCode::OK, "ok\n".to_owned()),
                 Some(address) => text(
@@ -136,12 +151,13 @@ impl Service {
         if body.size_hint().lower() > MAX_BODY as u64 {
             return too_large();
         }
-        let body = match timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await {
+        let patience = self.door.bounds().body;
+        let body = match timeout(patience, Limited::new(body, MAX_BODY).collect()).await {
             Ok(Ok(body)) => body.to_bytes(),
             Ok(Err(error)) if error.is::<LengthLimitError>() => return too_large(),
             Ok(Err(error)) => return text(StatusCode::BAD_REQUEST, format!("{error}\n")),
             Err(_) => {
-                let told = format!("the body took longer than {BODY_TIMEOUT:?}\n");
+                let told = format!("the body took longer than {patience:?}\n");
                 return text(StatusCode::REQUEST_TIMEOUT, told);
             }
         };

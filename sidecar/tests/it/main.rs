@@ -1,6 +1,7 @@
 //! The sidecar in front of a real Redis, as raw bytes over real sockets.
 
 mod cluster;
+mod door;
 mod places;
 mod support;
 mod tls;

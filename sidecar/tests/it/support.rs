@@ -8,9 +8,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use weir_core::wire::resp::{Replies, command};
 use weir_sidecar::Sidecar;
+use weir_sidecar::door::Bounds;
 use weir_sidecar::flags::{Config, Flags};
 use weir_sidecar::listen::{Place, Stream};
 use weir_sidecar::screen::Script;
@@ -84,6 +85,10 @@ impl Running {
     }
 
     pub async fn with(flags: &[&str]) -> Running {
+        Running::within(Bounds::default(), flags).await
+    }
+
+    pub async fn within(bounds: Bounds, flags: &[&str]) -> Running {
         let place: &[&str] = match flags.contains(&"--listen") {
             true => &[],
             false => &["--listen", "127.0.0.1:0"],
@@ -95,9 +100,9 @@ impl Running {
         };
         let flags = [&["weir-sidecar"], place, patience, flags].concat();
         let flags = Flags::try_parse_from(flags).unwrap();
-        let sidecar = Sidecar::bind(Config::try_new(flags).unwrap(), script())
-            .await
-            .unwrap();
+        let mut config = Config::try_new(flags).unwrap();
+        config.bounds = bounds;
+        let sidecar = Sidecar::bind(config, script()).await.unwrap();
         let place = sidecar.place().unwrap();
         let (stop, stopped) = oneshot::channel();
         let served = tokio::spawn(sidecar.serve(async {
@@ -176,6 +181,13 @@ impl Client {
         }
         let body = self.unread.drain(..length).collect();
         (status, String::from_utf8(body).unwrap())
+    }
+
+    /// Whether the other side ends the connection, whatever it says before.
+    pub async fn is_ended_within(&mut self, patience: Duration) -> bool {
+        timeout(patience, self.stream.read_to_end(&mut self.unread))
+            .await
+            .is_ok()
     }
 
     async fn read(&mut self) {
