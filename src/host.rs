@@ -7,10 +7,10 @@ use std::ops::Range;
 use std::ptr::null_mut;
 use std::time::Instant;
 
-use weir_core::answer::Answer;
+use weir_core::answer::{Answer, Protocol};
 use weir_core::batch::CallId;
 use weir_core::config::StoreConfig;
-use weir_core::limiter::{Facts, Protocol};
+use weir_core::limiter::Facts;
 use weir_core::links::LinkId;
 use weir_core::units::{Micros, Millis};
 
@@ -456,28 +456,23 @@ pub fn resume_request() {
 
 /// Answers the current request in the language its client reads.
 pub fn respond(answer: &Answer, protocol: Protocol) {
-    let (status, body, grpc_status) = match protocol {
-        Protocol::Http => (u32::from(answer.status), answer.body.as_slice(), -1),
-        Protocol::Grpc => (200, answer.grpc.message.as_bytes(), answer.grpc.code as i32),
-    };
-    let headers = answer.headers.iter();
-    // Metadata of a gRPC status: its content type is Envoy's to set.
+    let reply = answer.reply(protocol);
+    let headers = reply.headers.iter();
     let headers: Vec<(&str, &str)> = headers
-        .filter(|(name, _)| protocol == Protocol::Http || name != "content-type")
-        .map(|(name, value)| (name.as_ref(), value.as_str()))
+        .map(|(name, value)| (*name, value.as_ref()))
         .collect();
     let headers = serialise(&headers);
     // SAFETY: all buffers live through the call.
     unsafe {
         abi::proxy_send_local_response(
-            status,
+            u32::from(reply.status),
             std::ptr::null(),
             0,
-            body.as_ptr(),
-            body.len(),
+            reply.body.as_ptr(),
+            reply.body.len(),
             headers.as_ptr(),
             headers.len(),
-            grpc_status,
+            reply.code as i32,
         )
     };
 }

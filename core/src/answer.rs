@@ -39,6 +39,23 @@ pub struct Grpc {
     pub message: String,
 }
 
+/// Which language the client reads answers in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Http,
+    Grpc,
+}
+
+/// What the proxy is handed of an answer. It carries the true HTTP status and the gRPC code alike: the
+/// proxy knows how the request arrived, and before Weir a filter may have changed its content type.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Reply<'a> {
+    pub status: u16,
+    pub headers: Vec<(&'a str, Cow<'a, str>)>,
+    pub body: &'a [u8],
+    pub code: GrpcCode,
+}
+
 /// The gRPC status codes that Weir uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GrpcCode {
@@ -114,6 +131,53 @@ struct Details<'a> {
     /// The request costs more than the limit can ever hold.
     #[serde(skip_serializing_if = "Option::is_none")]
     never: Option<bool>,
+}
+
+impl Answer {
+    /// The answer in that language. gRPC's has no body, and tells its status in headers of its own: so
+    /// `grpc_web` takes it for gRPC, where it would make 14 of a 429 that has a body.
+    pub fn reply(&self, protocol: Protocol) -> Reply<'_> {
+        let own = self.headers.iter();
+        let own = own.map(|(name, value)| (name.as_ref(), Cow::from(value.as_str())));
+        let Grpc { code, message } = &self.grpc;
+        let (headers, body) = match protocol {
+            Protocol::Http => (own.collect(), self.body.as_slice()),
+            Protocol::Grpc => {
+                let status = (*code as i32).to_string();
+                let words = [
+                    ("grpc-status", status.into()),
+                    ("grpc-message", percent_encoded(message)),
+                ];
+                // The content type is that of a body.
+                let own = own.filter(|(name, _)| *name != "content-type");
+                (own.chain(words).collect(), &[][..])
+            }
+        };
+        Reply {
+            status: self.status,
+            headers,
+            body,
+            code: *code,
+        }
+    }
+}
+
+/// As gRPC writes a message into a header: what is not printable ASCII, and `%`, as `%XX`.
+fn percent_encoded(message: &str) -> Cow<'_, str> {
+    let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'%';
+    if message.bytes().all(is_plain) {
+        return message.into();
+    }
+    let mut encoded = String::with_capacity(message.len());
+    for byte in message.bytes() {
+        if is_plain(byte) {
+            encoded.push(char::from(byte));
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded.into()
 }
 
 /// What the response to a request that passed tells about its limits.
@@ -321,6 +385,18 @@ pub fn unreadable_cost(header: &str) -> Answer {
     )
 }
 
+/// 400: a call that is answered in JSON, from somebody who reads gRPC.
+pub fn not_in_grpc() -> Answer {
+    let message = "This call is answered in JSON; ask without a content type of gRPC.";
+    plain(
+        400,
+        "No gRPC call",
+        message,
+        GrpcCode::InvalidArgument,
+        None,
+    )
+}
+
 /// 400: a status call from somebody who is nobody.
 pub fn no_identity(message: &str) -> Answer {
     plain(400, "No identity", message, GrpcCode::InvalidArgument, None)
@@ -488,6 +564,37 @@ fn to_json(body: &impl Serialize) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reply_has_the_true_status_in_either_language() {
+        let answers = [
+            (blocked(), 403, 7),
+            (unavailable(), 503, 14),
+            (no_identity("x"), 400, 3),
+            (json(&""), 200, 3),
+        ];
+        for (answer, status, code) in &answers {
+            for protocol in [Protocol::Http, Protocol::Grpc] {
+                let reply = answer.reply(protocol);
+                assert_eq!((reply.status, reply.code as i32), (*status, *code));
+            }
+        }
+        let answer = repeated_header("x%\u{e9}");
+        let reply = answer.reply(Protocol::Http);
+        assert_eq!(reply.body, answer.body);
+        assert!(reply.headers.contains(&("content-type", JSON.into())));
+        let reply = answer.reply(Protocol::Grpc);
+        let message = "The header x%25%C3%A9 was sent more than once; send it once.";
+        let expected = [
+            ("cache-control", "no-store".into()),
+            ("grpc-status", "3".into()),
+            ("grpc-message", message.into()),
+        ];
+        assert_eq!(
+            (reply.headers.as_slice(), reply.body),
+            (&expected[..], &[][..])
+        );
+    }
 
     #[test]
     fn a_body_is_told_again_for_the_same_words_and_no_others() {

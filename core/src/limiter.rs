@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::rc::Rc;
 
-use crate::answer::{self, Answer, Header, Headers};
+use crate::answer::{self, Answer, Header, Headers, Protocol};
 use crate::config::StoreConfig;
 use crate::cost::{Tariff, Unreadable};
 use crate::delays::{Delays, StreamId};
@@ -143,13 +143,6 @@ pub enum Conclusion {
     Respond(Answer, Protocol),
 }
 
-/// Which language the client reads refusals in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    Http,
-    Grpc,
-}
-
 /// Decides on the head of a request.
 pub fn admit<'a>(
     edition: &Rc<Edition>,
@@ -228,6 +221,9 @@ fn service_step(
     let (caller, treatment) = caller(edition, sources, head.credentials, facts);
     if treatment == Treatment::Blocked {
         return Step::Block(answer::blocked(), head.protocol);
+    }
+    if head.protocol == Protocol::Grpc {
+        return Step::Respond(answer::not_in_grpc(), head.protocol);
     }
     let (status, secret) = (&edition.policy.status, head.operator_secret);
     match service {
@@ -953,11 +949,26 @@ mod tests {
             ("application/grpc;x", Protocol::Http),
             ("Application/gRPC", Protocol::Http),
         ] {
-            let headers = [GET[0], GET[1], ("content-type", content_type)];
-            let Step::Ask(pending) = admit_from("127.0.0.1", &headers).step else {
-                panic!("{content_type}")
+            let mut headers = vec![GET[0], GET[1], ("content-type", content_type)];
+            let protocol = |headers: &[_]| match admit_from("127.0.0.1", headers).step {
+                Step::Ask(pending) => pending.protocol,
+                step => panic!("{content_type} {step:?}"),
             };
-            assert_eq!(pending.protocol, expected, "{content_type}");
+            assert_eq!(protocol(&headers), expected, "{content_type}");
+            // Made by grpc_json_transcoder of a call whose client reads JSON.
+            headers.push(("x-envoy-original-method", "GET"));
+            assert_eq!(protocol(&headers), Protocol::Http, "{content_type}");
+        }
+    }
+
+    #[test]
+    fn what_is_answered_in_json_is_for_nobody_who_reads_grpc() {
+        let grpc = ("content-type", "application/grpc");
+        for path in ["status", "status/gateway", "status/page"] {
+            let path = format!("/api/v1/rate-limits/{path}");
+            let ann = [GET[0], (":path", &path), ("x-user-id", "ann"), grpc];
+            let step = admit_from("127.0.0.1", &ann).step;
+            assert_eq!(status(&step), 400, "{path}");
         }
     }
 

@@ -14,6 +14,7 @@ mod answers;
 mod concurrency;
 mod configuration;
 mod consumption;
+mod content_types;
 mod costs;
 mod crowd;
 mod exemptions;
@@ -95,6 +96,7 @@ fn trials(world: &Arc<World>) -> Vec<Trial> {
         algorithms::CASES,
         concurrency::CASES,
         answers::CASES,
+        content_types::CASES,
         status::CASES,
         keys::CASES,
         no_wall::CASES,

@@ -5,8 +5,9 @@ use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::net::IpAddr;
 
-use super::{Facts, Protocol};
+use super::Facts;
 use crate::address;
+use crate::answer::Protocol;
 use crate::cost::Said;
 use crate::identity::{Credentials, Field, Peer, Source, Sources};
 use crate::policy::Policy;
@@ -105,13 +106,14 @@ impl<'a> Head<'a> {
             costs: Vec::new(),
             operator_secret: None,
         };
-        let mut peers = 0;
+        let (mut peers, mut is_transcoded) = (0, false);
         for (name, value) in headers {
             match name {
                 b":path" => head.target = value,
                 b":method" => head.method = value,
                 b":authority" => head.authority = value,
                 b"content-type" if is_grpc(value) => head.protocol = Protocol::Grpc,
+                TRANSCODED => is_transcoded = true,
                 _ if sources.is_peer(name) => {
                     peers += 1;
                     // The proxy sets one. Of two, one is somebody else's.
@@ -136,6 +138,9 @@ impl<'a> Head<'a> {
                 }
             }
         }
+        if is_transcoded {
+            head.protocol = Protocol::Http;
+        }
         head
     }
 
@@ -152,6 +157,10 @@ impl<'a> Head<'a> {
         }
     }
 }
+
+/// Envoy's `grpc_json_transcoder` writes it beside the content type of gRPC that it makes of a JSON call. A
+/// client that sends it with a call in gRPC has the JSON for its message.
+const TRANSCODED: &[u8] = b"x-envoy-original-method";
 
 /// What Envoy takes for gRPC. It answers anything else in plain HTTP, where a refusal in the words
 /// of gRPC would read 200.
