@@ -466,8 +466,8 @@ pub fn respond(answer: &Answer, protocol: Protocol) {
     unsafe {
         abi::proxy_send_local_response(
             u32::from(reply.status),
-            std::ptr::null(),
-            0,
+            reply.details.as_ptr(),
+            reply.details.len(),
             reply.body.as_ptr(),
             reply.body.len(),
             headers.as_ptr(),

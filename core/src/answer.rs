@@ -30,6 +30,9 @@ pub struct Answer {
     pub headers: Headers,
     pub body: Vec<u8>,
     pub grpc: Grpc,
+    /// What Envoy's access log tells it from the upstream's answers by (`%RESPONSE_CODE_DETAILS%`):
+    /// `weir_` and the reason, without blanks.
+    pub details: Cow<'static, str>,
 }
 
 /// The same answer to a gRPC client.
@@ -54,6 +57,7 @@ pub struct Reply<'a> {
     pub headers: Vec<(&'a str, Cow<'a, str>)>,
     pub body: &'a [u8],
     pub code: GrpcCode,
+    pub details: &'a str,
 }
 
 /// The gRPC status codes that Weir uses.
@@ -158,6 +162,7 @@ impl Answer {
             headers,
             body,
             code: *code,
+            details: &self.details,
         }
     }
 }
@@ -309,6 +314,7 @@ pub fn refused(policy: &Policy, shown: Standing, retry: Retry, last: &LastRefusa
             code: GrpcCode::ResourceExhausted,
             message,
         },
+        details: format!("weir_denied{{{}}}", limit.rule).into(),
     }
 }
 
@@ -337,6 +343,7 @@ pub fn status_refused(quota: &Quota, reading: Reading) -> Answer {
     );
     let mut answer = plain(
         429,
+        "weir_status_denied".into(),
         "Rate limit exceeded",
         &message,
         GrpcCode::ResourceExhausted,
@@ -354,6 +361,7 @@ pub fn unavailable() -> Answer {
     let retry_after = Some(UNAVAILABLE_RETRY_SECONDS);
     plain(
         503,
+        "weir_unavailable".into(),
         "Rate limiter unavailable",
         message,
         GrpcCode::Unavailable,
@@ -366,6 +374,7 @@ pub fn repeated_header(header: &str) -> Answer {
     let message = format!("The header {header} was sent more than once; send it once.");
     plain(
         400,
+        format!("weir_repeated_header{{{header}}}").into(),
         "Ambiguous identity",
         &message,
         GrpcCode::InvalidArgument,
@@ -378,6 +387,7 @@ pub fn unreadable_cost(header: &str) -> Answer {
     let message = format!("The header {header} holds no cost; send it once, as a whole number.");
     plain(
         400,
+        format!("weir_unreadable_cost{{{header}}}").into(),
         "Unreadable cost",
         &message,
         GrpcCode::InvalidArgument,
@@ -390,6 +400,7 @@ pub fn not_in_grpc() -> Answer {
     let message = "This call is answered in JSON; ask without a content type of gRPC.";
     plain(
         400,
+        "weir_not_in_grpc".into(),
         "No gRPC call",
         message,
         GrpcCode::InvalidArgument,
@@ -399,26 +410,41 @@ pub fn not_in_grpc() -> Answer {
 
 /// 400: a status call from somebody who is nobody.
 pub fn no_identity(message: &str) -> Answer {
-    plain(400, "No identity", message, GrpcCode::InvalidArgument, None)
+    plain(
+        400,
+        "weir_no_identity".into(),
+        "No identity",
+        message,
+        GrpcCode::InvalidArgument,
+        None,
+    )
 }
 
 /// 403: a status call about somebody else.
 pub fn forbidden() -> Answer {
-    let message = "Only operators may ask about another caller's limits.";
-    plain(403, "Forbidden", message, GrpcCode::PermissionDenied, None)
+    denied(
+        "weir_operators_only",
+        "Only operators may ask about another caller's limits.",
+    )
 }
 
 /// 403: a call that is for operators, from somebody else.
 pub fn operators_only() -> Answer {
-    let message = "Only operators may ask about the gateway.";
-    plain(403, "Forbidden", message, GrpcCode::PermissionDenied, None)
+    denied(
+        "weir_operators_only",
+        "Only operators may ask about the gateway.",
+    )
 }
 
 /// 403: the caller is on the policy's list of those whom nothing is for. Which entry it was is not
 /// told: whoever is kept out need not learn how to come in.
 pub fn blocked() -> Answer {
-    let message = "This caller is not served here.";
-    plain(403, "Forbidden", message, GrpcCode::PermissionDenied, None)
+    denied("weir_blocked", "This caller is not served here.")
+}
+
+fn denied(details: &'static str, message: &str) -> Answer {
+    let code = GrpcCode::PermissionDenied;
+    plain(403, details.into(), "Forbidden", message, code, None)
 }
 
 /// 200 with a page for a browser, which holds itself to this policy.
@@ -439,11 +465,12 @@ pub fn html(page: String, content_security_policy: &str) -> Answer {
             code: GrpcCode::InvalidArgument,
             message: String::new(),
         },
+        details: "weir_page".into(),
     }
 }
 
-/// 200 with a JSON body that nobody else should be shown.
-pub fn json(body: &impl Serialize) -> Answer {
+/// 200 with a JSON body that nobody else should be shown. `details` are those of the answer.
+pub fn json(details: &'static str, body: &impl Serialize) -> Answer {
     Answer {
         status: 200,
         headers: own_headers(JSON),
@@ -452,6 +479,7 @@ pub fn json(body: &impl Serialize) -> Answer {
             code: GrpcCode::InvalidArgument,
             message: String::new(),
         },
+        details: details.into(),
     }
 }
 
@@ -480,6 +508,7 @@ pub fn remaining(reading: Reading) -> u64 {
 
 fn plain(
     status: u16,
+    details: Cow<'static, str>,
     error: &str,
     message: &str,
     code: GrpcCode,
@@ -501,6 +530,7 @@ fn plain(
             code,
             message: message.to_string(),
         },
+        details,
     }
 }
 
@@ -571,12 +601,13 @@ mod tests {
             (blocked(), 403, 7),
             (unavailable(), 503, 14),
             (no_identity("x"), 400, 3),
-            (json(&""), 200, 3),
+            (json("weir_status", &""), 200, 3),
         ];
         for (answer, status, code) in &answers {
             for protocol in [Protocol::Http, Protocol::Grpc] {
                 let reply = answer.reply(protocol);
                 assert_eq!((reply.status, reply.code as i32), (*status, *code));
+                assert!(reply.details.starts_with("weir_"));
             }
         }
         let answer = repeated_header("x%\u{e9}");

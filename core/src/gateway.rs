@@ -197,43 +197,46 @@ pub fn report(views: &[View], Version(version): Version, now: Micros) -> Answer 
             }
         }
     }
-    answer::json(&Report {
-        scope: "this gateway",
-        timestamp: now.0 / 1_000_000,
-        workers: Workers {
-            seen: seen.len(),
-            active: active.len(),
-        },
-        policy: PolicyInForce {
-            version,
-            everywhere: active.iter().all(|view| view.version == version),
-        },
-        interval_seconds: INTERVAL_SECONDS,
-        from: first * INTERVAL_SECONDS,
-        store: StoreReport {
-            lanes: active.iter().map(|view| view.lanes).sum(),
-            open_lanes: active.iter().map(|view| view.open_lanes).sum(),
-            breaker_opened: seen.iter().map(|view| view.opened).sum(),
-            calls: sums.calls,
-            failures: sums.failures,
-            batch_size: (sums.answered > 0).then(|| {
-                // Two digits are all that anybody reads.
-                (sums.questions as f64 / sums.answered as f64 * 100.0).round() / 100.0
-            }),
-            latency_micros: LatencyReport {
-                p50: sums.latency.quantile(0.5).map(|micros| micros.0),
-                p99: sums.latency.quantile(0.99).map(|micros| micros.0),
+    answer::json(
+        "weir_gateway",
+        &Report {
+            scope: "this gateway",
+            timestamp: now.0 / 1_000_000,
+            workers: Workers {
+                seen: seen.len(),
+                active: active.len(),
             },
+            policy: PolicyInForce {
+                version,
+                everywhere: active.iter().all(|view| view.version == version),
+            },
+            interval_seconds: INTERVAL_SECONDS,
+            from: first * INTERVAL_SECONDS,
+            store: StoreReport {
+                lanes: active.iter().map(|view| view.lanes).sum(),
+                open_lanes: active.iter().map(|view| view.open_lanes).sum(),
+                breaker_opened: seen.iter().map(|view| view.opened).sum(),
+                calls: sums.calls,
+                failures: sums.failures,
+                batch_size: (sums.answered > 0).then(|| {
+                    // Two digits are all that anybody reads.
+                    (sums.questions as f64 / sums.answered as f64 * 100.0).round() / 100.0
+                }),
+                latency_micros: LatencyReport {
+                    p50: sums.latency.quantile(0.5).map(|micros| micros.0),
+                    p99: sums.latency.quantile(0.99).map(|micros| micros.0),
+                },
+            },
+            requests: sums.requests,
+            rules: busiest_first(sums.rules),
+            degraded: sums.degraded,
+            offenders: offenders
+                .top(MOST_OFFENDERS)
+                .into_iter()
+                .map(OffenderReport::from)
+                .collect(),
         },
-        requests: sums.requests,
-        rules: busiest_first(sums.rules),
-        degraded: sums.degraded,
-        offenders: offenders
-            .top(MOST_OFFENDERS)
-            .into_iter()
-            .map(OffenderReport::from)
-            .collect(),
-    })
+    )
 }
 
 /// A list of intervals for each thing that came.

@@ -198,19 +198,22 @@ impl Inquiry {
         let rate_limits = rules
             .into_iter()
             .filter_map(|(rule, (counting, limits))| Some((rule, usage(counting, &limits)?)));
-        answer::json(&Report {
-            user_id: id_text(&self.about.subject),
-            user_tier: &self.about.tier,
-            listed: self.treatment.list(),
-            variants: policy
-                .experiments()
-                .iter()
-                .filter_map(|own| Some((own.name.as_str(), own.variant(&self.about.subject)?)))
-                .collect(),
-            rate_limits: rate_limits.collect(),
-            policy_version: edition.version.0,
-            timestamp: gathering.now().0 / 1_000_000,
-        })
+        answer::json(
+            "weir_status",
+            &Report {
+                user_id: id_text(&self.about.subject),
+                user_tier: &self.about.tier,
+                listed: self.treatment.list(),
+                variants: policy
+                    .experiments()
+                    .iter()
+                    .filter_map(|own| Some((own.name.as_str(), own.variant(&self.about.subject)?)))
+                    .collect(),
+                rate_limits: rate_limits.collect(),
+                policy_version: edition.version.0,
+                timestamp: gathering.now().0 / 1_000_000,
+            },
+        )
     }
 }
 

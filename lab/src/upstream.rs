@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result};
 use http_body_util::{BodyExt, Full};
 use hyper::{
-    Request, Response,
+    Request, Response, StatusCode,
     body::{Bytes, Incoming},
     header::HeaderName,
     service::service_fn,
@@ -40,7 +40,7 @@ impl Upstream {
     /// The body tells the request as it arrived: `{"method", "path", "headers": [[name, value], …],
     /// "body_bytes", "at_us"}`, the last in µs since the Unix epoch. A header's bytes stand as the characters of the same numbers (Latin-1), so
     /// that none is lost. A request header `x-answer-NAME` comes back as the response's header NAME,
-    /// and `x-answer-after-ms` has it come that much later.
+    /// `x-answer-status` sets its status, and `x-answer-after-ms` has it come that much later.
     pub fn start() -> Result<Self> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
@@ -114,7 +114,7 @@ async fn tell(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infal
         .collect();
     let body_bytes = body.collect().await.map_or(0, |body| body.to_bytes().len());
     let path = head.uri.path_and_query().map_or("", |path| path.as_str());
-    let asked = |name: &str| head.headers.get(name)?.to_str().ok()?.parse().ok();
+    let asked = |name: &str| -> Option<u64> { head.headers.get(name)?.to_str().ok()?.parse().ok() };
     if let Some(after) = asked("x-answer-after-ms") {
         tokio::time::sleep(Duration::from_millis(after)).await;
     }
@@ -126,6 +126,11 @@ async fn tell(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infal
         "at_us": at_us,
     });
     let mut response = Response::new(Full::new(Bytes::from(told.to_string())));
+    if let Some(status) = asked("x-answer-status").and_then(|status| u16::try_from(status).ok())
+        && let Ok(status) = StatusCode::from_u16(status)
+    {
+        *response.status_mut() = status;
+    }
     response.headers_mut().insert(
         "content-type",
         "application/json".parse().expect("a header"),

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use weir_lab::{
     deadline,
     gateway::{Gateway, Policy},
@@ -19,6 +19,7 @@ use crate::{
 pub const CASES: &[Case] = cases![
     each_request_has_a_line_that_tells_its_decision,
     without_an_access_log_nothing_is_left_for_one,
+    what_weir_answers_is_told_from_what_the_upstream_does,
 ];
 
 /// The lines of the log, each by the path that was asked for, once there are so many.
@@ -52,9 +53,8 @@ fn told(line: &Value, names: &[&str]) -> Vec<String> {
     names.iter().map(value).collect()
 }
 
-fn start(world: &World, redis: &Redis) -> (Gateway, Scratch) {
+fn start(world: &World, redis: &Redis, policy: String) -> (Gateway, Scratch) {
     let scratch = Scratch::try_new("access-log").unwrap();
-    let policy = include_str!("metrics.json").to_owned();
     let gateway = world.gateway().redis(redis).policy(Policy::Text(policy));
     let log = scratch.file("access.log");
     let gateway = gateway.variable("ACCESS_LOG", log.to_str().unwrap());
@@ -63,7 +63,7 @@ fn start(world: &World, redis: &Redis) -> (Gateway, Scratch) {
 
 fn each_request_has_a_line_that_tells_its_decision(world: &World) {
     let mut redis = Redis::start().unwrap();
-    let (gateway, scratch) = start(world, &redis);
+    let (gateway, scratch) = start(world, &redis, include_str!("metrics.json").to_owned());
     let ann = Visitor::anonymous(&gateway).named("ann: x=y");
     for path in ["/hammered/first", "/hammered/second", "/hammered/third"] {
         ann.get(path);
@@ -151,4 +151,96 @@ fn without_an_access_log_nothing_is_left_for_one(world: &World) {
     assert_eq!(visitor.get("/api/v1/items").status, 200);
     let lines = lines(&log, 1);
     assert_eq!(lines[0].1["weir"], Value::Null, "{lines:?}");
+}
+
+fn what_weir_answers_is_told_from_what_the_upstream_does(world: &World) {
+    let mut redis = Redis::start().unwrap();
+    let window = 2_592_000;
+    let fixed = |limit| json!({ "type": "fixed_window", "limit": limit, "window": window });
+    let mut closed = fixed(9);
+    closed["on_store_failure"] = "deny".into();
+    let policy = json!({
+        "status": {
+            "limit": 2, "window": window,
+            "operator_header": { "name": "X-Operator", "value": "only-operators-know-this" },
+        },
+        "deny": { "users": ["banned"] },
+        "rules": [
+            { "name": "once", "pattern": "/once/*", "user_limits": { "default": fixed(1) } },
+            { "name": "costly", "pattern": "/costly/*", "user_limits": { "default": fixed(9) },
+              "cost": { "request_header": "X-Cost", "default": 1, "max": 9 } },
+            { "name": "closed", "pattern": "/closed/*", "user_limits": { "default": closed } },
+        ],
+    });
+    let (gateway, scratch) = start(world, &redis, policy.to_string());
+    let visitor = || Visitor::of_tier(&gateway, "free");
+    let operator = Visitor::anonymous(&gateway).with("X-Operator", "only-operators-know-this");
+    let nobody = Visitor::anonymous(&gateway);
+    let (once, asker) = (visitor(), visitor());
+    let status = |query: &str| format!("/api/v1/rate-limits/status{query}");
+    let script = [
+        (once.clone(), "/once/1".to_owned(), 200, "via_upstream"),
+        (once, "/once/2".to_owned(), 429, "weir_denied{once}"),
+        (
+            visitor().with("x-answer-status", "429"),
+            "/once/3".to_owned(),
+            429,
+            "via_upstream",
+        ),
+        (
+            nobody.clone().named("banned"),
+            "/banned".to_owned(),
+            403,
+            "weir_blocked",
+        ),
+        (
+            visitor().named("two"),
+            "/once/4".to_owned(),
+            400,
+            "weir_repeated_header{x-user-id}",
+        ),
+        (
+            visitor().with("X-Cost", "much"),
+            "/costly/1".to_owned(),
+            400,
+            "weir_unreadable_cost{x-cost}",
+        ),
+        (asker.clone(), status(""), 200, "weir_status"),
+        (asker.clone(), status("?"), 200, "weir_status"),
+        (asker.clone(), status("?a"), 429, "weir_status_denied"),
+        (
+            asker.clone(),
+            status("?user_id=x"),
+            403,
+            "weir_operators_only",
+        ),
+        (nobody.clone(), status("?b"), 400, "weir_no_identity"),
+        (
+            nobody.clone().with("content-type", "application/grpc"),
+            status("?c"),
+            200,
+            "weir_not_in_grpc",
+        ),
+        (operator.clone(), status("/gateway"), 200, "weir_gateway"),
+        (operator, status("/page"), 200, "weir_page"),
+        (asker, status("/gateway?"), 403, "weir_operators_only"),
+    ];
+    for (visitor, path, status, details) in &script {
+        assert_eq!(visitor.get(path).status, *status, "{details}");
+    }
+    redis.stop();
+    let closed = ("/closed/1".to_owned(), 503, "weir_unavailable");
+    assert_eq!(visitor().get(&closed.0).status, closed.1);
+
+    let lines = lines(&scratch.file("access.log"), script.len() + 1);
+    let asked = script
+        .into_iter()
+        .map(|(_, path, status, details)| (path, status, details));
+    for (path, status, details) in asked.chain([closed]) {
+        let (_, line) = lines.iter().find(|(own, _)| *own == path).unwrap();
+        assert_eq!(
+            (&line["status"], &line["details"]),
+            (&json!(status), &json!(details))
+        );
+    }
 }
