@@ -1,5 +1,6 @@
 //! Strict reading of a JSON document: every field is asked for by name, what nobody asked for is an
-//! error, and every error carries the path to what it speaks of. It knows JSON, not policies.
+//! error, and every error carries the path to what it speaks of. Any object may hold a description,
+//! which is for whoever reads the document and is skipped here. It knows JSON, not policies.
 
 use std::fmt;
 
@@ -7,6 +8,14 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 /// How many bytes of a line an error shows: enough to find the place by, and few enough for a log.
 const SHOWN: usize = 120;
+
+/// The member that says why, in any object: JSON has no comments.
+const DESCRIPTION: &str = "description";
+/// A paragraph. A document has its own bound, and descriptions should not use it up.
+const LONGEST_DESCRIPTION: usize = 1024;
+
+/// What some editors put before a text. Nobody sees it, and JSON does not allow it.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// A JSON value as written: objects keep the order of their members, and duplicates.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,10 +71,18 @@ impl Json {
     pub fn parse(text: &str, root: &str) -> Result<Json, ConfigError> {
         serde_json::from_str(text).map_err(|error| {
             let line = text.lines().nth(error.line().saturating_sub(1));
-            let shown = around(line.unwrap_or(""), error.column());
+            let line = line.unwrap_or("");
+            let shown = around(line, error.column());
+            let rest = line.as_bytes().get(error.column().saturating_sub(1)..);
+            let hint = match rest.is_some_and(|rest| rest.starts_with(BYTE_ORDER_MARK)) {
+                true => {
+                    ", before which there is an invisible byte order mark; save the file without it"
+                }
+                false => "",
+            };
             ConfigError {
                 path: root.to_string(),
-                message: format!("is not JSON: {error}, in the line `{shown}`"),
+                message: format!("is not JSON: {error}, in the line `{shown}`{hint}"),
             }
         })
     }
@@ -150,7 +167,8 @@ impl<'a> At<'a> {
         }
     }
 
-    /// An object whose member names are data (tiers, networks), in order of writing.
+    /// An object whose member names are data (tiers, networks), in order of writing. A description is
+    /// none of them: it is text, which no such member ever is.
     pub fn entries(&self) -> Result<Vec<(&'a str, At<'a>)>, ConfigError> {
         let Json::Object(members) = self.value else {
             return Err(self.expected("an object"));
@@ -161,6 +179,18 @@ impl<'a> At<'a> {
                 return Err(self.error(format!("{name:?} stands here twice; keep one of them")));
             }
             entries.push((name, At::new(value, member_path(&self.path, name))));
+        }
+        let description = entries
+            .iter()
+            .position(|(name, at)| *name == DESCRIPTION && matches!(at.value, Json::Text(_)));
+        if let Some(place) = description {
+            let (_, at) = entries.remove(place);
+            let length = at.text()?.len();
+            if length > LONGEST_DESCRIPTION {
+                return Err(at.error(format!(
+                    "is {length} bytes long; keep it to {LONGEST_DESCRIPTION}"
+                )));
+            }
         }
         Ok(entries)
     }
@@ -221,10 +251,13 @@ impl<'a> Fields<'a> {
             .find(|(_, _, taken)| *taken == Taken::No)
         {
             None => Ok(()),
+            Some((DESCRIPTION, value, _)) => {
+                Err(At::new(value, member_path(&self.path, DESCRIPTION)).expected("a string"))
+            }
             Some((name, ..)) => Err(ConfigError {
                 path: member_path(&self.path, name),
                 message: format!(
-                    "is not a field here; the fields are {}",
+                    "is not a field here; the fields are {}, {DESCRIPTION}",
                     self.asked.join(", ")
                 ),
             }),
@@ -331,8 +364,52 @@ mod tests {
         let error = fields.finish().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "doc.b: is not a field here; the fields are a"
+            "doc.b: is not a field here; the fields are a, description"
         );
+    }
+
+    #[test]
+    fn every_object_may_be_described_in_text() {
+        let long = "x".repeat(LONGEST_DESCRIPTION + 1);
+        let read = |text: &str| {
+            let json = Json::parse(text, "doc").unwrap();
+            let at = At::new(&json, "doc");
+            let entries = at.entries()?.into_iter().map(|(name, _)| name.to_string());
+            let names: Vec<String> = entries.collect();
+            let mut fields = at.fields()?;
+            fields.optional("a");
+            fields.finish().map(|()| names)
+        };
+        let good = read(r#"{"a": 1, "description": "why"}"#);
+        assert_eq!(good, Ok(vec!["a".to_string()]));
+        for (text, told) in [
+            (
+                r#"{"description": 5}"#.to_string(),
+                "is 5; expected a string",
+            ),
+            (
+                r#"{"description": {}}"#.to_string(),
+                "is an object; expected a string",
+            ),
+            (
+                format!(r#"{{"description": "{long}"}}"#),
+                "is 1025 bytes long; keep it to 1024",
+            ),
+        ] {
+            let error = read(&text).unwrap_err().to_string();
+            assert_eq!(error, format!("doc.description: {told}"));
+        }
+    }
+
+    /// The message showed a line in which nothing was wrong to see.
+    #[test]
+    fn a_byte_order_mark_is_told_wherever_it_stands() {
+        for text in ["\u{feff}{}", "{\n  \"a\":\n  \u{feff}{}\n}"] {
+            let error = Json::parse(text, "doc").unwrap_err();
+            assert!(error.message.contains("byte order mark"), "{error}");
+        }
+        let error = Json::parse("{\"a\u{feff}\": x}", "doc").unwrap_err();
+        assert!(!error.message.contains("byte order mark"), "{error}");
     }
 
     #[test]

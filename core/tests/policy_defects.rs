@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde_json::{Value, json};
 use weir_core::config::Config;
 
 fn defects() -> Vec<PathBuf> {
@@ -69,6 +70,45 @@ fn the_shipped_policy_is_accepted() {
         names,
         ["auth_api", "upload_api", "search_api", "general_api"]
     );
+}
+
+/// Puts a description into every object; says how many there are.
+fn describe(value: &mut Value) -> usize {
+    match value {
+        Value::Object(members) => {
+            let within: usize = members.values_mut().map(describe).sum();
+            members.insert("description".to_string(), json!("why \u{1b}[31m it is so"));
+            within + 1
+        }
+        Value::Array(items) => items.iter_mut().map(describe).sum(),
+        _ => 0,
+    }
+}
+
+#[test]
+fn every_object_of_a_policy_may_be_described_and_is_the_same() {
+    let table = |policy: &Value| {
+        let configuration = configuration(&policy.to_string());
+        match Config::parse(&configuration) {
+            Ok(Config::Limiter(limiter)) => limiter.policy.table().to_string(),
+            other => panic!("{other:?}"),
+        }
+    };
+    for file in [
+        "envoy/policy.json",
+        "tests/e2e/fragile.json",
+        "tests/e2e/leases.json",
+        "tests/e2e/no_wall.json",
+        "tests/e2e/rollout.json",
+        "tests/e2e/workshop.json",
+    ] {
+        let policy = fs::read_to_string(Path::new("..").join(file)).unwrap();
+        let policy: Value = serde_json::from_str(&policy).unwrap();
+        let mut described = policy.clone();
+        let count = describe(&mut described);
+        assert!(count > 10, "{file} has {count} objects");
+        assert_eq!(table(&described), table(&policy), "{file}");
+    }
 }
 
 #[test]

@@ -4,10 +4,12 @@
 
 mod experiment;
 mod parse;
+mod table;
 
 use experiment::Participation;
 pub use experiment::{Arm, Experiment, Variant};
 pub(crate) use parse::check_name;
+pub use table::Table;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -198,6 +200,11 @@ impl Policy {
     /// Compiles a policy, or says what in it is wrong, where, and how to mend it.
     pub fn try_new(source: &At<'_>) -> Result<Policy, ConfigError> {
         parse::policy(source)
+    }
+
+    /// The rules in words, for a person.
+    pub fn table(&self) -> Table<'_> {
+        Table(self)
     }
 
     pub fn rules(&self) -> &[Rule] {
