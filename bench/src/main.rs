@@ -92,14 +92,15 @@ fn perform(task: Task) -> Result<()> {
                 most_callers,
                 peers: peers.into_iter().filter(given).collect(),
             })?;
-            document::write(&report, &docs)?;
+            document::keep(&report, &docs)?;
+            document::draw(&report, &docs)?;
             show(&report);
             println!("written: {}/benchmarks.md", docs.display());
             Ok(())
         }
         Task::Redraw { docs } => {
             let report = document::read(&docs)?;
-            document::write(&report, &docs)
+            document::draw(&report, &docs)
         }
         Task::Quick { load, base } => quick::run(&quick::Settings {
             rounds: load.rounds.get(),

@@ -43,9 +43,12 @@ pub fn run(from: From) -> Result<()> {
     };
     let text = fs::read_to_string(&page).with_context(|| format!("no {}", page.display()))?;
     let text = redraw(&text, &measured)?;
-    fs::write(&raw, serde_json::to_string_pretty(&measured)? + "\n")?;
+    if from == From::Measuring {
+        fs::write(&raw, serde_json::to_string_pretty(&measured)? + "\n")?;
+        println!("wrote {}", raw.display());
+    }
     fs::write(&page, text)?;
-    println!("wrote {} and {}", raw.display(), page.display());
+    println!("wrote {}", page.display());
     Ok(())
 }
 
