@@ -1,8 +1,8 @@
 //! The binary: what the operator types, and what is printed.
 
 use std::fs;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Read, Write};
+use std::path::{Display, Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::{Args, Parser, Subcommand};
 use redis::cluster::ClusterClientBuilder;
 use redis::{
-    Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, ConnectionLike, IntoConnectionInfo,
-    TlsCertificates,
+    Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, ConnectionLike, ErrorKind,
+    IntoConnectionInfo, RedisError, TlsCertificates,
 };
 use serde_json::Value;
 use weir_core::live::{CONFIGURED, Document};
@@ -21,6 +21,9 @@ use weir_ctl::time::readable;
 
 /// Where the password comes from: neither the process list nor a shell's history shows it there.
 const PASSWORD: &str = "WEIR_REDIS_PASSWORD";
+
+/// The file that stands for the input.
+const STDIN: &str = "-";
 
 /// Redis is near, and a person waits.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,9 +42,13 @@ struct Flags {
 #[derive(Subcommand)]
 enum Task {
     /// Say whether a policy is one, without asking Redis
-    Check { file: PathBuf },
+    Check {
+        /// The policy; - reads it from the input
+        file: PathBuf,
+    },
     /// Publish a policy
     Push {
+        /// The policy; - reads it from the input
         file: PathBuf,
         /// Why, for whoever reads the history
         #[arg(long, default_value = "")]
@@ -147,7 +154,9 @@ fn perform(task: Task) -> Result<()> {
     match task {
         Task::Check { file } => {
             let (_, document) = read(&file)?;
-            describe(&mut out, &document)
+            describe(&mut out, &document)?;
+            writeln!(out, "ok: {} is a policy", name(&file))?;
+            Ok(())
         }
         Task::Push {
             file,
@@ -237,10 +246,24 @@ fn perform(task: Task) -> Result<()> {
 
 /// A policy's file, judged as the gateways will judge it.
 fn read(file: &Path) -> Result<(Vec<u8>, Document)> {
-    let text = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let document =
-        Document::read(&text).map_err(|defect| anyhow!("{}: {defect}", file.display()))?;
+    let name = name(file);
+    let text = match file.as_os_str() == STDIN {
+        true => {
+            let mut text = Vec::new();
+            io::stdin().read_to_end(&mut text).map(|_| text)
+        }
+        false => fs::read(file),
+    };
+    let text = text.with_context(|| format!("cannot read {name}"))?;
+    let document = Document::read(&text).map_err(|defect| anyhow!("{name}: {defect}"))?;
     Ok((text, document))
+}
+
+fn name(file: &Path) -> Display<'_> {
+    match file.as_os_str() == STDIN {
+        true => Path::new("the input").display(),
+        false => file.display(),
+    }
 }
 
 fn describe(out: &mut impl Write, document: &Document) -> Result<()> {
@@ -248,9 +271,7 @@ fn describe(out: &mut impl Write, document: &Document) -> Result<()> {
         writeln!(out, "the policy of the gateways' own configuration")?;
         return Ok(());
     };
-    for rule in policy.rules().iter().chain(policy.off()) {
-        writeln!(out, "{}", rule.describe(policy))?;
-    }
+    write!(out, "{}", policy.table())?;
     for warning in &policy.warnings {
         writeln!(out, "warning: {warning}")?;
     }
@@ -372,7 +393,12 @@ impl Place {
             info = info.set_redis_settings(settings);
         }
         let certificates = self.certificates()?;
-        let failed = || format!("Redis at {shown}");
+        let failed = |error: RedisError| match error.kind() {
+            ErrorKind::Parse => {
+                anyhow!("what answers at {shown} is no Redis; is it the right port?")
+            }
+            _ => anyhow!(error).context(format!("Redis at {shown}")),
+        };
         Ok(match self.cluster {
             false => {
                 let client = match info.addr() {
@@ -381,7 +407,7 @@ impl Place {
                 };
                 let connection = client
                     .and_then(|client| client.get_connection_with_timeout(TIMEOUT))
-                    .with_context(failed)?;
+                    .map_err(failed)?;
                 connection.set_read_timeout(Some(TIMEOUT))?;
                 Box::new(connection)
             }
@@ -394,7 +420,7 @@ impl Place {
                     builder = builder.certs(certificates);
                 }
                 let connection = builder.build().and_then(|client| client.get_connection());
-                Box::new(connection.with_context(failed)?)
+                Box::new(connection.map_err(failed)?)
             }
         })
     }
@@ -402,6 +428,8 @@ impl Place {
     fn info(&self) -> Result<ConnectionInfo> {
         let url = match self.redis.contains("://") {
             true => self.redis.clone(),
+            // Without a port it would be a host by the name of a number, and its default port.
+            false if !self.redis.contains(':') => String::new(),
             false => format!("redis://{}", self.redis),
         };
         let info = url.as_str().into_connection_info();

@@ -1,8 +1,11 @@
 //! What an operator does with weir-policy, against a real Redis.
 
 use std::fs;
+use std::io::Write;
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::thread;
 
 use weir_ctl::shelf::{self, Outcome, PREVIOUS};
 use weir_lab::redis::Redis;
@@ -77,7 +80,10 @@ fn a_policy_is_checked_without_a_redis() {
     assert!(good.status.success());
     assert_eq!(
         String::from_utf8(good.stdout).unwrap(),
-        "rule api pattern /api/* priority 100: user free fixed_window 5/60s\n"
+        format!(
+            "  api  /api/*  free 5/min fixed window\nok: {} is a policy\n",
+            file.display()
+        )
     );
     let bad = check(&desk.file(&policy(0)));
     let told = String::from_utf8(bad.stderr).unwrap();
@@ -89,6 +95,41 @@ fn a_policy_is_checked_without_a_redis() {
     let gone = check(&PathBuf::from("/nowhere/policy.json"));
     let told = String::from_utf8(gone.stderr).unwrap();
     assert!(told.contains("cannot read /nowhere/policy.json"), "{told}");
+}
+
+#[test]
+fn a_policy_may_come_by_the_input() {
+    let desk = Desk::new();
+    let file = fs::File::open(desk.file(&policy(5))).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weir-policy"));
+    let output = command.args(["check", "-"]).stdin(file).output().unwrap();
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert!(told.ends_with("ok: the input is a policy\n"), "{told}");
+}
+
+/// A port without a host was taken for a host, and a port of Envoy's for a Redis that stammers.
+#[test]
+fn what_is_no_redis_is_told_as_such() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let _ = stream
+                .unwrap()
+                .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        }
+    });
+    for (redis, told) in [
+        ("17002", "expected HOST:PORT"),
+        (
+            &*address,
+            &*format!("what answers at {address} is no Redis; is it the right port?"),
+        ),
+    ] {
+        let output = run(redis, &["history"]);
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert!(complaint.contains(told), "{complaint}");
+    }
 }
 
 #[test]

@@ -14,6 +14,8 @@ use serde_json::Value;
 use crate::place;
 
 const WASM_TARGET: &str = "wasm32-wasip1";
+const NO_RUST: &str = "cannot run cargo or rustc, which build Weir. Install Rust with rustup \
+    (https://rustup.rs), or name what is built already: WEIR_WASM=… WEIR_SIDECAR=…";
 
 /// The filter, built. `WEIR_WASM` names one that is built already.
 pub fn wasm() -> Result<PathBuf> {
@@ -24,19 +26,31 @@ pub fn wasm() -> Result<PathBuf> {
 /// Another package of the project, built as a filter.
 pub fn wasm_of(package: &str) -> Result<PathBuf> {
     bring_wasm_target()?;
-    build(&["--package", package, "--target", WASM_TARGET])?;
     let file = package.replace('-', "_");
     let folder = target_folder()?.join(WASM_TARGET).join("release");
-    Ok(folder.join(file).with_extension("wasm"))
+    let path = folder.join(file).with_extension("wasm");
+    announce(&path, "a minute or two");
+    build(&["--package", package, "--target", WASM_TARGET])?;
+    Ok(path)
 }
 
 /// The sidecar, built. `WEIR_SIDECAR` names one that is built already.
 pub fn sidecar() -> Result<PathBuf> {
     static BUILT: Once = Once::new();
     BUILT.get("WEIR_SIDECAR", || {
+        let path = target_folder()?.join("release/weir-sidecar");
+        announce(&path, "a minute");
         build(&["--package", "weir-sidecar"])?;
-        Ok(target_folder()?.join("release/weir-sidecar"))
+        Ok(path)
     })
+}
+
+/// `weir-policy`, built.
+pub fn policy_tool() -> Result<PathBuf> {
+    let path = target_folder()?.join("release/weir-policy");
+    announce(&path, "a minute");
+    build(&["--package", "weir-ctl"])?;
+    Ok(path)
 }
 
 /// One look at the sources for each process: tests start many gateways.
@@ -64,13 +78,20 @@ impl Once {
     }
 }
 
+/// Says what the first build takes. Later ones build what changed, and cargo says what that is.
+fn announce(path: &Path, time: &str) {
+    if !path.exists() {
+        eprintln!("building {}: {time}, once", path.display());
+    }
+}
+
 fn build(arguments: &[&str]) -> Result<()> {
     let status = cargo()
         .args(["build", "--release"])
         .args(arguments)
         .stdin(Stdio::null())
         .status()
-        .context("cannot run cargo")?;
+        .context(NO_RUST)?;
     if !status.success() {
         bail!("cargo build --release {} failed", arguments.join(" "));
     }
@@ -83,7 +104,7 @@ fn bring_wasm_target() -> Result<()> {
         .args(["--print", "target-libdir", "--target", WASM_TARGET])
         .current_dir(place::project())
         .output()
-        .context("cannot run rustc")?;
+        .context(NO_RUST)?;
     if Path::new(String::from_utf8_lossy(&libraries.stdout).trim()).is_dir() {
         return Ok(());
     }
@@ -105,7 +126,8 @@ fn bring_wasm_target() -> Result<()> {
 fn target_folder() -> Result<PathBuf> {
     let output = cargo()
         .args(["metadata", "--no-deps", "--format-version", "1"])
-        .output()?;
+        .output()
+        .context(NO_RUST)?;
     let metadata: Value = serde_json::from_slice(&output.stdout).context("cargo metadata")?;
     let folder = metadata.get("target_directory").and_then(Value::as_str);
     folder

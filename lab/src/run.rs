@@ -15,17 +15,22 @@ use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
 };
+use weir_core::live::Document;
 use weir_lab::{
     artifact,
     gateway::{Gateway, Policy, Store},
     parts, place, port,
+    process::Process,
     redis::{self, Redis},
+    sidecar::Sidecar,
 };
 
-use crate::rules;
+use crate::bell::{Bell, Wish};
 
 /// How soon the end of a part is noticed.
 const WATCH: Duration = Duration::from_millis(200);
+/// Where the Makefile looks for the demo's Redis, unless it is told otherwise.
+const REDIS_PORT: u16 = 16_379;
 
 #[derive(Args, Debug)]
 pub struct Settings {
@@ -39,7 +44,7 @@ pub struct Settings {
     #[arg(long, env = "ADMIN_PORT", default_value_t = 9901)]
     admin_port: u16,
     /// For the Redis that is started
-    #[arg(long, env = "REDIS_PORT", default_value_t = 16_379)]
+    #[arg(long, env = "REDIS_PORT", default_value_t = REDIS_PORT)]
     redis_port: u16,
     /// A Redis that runs already, as HOST:PORT
     #[arg(long, env = "REDIS")]
@@ -81,14 +86,14 @@ pub fn run(settings: &Settings) -> Result<()> {
         artifact::sidecar()?;
     }
     parts::envoy()?;
-    let backend = Backend::open(settings)?;
+    let mut backend = Backend::open(settings)?;
     println!("starting Envoy");
     let gateway = start_gateway(settings, &backend)?;
     if stop.try_recv().is_ok() {
         return Ok(());
     }
     explain(settings, &backend, &gateway);
-    watch(&stop, &backend, &gateway)?;
+    watch(&stop, &mut backend, &gateway)?;
     println!("stopping");
     Ok(())
 }
@@ -139,6 +144,56 @@ impl Backend {
             own: None,
         })
     }
+
+    /// What is to be said of this run's own Redis once, after it ended by itself.
+    fn loss(&mut self) -> Option<String> {
+        let own = self.own.as_mut()?;
+        let status = own.server().ok()?.exited()?;
+        own.stop();
+        Some(format!("Redis has ended ({status}). {}", self.without()))
+    }
+
+    fn grant(&mut self, wish: Wish) -> String {
+        let again = self.without();
+        let Some(own) = &mut self.own else {
+            return "This Redis is not the demo's own.".to_owned();
+        };
+        let runs = own.server().is_ok();
+        match wish {
+            Wish::Outage if runs => {
+                own.stop();
+                format!("Redis is killed. {again}")
+            }
+            Wish::Outage => format!("Redis was gone before. {again}"),
+            Wish::Recovery if runs => format!("Redis runs on {}:{}.", self.host, self.port),
+            Wish::Recovery => match own.restart() {
+                Ok(()) => format!(
+                    "Redis is back on {}:{}, empty. Every count begins anew. A policy that was pushed \
+                     stays in force;\npush it again, so that a gateway which starts later has it too.",
+                    self.host, self.port
+                ),
+                Err(error) => format!("Redis does not start: {error:#}"),
+            },
+        }
+    }
+
+    fn without(&self) -> String {
+        format!(
+            "The demo goes on without it: each limit does what its on_store_failure says. By default \
+             each worker\nkeeps its share of it in memory. Answers carry x-weir-degraded. Redis starts \
+             again by: make demo-recovery{}",
+            self.for_make()
+        )
+    }
+
+    /// What `make` has to be told to mean this Redis.
+    fn for_make(&self) -> String {
+        match (&self.own, self.port) {
+            (Some(_), REDIS_PORT) => String::new(),
+            (Some(_), port) => format!(" REDIS_PORT={port}"),
+            (None, port) => format!(" REDIS={}:{port}", self.host),
+        }
+    }
 }
 
 fn start_gateway(settings: &Settings, backend: &Backend) -> Result<Gateway> {
@@ -160,10 +215,13 @@ fn start_gateway(settings: &Settings, backend: &Backend) -> Result<Gateway> {
 
 fn explain(settings: &Settings, backend: &Backend, gateway: &Gateway) {
     let url = format!("http://{}", gateway.address());
-    let policy = fs::read_to_string(&settings.policy).unwrap_or_default();
     println!();
     println!("Rules ({}):", short(&settings.policy));
-    print!("{}", rules::in_words(&policy));
+    let policy = fs::read(&settings.policy).map(|text| Document::read(&text));
+    // Whatever else it is, Envoy has refused it.
+    if let Ok(Ok(Document::Policy(policy))) = policy {
+        print!("{}", policy.table());
+    }
     println!();
     println!(
         "Envoy's admin page  http://127.0.0.1:{}",
@@ -189,6 +247,19 @@ fn explain(settings: &Settings, backend: &Backend, gateway: &Gateway) {
     println!("  # what alice has used, read from Redis");
     println!("  curl -s -H 'X-User-ID: alice' {url}/api/v1/rate-limits/status");
     println!();
+    println!("  # other rules, while it runs");
+    println!(
+        "  make policy-push FILE={}{}",
+        short(&settings.policy),
+        backend.for_make()
+    );
+    println!();
+    if backend.own.is_some() {
+        println!("  # Redis is killed, and the demo goes on; it is back");
+        println!("  make demo-outage{}", backend.for_make());
+        println!("  make demo-recovery{}", backend.for_make());
+        println!();
+    }
     println!("Ctrl-C stops everything.");
     println!("weir is ready on {url}");
 }
@@ -199,16 +270,34 @@ fn short(path: &Path) -> Display<'_> {
     path.strip_prefix(here).unwrap_or(path).display()
 }
 
-/// Returns when it is told to stop; fails when a part ends before.
-fn watch(stop: &mpsc::Receiver<()>, backend: &Backend, gateway: &Gateway) -> Result<()> {
+/// Returns when it is told to stop; fails when Envoy ends before. Redis may end: to go on without it
+/// is what Weir is for.
+fn watch(stop: &mpsc::Receiver<()>, backend: &mut Backend, gateway: &Gateway) -> Result<()> {
+    let bell = match backend.own {
+        Some(_) => Some(Bell::hang(backend.port)?),
+        None => None,
+    };
+    let mut sidecar = gateway.sidecar().map(Sidecar::process);
     while stop.recv_timeout(WATCH).is_err() {
-        let parts = [
-            backend.own.as_ref().map(Redis::server).transpose()?,
-            gateway.sidecar().map(|sidecar| sidecar.process()),
-            Some(gateway.process()),
-        ];
-        if let Some(death) = parts.into_iter().flatten().find_map(|part| part.death()) {
+        if let Some(death) = gateway.process().death() {
             return Err(death);
+        }
+        if let Some(status) = sidecar.and_then(Process::exited) {
+            println!(
+                "The sidecar has ended ({status}). The demo goes on without it, and without Redis; \
+                 Ctrl-C and `make run` bring both back."
+            );
+            sidecar = None;
+        }
+        if let Some(told) = backend.loss() {
+            println!("{told}");
+        }
+        if let Some(bell) = &bell {
+            bell.answer(|wish| {
+                let told = backend.grant(wish);
+                println!("{told}");
+                told
+            });
         }
     }
     Ok(())
