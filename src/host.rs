@@ -37,13 +37,6 @@ mod abi {
     #[link(wasm_import_module = "env")]
     unsafe extern "C" {
         pub fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
-        pub fn proxy_get_header_map_value(
-            map: u32,
-            key: *const u8,
-            key_size: usize,
-            data: *mut *mut u8,
-            size: *mut usize,
-        ) -> u32;
         pub fn proxy_replace_header_map_value(
             map: u32,
             key: *const u8,
@@ -400,11 +393,7 @@ pub fn set_context(context: ContextId) -> Result<(), NotDone> {
 }
 
 pub fn request_headers() -> HeaderPairs {
-    // SAFETY: `owned` passes valid out-pointers.
-    let pairs = owned(|data, size| unsafe {
-        abi::proxy_get_header_map_pairs(abi::HTTP_REQUEST_HEADERS, data, size)
-    });
-    HeaderPairs(pairs.unwrap_or_default())
+    header_pairs(abi::HTTP_REQUEST_HEADERS)
 }
 
 pub fn remove_request_header(name: &str) {
@@ -414,18 +403,15 @@ pub fn remove_request_header(name: &str) {
     };
 }
 
-/// A header of the response, the first of that name; nothing where there is none.
-pub fn response_header(name: &str) -> Option<Vec<u8>> {
-    // SAFETY: `name` lives through the call; `owned` passes valid out-pointers.
-    owned(|data, size| unsafe {
-        abi::proxy_get_header_map_value(
-            abi::HTTP_RESPONSE_HEADERS,
-            name.as_ptr(),
-            name.len(),
-            data,
-            size,
-        )
-    })
+/// All of them in one call: to ask for one tells the first of that name only, and costs little less.
+pub fn response_headers() -> HeaderPairs {
+    header_pairs(abi::HTTP_RESPONSE_HEADERS)
+}
+
+fn header_pairs(map: u32) -> HeaderPairs {
+    // SAFETY: `owned` passes valid out-pointers.
+    let pairs = owned(|data, size| unsafe { abi::proxy_get_header_map_pairs(map, data, size) });
+    HeaderPairs(pairs.unwrap_or_default())
 }
 
 pub fn set_response_header(name: &str, value: &str) {
@@ -642,7 +628,7 @@ fn property(path: &[&str]) -> Option<Vec<u8>> {
 // === Header maps: count, then all lengths, then all names and values, each ended by a NUL ===
 
 impl HeaderPairs {
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
         let bytes = self.0.as_slice();
         let count = word(bytes, 0).unwrap_or(0);
         let mut at = 4 + count * 8;

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::{iter, mem};
 
 use weir_core::answer::Headers;
 use weir_core::gathering::Outcome;
@@ -149,7 +150,8 @@ impl Drop for HttpStream {
         if let Some(bill) = bill
             && !self.limiter.holds(self.id)
         {
-            self.limiter.settle(&bill, |_| None);
+            self.limiter
+                .settle(&bill, iter::empty(), &mut Headers::new());
         }
         if let Some(hold) = held {
             self.limiter.leave(self.id, *hold);
@@ -208,11 +210,15 @@ impl HttpStream {
     }
 
     pub fn response_headers(&self) -> Action {
-        let bill = self.state.borrow_mut().bill.take();
+        let (bill, mut headers) = {
+            let mut state = self.state.borrow_mut();
+            (state.bill.take(), mem::take(&mut state.response_headers))
+        };
         if let Some(bill) = bill {
-            self.limiter.settle(&bill, host::response_header);
+            let said = host::response_headers();
+            self.limiter.settle(&bill, said.iter(), &mut headers);
         }
-        for (name, value) in self.state.borrow_mut().response_headers.drain(..) {
+        for (name, value) in headers {
             host::set_response_header(&name, &value);
         }
         Action::Continue

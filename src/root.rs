@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use log::{error, info, warn};
 use weir_core::access_log;
-use weir_core::answer::Answer;
+use weir_core::answer::{Answer, Headers};
 use weir_core::batch::{Batcher, CallId, Effects, Health, Next, Settled, Silence};
 use weir_core::config::{AccessLog, Config, LimiterConfig};
 use weir_core::delays::StreamId;
@@ -380,10 +380,16 @@ impl Limiter {
         }
     }
 
-    /// Settles what a request has cost; `header` reads the response's.
-    pub fn settle(&self, bill: &Bill, header: impl Fn(&str) -> Option<Vec<u8>>) {
+    /// Settles what a request has cost, by what the response's headers say; the `headers` that it will
+    /// carry come to tell the balance.
+    pub fn settle<'a>(
+        &self,
+        bill: &Bill,
+        said: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+        headers: &mut Headers,
+    ) {
         let mut worker = self.worker.borrow_mut();
-        let parts = worker.settle(bill, header, host::wall_clock);
+        let parts = worker.settle(bill, said, headers, host::wall_clock);
         drop(worker);
         self.give_back(&parts);
     }

@@ -194,6 +194,18 @@ pub fn standing_headers(policy: &Policy, shown: Standing) -> Headers {
     headers
 }
 
+/// Whether a header is one of those that tell where a caller stands.
+pub fn is_of_standing(answers: &Answers, name: &str) -> bool {
+    let own = [
+        "x-ratelimit-limit",
+        "x-ratelimit-remaining",
+        "x-ratelimit-reset",
+        "ratelimit-policy",
+        "ratelimit",
+    ];
+    own.contains(&name) || answers.warning.as_deref() == Some(name)
+}
+
 /// The mark of a request that was decided without the store, unless it is switched off.
 pub fn degraded_header(policy: &Policy, how: Degraded) -> Option<Header> {
     let name = policy.answers.degraded.clone()?;

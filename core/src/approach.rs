@@ -153,6 +153,13 @@ impl Approach {
         self.warn_at.is_none() && self.pace == Pace::Free
     }
 
+    /// How much is used, where that is to be warned of.
+    pub fn warning(&self, quota: &Quota, reading: Reading) -> Option<Used> {
+        let used = used(quota, reading);
+        let is_near = self.warn_at?.reached(used, quota);
+        is_near.then(|| Used::of(used, quota))
+    }
+
     /// How long a request waits that has taken `cost` of this quota and left it so.
     fn wait(&self, quota: &Quota, cost: Cost, reading: Reading) -> Millis {
         match self.pace {
@@ -201,13 +208,8 @@ impl Nearing {
         cost: Cost,
     ) {
         let Standing { limit, reading } = standing;
-        let used = used(quota, reading);
-        if approach
-            .warn_at
-            .is_some_and(|level| level.reached(used, quota))
-        {
-            self.warned.push((limit, Used::of(used, quota)));
-        }
+        let warning = approach.warning(quota, reading);
+        self.warned.extend(warning.map(|used| (limit, used)));
         let wait = approach.wait(quota, cost, reading);
         if wait > Millis(0) {
             self.delay.add(place, approach.pace, wait);

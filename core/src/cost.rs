@@ -7,7 +7,9 @@ use std::fmt;
 
 use crate::identity::header_name;
 use crate::json::{At, ConfigError};
-use crate::units::Cost;
+use crate::limit::{Algorithm, Quota};
+use crate::script::Reading;
+use crate::units::{Cost, Millis};
 
 /// By the byte, a terabyte: beyond it nothing is a request, and a sum of many stays exact in Lua.
 const MOST_COST: u64 = 1_000_000_000_000;
@@ -39,6 +41,18 @@ pub enum Said<'a> {
     Once(&'a [u8]),
     /// Which of them counts, only its sender could know.
     Often,
+}
+
+impl<'a> Said<'a> {
+    /// What was sent under this name among these headers.
+    pub fn under(name: &str, headers: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Said<'a> {
+        let mut said = headers.filter(|(own, _)| *own == name.as_bytes());
+        match (said.next(), said.next()) {
+            (None, _) => Said::Nothing,
+            (Some((_, value)), None) => Said::Once(value),
+            (Some(_), Some(_)) => Said::Often,
+        }
+    }
 }
 
 /// What a header says is no cost.
@@ -175,6 +189,46 @@ fn bounded(at: &At<'_>, permits: u64) -> Result<u64, ConfigError> {
     Ok(permits)
 }
 
+impl Balance {
+    /// Where a caller stands once it is settled who stood so while the held part was taken.
+    pub fn settle(self, reading: Reading, quota: &Quota) -> Reading {
+        let (cost, is_owed) = match self {
+            Balance::Even => return reading,
+            Balance::Owed(cost) => (cost.get(), true),
+            Balance::Over(cost) => (cost.get(), false),
+        };
+        let permits = i64::try_from(cost).unwrap_or(i64::MAX);
+        // A window ends when it ends, and a log forgets what is newest when it would have: the reset of
+        // a bucket is when it will have made good what was taken.
+        let millis = match quota.algorithm() {
+            Algorithm::FixedWindow | Algorithm::SlidingWindow => 0,
+            Algorithm::TokenBucket | Algorithm::LeakyBucket => cost
+                .saturating_mul(quota.window().0)
+                .div_ceil(quota.limit()),
+        };
+        let Reading {
+            remaining, reset, ..
+        } = reading;
+        let (remaining, reset) = match is_owed {
+            true => (
+                remaining.saturating_sub(permits),
+                reset.0.saturating_add(millis),
+            ),
+            false => (
+                remaining.saturating_add(permits),
+                reset.0.saturating_sub(millis),
+            ),
+        };
+        let capacity = i64::try_from(quota.capacity()).unwrap_or(i64::MAX);
+        let reset = if remaining < capacity { reset } else { 0 };
+        Reading {
+            remaining: remaining.min(capacity),
+            reset: Millis(reset),
+            ..reading
+        }
+    }
+}
+
 /// As the log tells it of a rule; nothing of what is usual.
 impl fmt::Display for Tariff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -201,6 +255,7 @@ impl fmt::Display for Meter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::script::Retry;
 
     fn meter(default: u64, most: u64) -> Meter {
         Meter {
@@ -247,6 +302,57 @@ mod tests {
             (10, Said::Often, Balance::Even),
         ] {
             assert_eq!(meter(default, 50).balance(said), balance, "{said:?}");
+        }
+    }
+
+    #[test]
+    fn a_header_is_said_as_often_as_it_was_sent() {
+        let sent: [(&[u8], &[u8]); 4] = [
+            (b"x-cost", b"1"),
+            (b"x-twice", b"2"),
+            (b"x-cost-too", b"3"),
+            (b"x-twice", b"2"),
+        ];
+        for (name, said) in [
+            ("x-cost", Said::Once(b"1")),
+            ("x-twice", Said::Often),
+            ("x-none", Said::Nothing),
+        ] {
+            assert_eq!(Said::under(name, sent.into_iter()), said, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_settled_moves_what_remains_and_when_a_bucket_is_whole_again() {
+        let cost = |permits| Cost::try_new(permits).unwrap();
+        let reading = |remaining, reset| Reading {
+            remaining,
+            retry: Retry::Now,
+            reset: Millis(reset),
+        };
+        // Three permits come back in two seconds.
+        let quota = |algorithm| Quota::try_new(algorithm, 3, 2, None).unwrap();
+        let (window, log) = (Algorithm::FixedWindow, Algorithm::SlidingWindow);
+        let (tokens, leaky) = (Algorithm::TokenBucket, Algorithm::LeakyBucket);
+        for (algorithm, balance, settled) in [
+            (window, Balance::Even, (2, 1500)),
+            (window, Balance::Owed(cost(2)), (0, 1500)),
+            (window, Balance::Owed(cost(9)), (-7, 1500)),
+            (log, Balance::Owed(cost(1)), (1, 1500)),
+            (log, Balance::Over(cost(1)), (3, 0)),
+            (window, Balance::Over(cost(1)), (3, 0)),
+            (tokens, Balance::Owed(cost(2)), (0, 2834)),
+            (tokens, Balance::Over(cost(1)), (3, 0)),
+            (leaky, Balance::Owed(cost(1)), (1, 2167)),
+            (leaky, Balance::Over(cost(9)), (3, 0)),
+            (leaky, Balance::Owed(cost(3)), (-1, 3500)),
+        ] {
+            let after = balance.settle(reading(2, 1500), &quota(algorithm));
+            assert_eq!(
+                after,
+                reading(settled.0, settled.1),
+                "{algorithm:?} {balance:?}"
+            );
         }
     }
 }

@@ -549,7 +549,7 @@ impl Pending {
         let would: Vec<Option<Would>> = trials
             .map(|(trial, (refused, heard))| trial.outcome(refused, heard))
             .collect();
-        let bill = self.bill(passage, &decided, receipt);
+        let bill = self.bill(passage, &decided, receipt, worker);
         if self.may_lease(worker) {
             self.note_left(heard, worker);
         }

@@ -95,13 +95,15 @@ pub fn decide(
             return decided(refused_by(&standings), degraded, standings, Vec::new());
         }
     }
-    // `min_by_key` keeps the first of equals: ties go to reporting order.
-    let shown = standings
-        .iter()
-        .flatten()
-        .copied()
-        .min_by_key(|standing| standing.reading.remaining);
+    let shown = tightest(standings.iter().flatten());
     decided(Verdict::Passed { shown }, degraded, standings, local)
+}
+
+/// The limit with the fewest requests left; of equals the first in reporting order.
+pub fn tightest<'a>(standings: impl Iterator<Item = &'a Standing>) -> Option<Standing> {
+    // `min_by_key` keeps the first of equals.
+    let tightest = standings.min_by_key(|standing| standing.reading.remaining);
+    tightest.copied()
 }
 
 /// A refusal that names no limit is no answer of the script's.

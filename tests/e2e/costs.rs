@@ -6,7 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use weir_lab::{client::Answer, deadline};
+use serde_json::json;
+use weir_lab::{client::Answer, deadline, gateway::Policy};
 
 use crate::{
     Case, cases,
@@ -21,6 +22,8 @@ pub const CASES: &[Case] = cases![
     a_cost_that_never_fits_is_never_promised,
     a_response_is_charged_for_and_a_debt_refuses,
     a_response_that_costs_nothing_gives_back_what_was_held,
+    what_remains_falls_by_what_the_response_cost,
+    a_cost_that_a_response_states_twice_is_the_default,
     a_debt_is_paid_by_time,
     whoever_leaves_before_the_response_pays_the_default,
     nobody_waits_for_a_charge,
@@ -134,6 +137,37 @@ fn a_response_that_costs_nothing_gives_back_what_was_held(world: &World) {
         comes_to_use(&visitor, "metered", 0);
     }
     assert_eq!(visitor.get("/metered/x").status, 200);
+    comes_to_use(&visitor, "metered", 0);
+}
+
+fn what_remains_falls_by_what_the_response_cost(world: &World) {
+    let limit = json!({ "type": "token_bucket", "limit": 100, "window": 2_592_000 });
+    let rule = json!({
+        "name": "llm", "pattern": "/llm/*",
+        "cost": { "response_header": "X-Used", "default": 1, "max": 1000 },
+        "user_limits": { "default": limit },
+    });
+    let policy = json!({ "headers": ["x-ratelimit", "ietf"], "rules": [rule] });
+    let gateway = world.gateway().policy(Policy::Text(policy.to_string()));
+    let gateway = gateway.start().unwrap();
+    let visitor = Visitor::of_tier(&gateway, "free");
+    for (cost, left) in [("60", 40), ("0", 40), ("30", 10), ("50", 0)] {
+        let answer = served(&visitor, "/llm/x", cost);
+        assert_eq!((answer.status, remaining(&answer)), (200, left), "{cost}");
+        assert_eq!(answer.all("x-ratelimit-remaining").len(), 1);
+        let ietf = answer.header("ratelimit").unwrap();
+        assert!(ietf.contains(&format!(";r={left};")), "{ietf}");
+        // The charge is on its way.
+        comes_to_use(&visitor, "llm", if cost == "50" { 140 } else { 100 - left });
+    }
+    assert_eq!(served(&visitor, "/llm/x", "1").status, 429);
+}
+
+fn a_cost_that_a_response_states_twice_is_the_default(world: &World) {
+    let visitor = Visitor::of_tier(world.rollout(), "free");
+    let twice = visitor.clone().with("x-answer-x-used", "9");
+    let answer = served(&twice, "/metered/x", "9");
+    assert_eq!((answer.status, answer.all("x-used").len()), (200, 2));
     comes_to_use(&visitor, "metered", 0);
 }
 

@@ -2,13 +2,17 @@
 //! tells hold a part of it, and the difference is charged or given back then, without anybody waiting.
 
 use std::ops::Range;
+use std::rc::Rc;
 
 use super::{Passage, Pending, Worker};
+use crate::answer::{self, Headers};
 use crate::cost::{Balance, Meter, Said};
+use crate::limit::Quota;
+use crate::live::Edition;
 use crate::question::{Check, Part, Question};
 use crate::script::Kind;
 use crate::units::Micros;
-use crate::verdict::Decided;
+use crate::verdict::{self, Decided, Standing};
 
 /// A rule whose requests cost what their response says.
 #[derive(Debug)]
@@ -24,6 +28,7 @@ pub(super) struct Due {
 #[derive(Debug)]
 pub struct Bill {
     items: Vec<Item>,
+    told: Told,
 }
 
 /// What one rule holds for the request, and where.
@@ -49,21 +54,41 @@ struct HeldLocal {
     receipt: Micros,
 }
 
+/// Where the caller stood with the limits that were enforced when the request went on.
+#[derive(Debug)]
+struct Told {
+    edition: Rc<Edition>,
+    accounts: Vec<Account>,
+}
+
+#[derive(Debug)]
+struct Account {
+    standing: Standing,
+    /// What it was read by: a limit that is kept in memory has a part of its own.
+    quota: Quota,
+    /// The item of the bill that it is settled with.
+    item: Option<usize>,
+}
+
 impl Worker {
-    /// Settles a bill; what to ask of the store, without waiting. `header` tells what the response's
-    /// header of this name says; of a request that has no response nothing is said. `now` is the time
-    /// of day.
-    pub fn settle(
+    /// Settles a bill; what to ask of the store, without waiting. `said` are the response's headers; of
+    /// a request that has no response nothing is said. `headers` are those that the response will carry:
+    /// they come to tell the balance. `now` is the time of day.
+    pub fn settle<'a>(
         &mut self,
         bill: &Bill,
-        header: impl Fn(&str) -> Option<Vec<u8>>,
+        said: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+        headers: &mut Headers,
         now: impl Fn() -> Micros,
     ) -> Vec<Part> {
+        let balance = |item: &Item| {
+            let said = Said::under(&item.meter.header, said.clone());
+            item.meter.balance(said)
+        };
+        let balances: Vec<Balance> = bill.items.iter().map(balance).collect();
+        bill.told.tell(&balances, headers);
         let mut parts = Vec::new();
-        for item in &bill.items {
-            let told = header(&item.meter.header);
-            let said = told.as_deref().map_or(Said::Nothing, Said::Once);
-            let balance = item.meter.balance(said);
+        for (item, balance) in bill.items.iter().zip(balances) {
             let (cost, is_owed) = match balance {
                 Balance::Even => continue,
                 Balance::Owed(cost) => (cost, true),
@@ -91,6 +116,39 @@ impl Worker {
     }
 }
 
+impl Told {
+    /// Puts where the caller stands once these are settled in the place of where they stood.
+    fn tell(&self, balances: &[Balance], headers: &mut Headers) {
+        if balances.iter().all(|balance| *balance == Balance::Even) {
+            return;
+        }
+        let policy = &self.edition.policy;
+        let settled = self.accounts.iter().map(|account| {
+            let balance = account.item.and_then(|item| balances.get(item));
+            let reading = account.standing.reading;
+            let reading =
+                balance.map_or(reading, |balance| balance.settle(reading, &account.quota));
+            Standing {
+                reading,
+                ..account.standing
+            }
+        });
+        let settled: Vec<Standing> = settled.collect();
+        let warned = settled.iter().zip(&self.accounts);
+        let warned = warned.filter_map(|(standing, account)| {
+            let approach = policy.limit(standing.limit)?.approach;
+            let used = approach.warning(&account.quota, standing.reading)?;
+            Some((standing.limit, used))
+        });
+        let warned: Vec<_> = warned.collect();
+        headers.retain(|(name, _)| !answer::is_of_standing(&policy.answers, name));
+        if let Some(shown) = verdict::tightest(settled.iter()) {
+            headers.extend(answer::standing_headers(policy, shown));
+        }
+        headers.extend(answer::warning_header(policy, &warned));
+    }
+}
+
 impl Pending {
     /// The bill of a request that passes. `receipt` is when it took what it took in the worker's
     /// memory.
@@ -99,10 +157,12 @@ impl Pending {
         passage: &Passage,
         decided: &Decided,
         receipt: Micros,
+        worker: &Worker,
     ) -> Option<Bill> {
         if passage.dues.is_empty() {
             return None;
         }
+        // With each the places of its limits among those that are enforced; none of a trial's.
         let items = passage.dues.iter().filter_map(|due| {
             let operation = passage.operation(due.trial);
             // A trial that would have refused the request has taken nothing.
@@ -135,17 +195,38 @@ impl Pending {
                     own.filter_map(|place| whole.get(*place)).cloned().collect()
                 }
             };
-            Some(Item {
+            let item = Item {
                 meter: due.meter.clone(),
                 held: held.filter(|held| !held.checks.is_empty()).collect(),
                 local: (!local.is_empty()).then_some(HeldLocal {
                     checks: local,
                     receipt,
                 }),
+            };
+            let enforced = match due.trial {
+                None => due.places.clone(),
+                Some(_) => 0..0,
+            };
+            Some((enforced, item))
+        });
+        let (places, items): (Vec<Range<usize>>, Vec<Item>) = items.unzip();
+        if items.is_empty() {
+            return None;
+        }
+        let checks = self.gathering.question().checks();
+        let known = decided.standings.iter().zip(checks).enumerate();
+        let accounts = known.filter_map(|(place, (standing, check))| {
+            Some(Account {
+                standing: (*standing)?,
+                quota: worker.quota(decided, place, check),
+                item: places.iter().position(|places| places.contains(&place)),
             })
         });
-        let items: Vec<Item> = items.collect();
-        (!items.is_empty()).then_some(Bill { items })
+        let told = Told {
+            edition: self.edition.clone(),
+            accounts: accounts.collect(),
+        };
+        Some(Bill { items, told })
     }
 }
 

@@ -146,15 +146,7 @@ impl<'a> Head<'a> {
 
     /// What was sent in a header that the policy reads costs from.
     pub fn cost(&self, header: &str) -> Said<'a> {
-        let mut said = self
-            .costs
-            .iter()
-            .filter(|(name, _)| *name == header.as_bytes());
-        match (said.next(), said.next()) {
-            (None, _) => Said::Nothing,
-            (Some((_, value)), None) => Said::Once(value),
-            (Some(_), Some(_)) => Said::Often,
-        }
+        Said::under(header, self.costs.iter().copied())
     }
 }
 

@@ -7,6 +7,7 @@ use crate::approach::{Delay, Nearing, Pace};
 use crate::delays::{StreamId, Turn};
 use crate::gathering::Outcome;
 use crate::lease::Spent;
+use crate::limit::Quota;
 use crate::question::{Check, Part};
 use crate::record;
 use crate::rollout::Would;
@@ -106,6 +107,14 @@ impl Worker {
         refunds
     }
 
+    /// What the limit of that place was read by.
+    pub(super) fn quota(&self, decided: &Decided, place: usize, check: &Check) -> Quota {
+        match decided.local.contains(&place) {
+            true => self.local.quota(check),
+            false => check.terms.quota,
+        }
+    }
+
     fn undo_local(&mut self, taken: TakenLocal, now: impl FnOnce() -> Micros) {
         if !taken.checks.is_empty() {
             let checks: Vec<&Check> = taken.checks.iter().collect();
@@ -201,10 +210,7 @@ impl Pending {
                 && let Some(limit) = self.edition.policy.limit(standing.limit)
                 && !limit.approach.is_plain()
             {
-                let quota = match decided.local.contains(&place) {
-                    true => worker.local.quota(check),
-                    false => check.terms.quota,
-                };
+                let quota = worker.quota(decided, place, check);
                 nearing.add((place, *standing), limit.approach, &quota, check.cost);
             }
         }

@@ -2,7 +2,7 @@
 
 use weir_core::slot::Topology;
 
-use crate::gateway::Gateway;
+use crate::gateway::{Answer, Gateway};
 
 /// `/x` at this cost, of 10 for each user and 1000 for all.
 fn policy(cost: &str) -> String {
@@ -290,5 +290,108 @@ fn a_trial_beside_a_rule_in_force_is_charged_for_itself() {
         assert_eq!(used(&mut gateway), (20, 20));
         let status = gateway.status("ann");
         assert_eq!(status["rate_limits"]["count"]["current_usage"], 1);
+    }
+}
+
+/// What an answer tells of the limit that is shown: what remains, and seconds to its reset.
+fn told(answer: &Answer) -> (u64, u64) {
+    let number = |name: &str| answer.header(name).unwrap().parse().unwrap();
+    (number("x-ratelimit-remaining"), number("x-ratelimit-reset"))
+}
+
+/// It told what remained before: 99, 39 and 9.
+#[test]
+fn what_remains_falls_by_what_the_response_cost_and_never_below_nothing() {
+    for algorithm in ALGORITHMS {
+        let policy = format!(
+            r#"{{"rules": [{{"name": "r", "pattern": "/x",
+                "cost": {{"response_header": "X-Used", "default": 1, "max": 1000}},
+                "user_limits": {{"default": {{"type": "{algorithm}", "limit": 100, "window": 1000}}}}}}]}}"#
+        );
+        for mut gateway in Gateway::of_each_topology(&policy) {
+            for (cost, left) in [("60", 40), ("0", 40), ("30", 10), ("50", 0)] {
+                let answer = gateway.get("ann", "/x");
+                let answer = gateway.responds(answer, Some(cost));
+                assert_eq!(told(&answer).0, left, "{algorithm} {cost}");
+            }
+            assert_eq!(gateway.get("ann", "/x").status, 429);
+        }
+    }
+}
+
+const ALGORITHMS: [&str; 4] = [
+    "fixed_window",
+    "sliding_window",
+    "token_bucket",
+    "leaky_bucket",
+];
+
+#[test]
+fn what_a_response_tells_is_what_the_store_tells_afterwards() {
+    for algorithm in ALGORITHMS {
+        let policy = policy(BY_RESPONSE).replace("fixed_window", algorithm);
+        for mut gateway in Gateway::of_each_topology(&policy) {
+            for cost in ["0", "3", "1", "0", "5"] {
+                gateway.now.0 += 100_000;
+                let answer = gateway.get("ann", "/x");
+                let answer = gateway.responds(answer, Some(cost));
+                let status = gateway.status("ann");
+                let own = &status["rate_limits"]["r"]["limits"][1];
+                let number = |name: &str| own[name].as_u64().unwrap();
+                let expected = (number("remaining"), number("reset"));
+                assert_eq!(told(&answer), expected, "{algorithm} {cost} {own}");
+            }
+        }
+    }
+}
+
+/// As a cost that a request states twice, it cannot be read.
+#[test]
+fn a_cost_that_a_response_states_twice_is_the_default() {
+    let policy = policy(r#"{"response_header": "x-used", "default": 3, "max": 50}"#);
+    for mut gateway in Gateway::of_each_topology(&policy) {
+        let answer = gateway.get("ann", "/x");
+        let answer = gateway.responds_with(answer, &["1", "9"]);
+        assert_eq!((told(&answer).0, used(&mut gateway)), (7, (3, 3)));
+    }
+}
+
+#[test]
+fn a_response_shows_and_warns_of_the_limit_that_its_cost_leaves_least_of() {
+    let policy = r#"{"rules": [
+        {"name": "count", "pattern": "*",
+         "user_limits": {"default": {"type": "fixed_window", "limit": 7, "window": 60}}},
+        {"name": "r", "pattern": "*", "cost": {"response_header": "x-used", "default": 0, "max": 50},
+         "user_limits": {"default": {"type": "fixed_window", "limit": 10, "window": 60,
+                                     "warn_at": 0.5}}}]}"#;
+    for mut gateway in Gateway::of_each_topology(policy) {
+        let mut responds = |cost| {
+            let answer = gateway.get("ann", "/x");
+            let answer = gateway.responds(answer, Some(cost));
+            let limit = answer.header("x-ratelimit-limit").unwrap().to_owned();
+            let warning = answer.header("x-ratelimit-warning").map(str::to_owned);
+            (limit, told(&answer).0, warning)
+        };
+        let of = |limit: &str, left, warning: Option<&str>| {
+            (limit.to_owned(), left, warning.map(str::to_owned))
+        };
+        assert_eq!(responds("0"), of("7", 6, None));
+        assert_eq!(responds("4"), of("7", 5, None));
+        let warning = r#""r";scope=user;used=0.8"#;
+        assert_eq!(responds("4"), of("10", 2, Some(warning)));
+        // Held, it was used so far too.
+        assert_eq!(responds("0"), of("10", 2, Some(warning)));
+    }
+}
+
+#[test]
+fn without_the_store_the_balance_of_the_workers_own_count_is_told() {
+    let mut gateway = Gateway::new(Topology::Single, &policy(BY_RESPONSE));
+    gateway.store.lost = Some("");
+    for (cost, left) in [("4", 6), ("0", 6), ("9", 0)] {
+        let answer = gateway.get("ann", "/x");
+        let answer = gateway.responds(answer, Some(cost));
+        assert_eq!(told(&answer).0, left, "{cost}");
+        assert!(answer.header("x-weir-degraded").is_some());
     }
 }

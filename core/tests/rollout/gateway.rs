@@ -143,17 +143,24 @@ impl Gateway {
         }
     }
 
-    /// The response to a request that passed says this of its cost; nothing where there is none.
-    pub fn responds(&mut self, answer: Answer, says: Option<&str>) {
-        let bill = answer.bill.expect("a bill");
-        let header = |name: &str| {
-            assert_eq!(name, "x-used");
-            says.map(|says| says.as_bytes().to_vec())
-        };
+    /// The response to a request that passed says this of its cost; nothing where there is none. The
+    /// answer as the client reads it.
+    pub fn responds(&mut self, answer: Answer, says: Option<&str>) -> Answer {
+        self.responds_with(answer, says.as_slice())
+    }
+
+    /// The same of a response that has the header so often.
+    pub fn responds_with(&mut self, mut answer: Answer, says: &[&str]) -> Answer {
+        let bill = answer.bill.take().expect("a bill");
+        let said = says.iter().map(|says| ("x-used", *says));
+        let said = [("content-type", "text/plain")].into_iter().chain(said);
+        let said = said.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
         let now = self.now;
-        for part in self.worker.settle(&bill, header, || now) {
+        let parts = self.worker.settle(&bill, said, &mut answer.headers, || now);
+        for part in parts {
             self.store.answer(&part, now);
         }
+        answer
     }
 
     pub fn passes(&mut self, user: &str, path: &str) -> bool {
