@@ -17,6 +17,9 @@ const LONGEST_DESCRIPTION: usize = 1024;
 /// What some editors put before a text. Nobody sees it, and JSON does not allow it.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
+/// 2^53: from here on a double is no longer sure which whole number was written.
+const DOUBLE_EXACT: f64 = 9_007_199_254_740_992.0;
+
 /// A JSON value as written: objects keep the order of their members, and duplicates.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Json {
@@ -126,9 +129,15 @@ impl<'a> At<'a> {
         }
     }
 
+    /// However it is written: `10.0` and `1e3`, as converters write them, are whole.
     pub fn whole(&self) -> Result<u64, ConfigError> {
         match self.value {
             Json::Whole(number) => Ok(*number),
+            Json::OtherNumber(number)
+                if number.fract() == 0.0 && (0.0..DOUBLE_EXACT).contains(number) =>
+            {
+                Ok(*number as u64)
+            }
             _ => Err(self.expected("a whole number below 2^64")),
         }
     }
@@ -208,8 +217,18 @@ impl<'a> At<'a> {
         })
     }
 
-    /// The value that this text names among `choices`.
+    /// The value that this text names among `choices`. YAML's `off` and `on` are false and true when
+    /// they come as JSON.
     pub fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Result<T, ConfigError> {
+        let switch = match self.value {
+            Json::Bool(false) => Some("off"),
+            Json::Bool(true) => Some("on"),
+            _ => None,
+        };
+        let switch = switch.and_then(|text| choices.iter().find(|(name, _)| *name == text));
+        if let Some((_, value)) = switch {
+            return Ok(*value);
+        }
         let text = self.text()?;
         choices
             .iter()

@@ -1,7 +1,7 @@
 //! Every decision of Weir, pure: no proxy-wasm, no sockets, no clock, no randomness.
 //!
 //! The life of a request, module by module: [`identity`] says who is calling, [`exempt`] whether any
-//! limit is for them, [`path`] what the router will see, [`policy`] which limits apply, [`rollout`] whether
+//! limit is for them, [`path`] what the router will see, [`reading`] how else a server may take it, [`policy`] which limits apply, [`rollout`] whether
 //! they are enforced or on trial, [`cost`] what the request takes of them, [`key`] where each is counted. [`limiter`] puts
 //! these together into a [`question`], unless [`denials`] or a [`lease`] knows the answer (both bounded by
 //! [`generations`]); [`batch`] sends the questions of concurrent requests in one
@@ -46,6 +46,7 @@ pub mod path;
 pub mod policy;
 pub mod program;
 pub mod question;
+pub mod reading;
 pub mod record;
 pub mod roll;
 pub mod rollout;

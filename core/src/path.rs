@@ -74,7 +74,7 @@ fn decode(path: &[u8]) -> Vec<u8> {
 }
 
 /// The byte that an escape of these digits stands for.
-fn escaped(high: u8, low: u8) -> Option<u8> {
+pub(crate) fn escaped(high: u8, low: u8) -> Option<u8> {
     let digit = |byte: u8| char::from(byte).to_digit(16);
     u8::try_from(digit(high)? * 16 + digit(low)?).ok()
 }
@@ -88,17 +88,17 @@ fn escape(out: &mut Vec<u8>, byte: u8) {
 }
 
 /// RFC 3986 §2.3: only these mean the same escaped and bare.
-fn is_unreserved(byte: u8) -> bool {
+pub(crate) fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
 /// What a URL's path holds only escaped, as the WHATWG's URL standard has it, and yet is sent bare.
-fn is_foreign(byte: u8) -> bool {
+pub(crate) fn is_foreign(byte: u8) -> bool {
     matches!(byte, b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}')
 }
 
 /// RFC 3986 §5.2.4 for an absolute path. An empty segment is a segment: `/a//../b` is `/a/b`.
-fn resolve_dots(path: &[u8]) -> Vec<u8> {
+pub(crate) fn resolve_dots(path: &[u8]) -> Vec<u8> {
     let Some(relative) = path.strip_prefix(b"/") else {
         return path.to_vec();
     };

@@ -1,4 +1,5 @@
-//! Every defect of a policy is a file in `tests/config`, and beside it the message that names it.
+//! Every defect of a policy is a file in `tests/config`, and beside it the message that names it; those of
+//! patterns, which are many, in a folder below, where the end-to-end tests do not look.
 //! `WEIR_BLESS=1` writes the messages anew; read what it changed.
 
 #![allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::panic)]
@@ -11,9 +12,10 @@ use weir_core::config::Config;
 
 fn defects() -> Vec<PathBuf> {
     // cargo runs tests in their package's folder.
-    let folder = Path::new("../tests/config");
-    let mut files: Vec<PathBuf> = fs::read_dir(folder)
-        .unwrap()
+    let folders = ["../tests/config", "../tests/config/patterns"];
+    let mut files: Vec<PathBuf> = folders
+        .iter()
+        .flat_map(|folder| fs::read_dir(Path::new(folder)).unwrap())
         .map(|entry| entry.unwrap().path())
         .filter(|path| {
             path.extension()
@@ -52,6 +54,27 @@ fn every_defect_is_refused_with_its_message() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What a message tells to write is accepted where it is written.
+#[test]
+fn every_pattern_that_a_message_offers_is_one() {
+    let mut offers = 0;
+    for file in defects() {
+        let message = fs::read_to_string(file.with_extension("txt")).unwrap();
+        let offered = message.trim_end().rsplit_once("; write ");
+        let Some(offered) = offered.and_then(|(_, offered)| serde_json::from_str(offered).ok())
+        else {
+            continue;
+        };
+        let text = fs::read_to_string(&file).unwrap();
+        let mut policy: serde_json::Value = serde_json::from_str(&text).unwrap();
+        policy["rules"][0]["pattern"] = offered;
+        let config = Config::parse(&configuration(&policy.to_string()));
+        assert!(config.is_ok(), "{message}: {config:?}");
+        offers += 1;
+    }
+    assert!(offers > 20, "{offers}");
 }
 
 #[test]

@@ -7,6 +7,7 @@
 
 #![allow(clippy::panic)]
 
+mod glob;
 mod input;
 mod targets;
 
@@ -20,12 +21,13 @@ pub struct Target {
     pub words: &'static [&'static str],
 }
 
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     targets::admission::TARGET,
     targets::bridge::TARGET,
     targets::front_door::TARGET,
     targets::key::TARGET,
     targets::path::TARGET,
+    targets::pattern::TARGET,
     targets::policy::TARGET,
     targets::published::TARGET,
     targets::reply::TARGET,

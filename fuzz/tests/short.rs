@@ -28,7 +28,7 @@ macro_rules! short {
     };
 }
 
-short! { admission bridge front_door key path policy published reply resp }
+short! { admission bridge front_door key path pattern policy published reply resp }
 
 fn run(target: Target) {
     let seeds = seeds(target.name);

@@ -1,4 +1,4 @@
-//! A client that speaks gRPC's HTTP/2, or as much of it as a refusal needs.
+//! A client that speaks HTTP/2: gRPC, or as much of it as a refusal needs, and any method.
 
 use std::{collections::HashMap, net::SocketAddr};
 
@@ -18,6 +18,17 @@ pub struct Called {
 
 /// One call without a message.
 pub fn call(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Result<Called> {
+    let trailers = [&[("te", "trailers")], headers].concat();
+    request(address, "POST", path, &trailers)
+}
+
+/// One request without a body, its method as it is given.
+pub fn request(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> Result<Called> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -26,7 +37,8 @@ pub fn call(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Result
         let (mut sender, connection) =
             http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
         tokio::spawn(connection);
-        let mut request = Request::post(format!("http://{address}{path}")).header("te", "trailers");
+        let uri = format!("http://{address}{path}");
+        let mut request = Request::builder().method(method).uri(uri);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

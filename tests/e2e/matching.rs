@@ -3,17 +3,22 @@
 use std::time::Duration;
 
 use crate::{
-    Case, cases, keys,
-    visitor::{Visitor, number, remaining, tells_limits},
+    Case, cases, grpc, keys,
+    visitor::{Visitor, number, remaining, tells_limits, unique},
     world::{World, wait_for_room},
 };
 
 pub const CASES: &[Case] = cases![
     every_spelling_of_a_path_meets_its_rule,
     the_upstream_is_asked_for_the_path_that_was_counted,
-    an_escaped_slash_is_no_slash,
+    what_a_lenient_upstream_takes_for_the_path_meets_its_rule,
+    an_escaped_slash_is_forwarded_as_a_slash,
+    an_exact_rule_is_for_what_it_says_alone,
+    weirs_own_paths_are_exact,
     a_path_without_a_rule_passes_unasked,
     a_rule_is_for_its_methods_only,
+    a_method_is_compared_without_case,
+    a_rule_for_get_covers_head,
     a_rule_is_for_its_hosts_only,
     every_rule_that_matches_applies,
 ];
@@ -86,15 +91,91 @@ fn the_upstream_is_asked_for_the_path_that_was_counted(world: &World) {
     }
 }
 
-fn an_escaped_slash_is_no_slash(world: &World) {
+/// Other paths to Envoy, and the same one to some server: they share what is left.
+const LENIENT_SPELLINGS: [&str; 12] = [
+    "/API/v1/auth/login",
+    "/api/v1/Auth/Login",
+    "/api/v1/auth/login/",
+    "/api/v1/auth/login;x=1",
+    "/api;a/v1;b/auth;c/login",
+    "/api/v1/auth%3Bx/login",
+    "/api/v1%2Fauth/login",
+    "/api/v1%2fauth%2Flogin",
+    "/api/v1%5Cauth/login",
+    "/api/v1/x/..;/auth/login",
+    "/web%2F..%2Fapi/v1/auth/login",
+    "/API/v1/auth/LOGIN/;x",
+];
+
+fn what_a_lenient_upstream_takes_for_the_path_meets_its_rule(world: &World) {
+    let limit_window = Duration::from_secs(300);
+    for spellings in LENIENT_SPELLINGS.chunks(5) {
+        wait_for_room(limit_window, Duration::from_secs(5));
+        let visitor = Visitor::anonymous(world.reference());
+        for (used, spelling) in (1..).zip(spellings) {
+            let answer = visitor.get(spelling);
+            let shown = (
+                answer.status,
+                number(&answer, "x-ratelimit-limit"),
+                remaining(&answer),
+            );
+            assert_eq!(shown, (200, 5, 5 - used), "{spelling}");
+        }
+        for _ in spellings.len()..5 {
+            assert_eq!(visitor.get(SPELLINGS[0]).status, 200);
+        }
+        for spelling in LENIENT_SPELLINGS {
+            assert_eq!(visitor.get(spelling).status, 429, "{spelling}");
+        }
+    }
+}
+
+/// As shipped, Envoy gives the upstream one path, and the rules the same.
+fn an_escaped_slash_is_forwarded_as_a_slash(world: &World) {
     for path in [
         "/api/v1/auth%2Flogin",
         "/api/v1/auth%2flogin",
         "/api/v1/auth%5Clogin",
     ] {
-        let answer = Visitor::anonymous(world.reference()).get(path);
-        // The rule for everything below /api/v1/ allows an address 200.
-        assert_eq!(number(&answer, "x-ratelimit-limit"), 200, "{path}");
+        let told = Visitor::anonymous(world.reference())
+            .get(path)
+            .json()
+            .unwrap();
+        assert_eq!(told["path"], "/api/v1/auth/login", "{path}");
+    }
+}
+
+fn an_exact_rule_is_for_what_it_says_alone(world: &World) {
+    let visitor = Visitor::of_tier(world.workshop(), "free");
+    for (path, counts) in [
+        ("/exact/aBc", true),
+        ("/exact/../exact/x", true),
+        ("/EXACT/aBc", false),
+        ("/exact;x/aBc", false),
+        ("/exact", false),
+    ] {
+        let answer = visitor.get(path);
+        assert_eq!(
+            (answer.status, tells_limits(&answer)),
+            (200, counts),
+            "{path}"
+        );
+    }
+}
+
+/// Loose, they would hide an upstream's own.
+fn weirs_own_paths_are_exact(world: &World) {
+    let visitor = Visitor::of_tier(world.reference(), "free");
+    for path in [
+        "/API/v1/rate-limits/status",
+        "/api/v1/rate-limits/status/",
+        "/api/v1/rate-limits/status;x",
+    ] {
+        let told = visitor.get(path).json().unwrap();
+        assert!(
+            told.get("path").is_some(),
+            "{path} is not the upstream's: {told}"
+        );
     }
 }
 
@@ -103,10 +184,11 @@ fn a_path_without_a_rule_passes_unasked(world: &World) {
     for path in [
         "/",
         "/web/index.html",
-        "/api/v1",
+        "/api",
         "/api/v10/x",
-        "/API/v1/search",
+        "/API/v10/search",
         "/api/v1/..",
+        "/api/v1%252Fx",
     ] {
         let answer = visitor.get(path);
         assert_eq!(
@@ -139,6 +221,26 @@ fn a_rule_is_for_its_methods_only(world: &World) {
         remaining(&visitor.request("POST", "/methods/x").send().unwrap()),
         97
     );
+}
+
+fn a_method_is_compared_without_case(world: &World) {
+    let gateway = world.workshop();
+    for method in ["post", "Post", "pUT"] {
+        let user = unique("visitor");
+        let identity = [("x-user-id", user.as_str()), ("x-user-tier", "free")];
+        let answer = grpc::request(gateway.address(), method, "/methods/x", &identity).unwrap();
+        let left = answer.metadata.get("x-ratelimit-remaining");
+        assert_eq!(left.map(String::as_str), Some("99"), "{method}: {answer:?}");
+    }
+}
+
+fn a_rule_for_get_covers_head(world: &World) {
+    let visitor = Visitor::of_tier(world.workshop(), "free");
+    for (method, left) in [("GET", Some(99)), ("HEAD", Some(98)), ("POST", None)] {
+        let answer = visitor.request(method, "/reads/x").send().unwrap();
+        let told = tells_limits(&answer).then(|| remaining(&answer));
+        assert_eq!(told, left, "{method}");
+    }
 }
 
 fn a_rule_is_for_its_hosts_only(world: &World) {

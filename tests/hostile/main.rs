@@ -216,7 +216,8 @@ fn the_status_call_is_one_path_and_one_method(gateway: &Gateway) {
         ("HEAD", "/api/v1/rate-limits/status"),
         ("OPTIONS", "/api/v1/rate-limits/status"),
         ("GET", "/api/v1/rate-limits/status/"),
-        ("GET", "/api/v1/rate-limits%2Fstatus"),
+        ("GET", "/api/v1/rate-limits/STATUS"),
+        ("GET", "/api/v1/rate-limits%252Fstatus"),
     ] {
         let answer = ask(method, target);
         let limit = answer.header("x-ratelimit-limit");

@@ -1,10 +1,9 @@
 //! From the JSON that a user wrote to a [`Policy`]: strict, whole or not at all.
 
-use globset::{GlobBuilder, GlobSetBuilder};
-
+use super::pattern::IndexBuilder;
 use super::{
-    Answers, Body, Host, Limit, LimitId, NetworkLimits, OnStoreFailure, Policy, Rule, RuleLimits,
-    Scope, Status, TierLimits, experiment,
+    Answers, Body, Host, Limit, LimitId, Matching, NetworkLimits, OnStoreFailure, Pattern, Policy,
+    Rule, RuleLimits, Scope, Status, TierLimits, doubts, experiment,
 };
 use crate::address::{Cidr, CidrError};
 use crate::approach::{Approach, Pace};
@@ -23,8 +22,6 @@ use crate::secret::Secret;
 const LONGEST_NAME: usize = 64;
 /// A rule without a priority comes after those that have a small one.
 const DEFAULT_PRIORITY: u64 = 100;
-/// An exact log costs about 30 bytes of Redis a permit: above this, 300 KB for each caller.
-const LARGE_LOG: u64 = 10_000;
 /// Polling once a second is in bounds; a caller that wants more should read the headers instead.
 const DEFAULT_STATUS_LIMIT: u64 = 60;
 const DEFAULT_STATUS_WINDOW_SECONDS: u64 = 60;
@@ -45,8 +42,9 @@ pub(super) fn policy(source: &At<'_>) -> Result<Policy, ConfigError> {
     let mut fields = source.fields()?;
     let mut limits = Limits::default();
     let mut rules: Vec<Rule> = Vec::new();
+    let matching = matching(&mut fields)?.unwrap_or(Matching::Loose);
     for at in fields.required("rules")?.list()? {
-        let rule = rule(&at, &mut limits)?;
+        let rule = rule(&at, matching, &mut limits)?;
         if rules.iter().any(|other| other.name == rule.name) {
             return Err(ConfigError {
                 path: format!("{}.name", at.path),
@@ -72,22 +70,12 @@ pub(super) fn policy(source: &At<'_>) -> Result<Policy, ConfigError> {
     rules.sort_by_key(|rule| rule.priority);
     let (off, rules): (Vec<Rule>, Vec<Rule>) =
         rules.into_iter().partition(|rule| rule.mode == Mode::Off);
-    let mut globs = GlobSetBuilder::new();
+    let mut patterns = IndexBuilder::default();
     for rule in &rules {
-        globs.add(glob(&rule.pattern, &source.path)?);
+        patterns.add(&rule.pattern, rule.matching);
     }
-    let globs = globs
-        .build()
-        .map_err(|error| source.error(format!("has patterns that do not compile: {error}")))?;
-    let large = limits.list.iter().filter_map(warning);
-    let warnings = large
-        .chain(rules.iter().filter_map(partial_count))
-        .chain(
-            rules
-                .iter()
-                .filter_map(|rule| out_of_reach(rule, &limits.list)),
-        )
-        .collect();
+    let patterns = patterns.build();
+    let warnings = doubts::of(&rules, &limits.list, &patterns);
     let mut cost_headers: Vec<String> = rules
         .iter()
         .filter_map(|rule| match &rule.tariff {
@@ -102,7 +90,7 @@ pub(super) fn policy(source: &At<'_>) -> Result<Policy, ConfigError> {
     Ok(Policy {
         rules,
         off,
-        globs,
+        patterns,
         approached,
         leased,
         of_one_slot: is_of_one_slot(&limits.list),
@@ -124,52 +112,6 @@ fn is_of_one_slot(limits: &[Limit]) -> bool {
         .all(|(one, other)| {
             one.scope == other.scope && (one.scope != Scope::Global || one.rule == other.rule)
         })
-}
-
-fn warning(limit: &Limit) -> Option<String> {
-    let quota = limit.terms.quota;
-    let large = quota.algorithm() == Algorithm::SlidingWindow && quota.limit() > LARGE_LOG;
-    let whose = match limit.scope {
-        Scope::Global => "",
-        Scope::User => " for each user",
-        Scope::Ip => " for each address",
-    };
-    large.then(|| {
-        format!(
-            "rule {rule}: a sliding window of {limit} keeps up to {limit} entries (about 30 bytes \
-             each) in Redis{whose}; a token bucket keeps one",
-            rule = limit.rule,
-            limit = quota.limit(),
-        )
-    })
-}
-
-/// A count that everybody shares is a part of itself while some are on trial.
-fn partial_count(rule: &Rule) -> Option<String> {
-    match rule.mode {
-        Mode::Partly(percent) if !rule.limits.global.is_empty() => Some(format!(
-            "rule {}: while enforce_percent is {}, its global limit counts the requests of that share \
-             of its callers only, and is reached later than it will be at 100",
-            rule.name,
-            percent.get()
-        )),
-        _ => None,
-    }
-}
-
-/// A cost that may be asked for, and that a limit could not hold even where nothing of it is used.
-fn out_of_reach(rule: &Rule, limits: &[Limit]) -> Option<String> {
-    let (header, most) = rule.tariff.asks_up_to()?;
-    let own = limits.iter().filter(|limit| limit.rule == rule.name);
-    let quotas = own.map(|limit| limit.terms.quota);
-    let too_small = quotas.filter(|quota| quota.never_fits(most));
-    let holds = too_small.map(|quota| quota.capacity()).min()?;
-    Some(format!(
-        "rule {}: {header} may ask for up to {}, and a limit of it holds {holds} at most: what costs more \
-         than that never passes; lower \"max\" or raise the limit",
-        rule.name,
-        most.get()
-    ))
 }
 
 /// What a limit is read for.
@@ -260,10 +202,12 @@ impl Limits {
     }
 }
 
-fn rule(at: &At<'_>, limits: &mut Limits) -> Result<Rule, ConfigError> {
+/// `usually` is how closely the policy's rules match where they do not say.
+fn rule(at: &At<'_>, usually: Matching, limits: &mut Limits) -> Result<Rule, ConfigError> {
     let mut fields = at.fields()?;
     let name = name(&fields.required("name")?)?;
     let pattern = pattern(&fields.required("pattern")?)?;
+    let matching = matching(&mut fields)?.unwrap_or(usually);
     let priority = fields
         .optional("priority")
         .map_or(Ok(DEFAULT_PRIORITY), |at| at.whole())?;
@@ -286,6 +230,7 @@ fn rule(at: &At<'_>, limits: &mut Limits) -> Result<Rule, ConfigError> {
     Ok(Rule {
         name,
         pattern,
+        matching,
         priority,
         mode,
         tariff,
@@ -358,6 +303,7 @@ fn limit(at: &At<'_>) -> Result<Drafted, ConfigError> {
     let on_store_failure = match fields.optional("on_store_failure") {
         None => OnStoreFailure::Local,
         Some(at) => at.choice(&[
+            ("local", OnStoreFailure::Local),
             ("allow", OnStoreFailure::Allow),
             ("deny", OnStoreFailure::Deny),
         ])?,
@@ -421,40 +367,39 @@ pub(crate) fn check_name(name: &str, at: &At<'_>) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn pattern(at: &At<'_>) -> Result<String, ConfigError> {
+fn pattern(at: &At<'_>) -> Result<Pattern, ConfigError> {
     let text = at.text()?;
     if text.is_empty() {
         return Err(at.error("is empty and would match no path; write one such as \"/api/*\""));
     }
-    glob(text, &at.path)?;
-    Ok(text.to_string())
+    Pattern::try_new(text).map_err(|defect| at.error(defect))
 }
 
-fn glob(pattern: &str, path: &str) -> Result<globset::Glob, ConfigError> {
-    // `*` crosses `/`: a rule for /api/* is also for /api/v1/auth/login.
-    GlobBuilder::new(pattern)
-        .literal_separator(false)
-        .backslash_escape(true)
-        .build()
-        .map_err(|error| ConfigError {
-            path: path.to_string(),
-            message: format!("{pattern:?} is not a glob: {}", error.kind()),
-        })
+fn matching(fields: &mut Fields<'_>) -> Result<Option<Matching>, ConfigError> {
+    let matching = fields.optional("match");
+    matching
+        .map(|at| at.choice(&[("loose", Matching::Loose), ("exact", Matching::Exact)]))
+        .transpose()
 }
 
 fn methods(at: &At<'_>) -> Result<Vec<String>, ConfigError> {
     let mut methods = Vec::new();
     for at in at.list()? {
         let method = at.text()?;
-        if method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_uppercase()) {
+        let allowed = |byte: u8| byte.is_ascii_alphabetic() || matches!(byte, b'-' | b'_');
+        if method.is_empty() || !method.bytes().all(allowed) {
             return Err(at.error(format!(
                 "{method:?} is no method; write one such as \"POST\""
             )));
         }
-        methods.push(method.to_string());
+        methods.push(method.to_ascii_uppercase());
     }
     if methods.is_empty() {
         return Err(at.error("is an empty list and would match nothing; leave the field out"));
+    }
+    let has = |name: &str| methods.iter().any(|method| method == name);
+    if has("GET") && !has("HEAD") {
+        methods.push("HEAD".to_string());
     }
     Ok(methods)
 }

@@ -48,7 +48,10 @@ fn requests(rule: &Rule) -> String {
         let names: Vec<String> = hosts.iter().map(Host::to_string).collect();
         names.join(",")
     });
-    let parts: Vec<String> = methods.chain(hosts).chain([rule.pattern.clone()]).collect();
+    let parts: Vec<String> = methods
+        .chain(hosts)
+        .chain([rule.pattern().to_string()])
+        .collect();
     parts.join(" ")
 }
 
@@ -156,11 +159,11 @@ mod tests {
             ]}"#,
         );
         let expected = "  \
-  a     GET,PUT *.example.com /a  shadow: everyone 10/day token bucket, burst 5; cost 2
-  bc    /b/*                      enforced for 10 %: any other tier 1/s fixed window · any other tier \
+  a     GET,PUT,HEAD *.example.com /a  shadow: everyone 10/day token bucket, burst 5; cost 2
+  bc    /b/*                           enforced for 10 %: any other tier 1/s fixed window · any other tier \
 9/2h leaky bucket warn at 0.5
-  none  /d                        no limits
-  off   /c                        off: 10.0.0.0/8 7/7days fixed window
+  none  /d                             no limits
+  off   /c                             off: 10.0.0.0/8 7/7days fixed window
 ";
         assert_eq!(told, expected);
     }

@@ -5,6 +5,7 @@ pub mod bridge;
 pub mod front_door;
 pub mod key;
 pub mod path;
+pub mod pattern;
 pub mod policy;
 pub mod published;
 pub mod reply;
