@@ -13,8 +13,8 @@
 local call, format, match = redis.call, string.format, string.match
 local ceil, floor, max, min = math.ceil, math.floor, math.max, math.min
 
--- The most that a double counts exactly. A debt stops growing there.
-local MOST = 2 ^ 53 - 1
+-- The most that a double counts exactly. A debt stops growing there. The longest window, ten years, in ms.
+local MOST, LONGEST_WINDOW = 2 ^ 53 - 1, 315360000000
 
 local function terms(algorithm, limit, window, capacity, now)
   local rate = format('%d %d', limit, window)
@@ -60,6 +60,9 @@ local function settle(text, quota)
   local expires, moved
   if level then
     level, time = level + 0, time + 0
+    if level > MOST or time > MOST then
+      return nil
+    end
     expires = expiry(quota, level, time)
   else
     local limit, before
@@ -68,7 +71,7 @@ local function settle(text, quota)
       return nil
     end
     level, time, before = level + 0, time + 0, before + 0
-    if before > MOST then
+    if level > MOST or time > MOST or before > LONGEST_WINDOW or before % 1000 ~= 0 then
       return nil
     end
     if before ~= window then
@@ -122,13 +125,21 @@ local function keep(state, quota, free)
   return format('%d %d %s', level_at(state, quota, free), state.time, quota.rate)
 end
 
-local function save(key, state, quota, free, taken)
+-- What `save` writes, made before anything is written. `taken` permits are all that has changed, if told.
+local function prepare(state, quota, free, taken)
   local level, time = level_at(state, quota, free), state.time
-  local text, expires = format('%d %d %s', level, time, quota.rate), expiry(quota, level, time)
-  if taken and expires == state.expires then
-    call('SET', key, text, 'KEEPTTL')
+  local expires = expiry(quota, level, time)
+  state.text = format('%d %d %s', level, time, quota.rate)
+  if not (taken and expires == state.expires) then
+    state.ends = format('%d', expires)
+  end
+end
+
+local function save(key, state)
+  if state.ends then
+    call('SET', key, state.text, 'PXAT', state.ends)
   else
-    call('SET', key, text, 'PXAT', format('%d', expires))
+    call('SET', key, state.text, 'KEEPTTL')
   end
 end
 
@@ -141,5 +152,6 @@ return {
   retry = retry,
   reset = reset,
   keep = keep,
+  prepare = prepare,
   save = save,
 }

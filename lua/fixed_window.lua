@@ -37,7 +37,7 @@ local function read(text)
   if not used then
     ends, used = match(text, '^([1-9]%d*)(%d%d%d%d%d%d)$')
   end
-  if used and used + 0 <= MOST and ends + 0 <= MOST then
+  if used and used + 0 <= MOST and ends * 1000 <= MOST then
     return used + 0, ends * 1000
   end
 end
@@ -49,7 +49,7 @@ local function settle(text, quota)
   end
   -- What `read` would tell of a key in use, for less.
   local count = (tonumber(text) or 0) - quota.zero
-  if count > 0 and count < LONG_USED then
+  if count > 0 and count < LONG_USED and count % 1 == 0 then
     return quota, capacity - count
   end
   local used, ends = read(text)
@@ -91,6 +91,7 @@ local function keep(state, quota, free)
   return format('%d %d', used, ends)
 end
 
+-- What it writes are numbers that were checked, which cannot fail to be made.
 local function save(key, state, quota, free, taken)
   local used = quota.capacity - free
   if taken and used < LONG_USED then

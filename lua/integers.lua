@@ -1,25 +1,31 @@
 -- The integers in a text, of one byte each or of four, the highest first: its first byte, 1 or 4, tells
--- which, and has the first place in the list. And the last place.
+-- which, and has the first place in the list. And the last place: there is nothing behind it.
 --
 -- Given: the text; and MOST_VALUES, as many as a function may give at once.
 
-local byte = string.byte
+local byte, min = string.byte, math.min
 
-local list = { byte(text, 1, MOST_VALUES) }
-for from = MOST_VALUES + 1, #text, MOST_VALUES do
-  local more = { byte(text, from, from + MOST_VALUES - 1) }
-  for i = 1, #more do
-    list[from + i - 1] = more[i]
+local wide, size = byte(text), #text
+if wide == 1 then
+  local list = { byte(text, 1, MOST_VALUES) }
+  for from = MOST_VALUES + 1, size, MOST_VALUES do
+    local more = { byte(text, from, from + MOST_VALUES - 1) }
+    for i = 1, #more do
+      list[from + i - 1] = more[i]
+    end
   end
-end
-local last = #list
-if list[1] == 4 then
-  last = (last - 1) / 4 + 1
-  for i = 2, last do
-    local j = 4 * i - 6
-    list[i] = ((list[j] * 256 + list[j + 1]) * 256 + list[j + 2]) * 256 + list[j + 3]
+  return list, size
+elseif wide == 4 and size % 4 == 1 then
+  local list, last = { wide }, 1
+  for from = 2, size, 4 * MOST_VALUES do
+    local count = min(MOST_VALUES, (size - from + 1) / 4)
+    -- And the place of what follows.
+    local more = { struct.unpack('>' .. string.rep('I4', count), text, from) }
+    for i = 1, count do
+      list[last + i] = more[i]
+    end
+    last = last + count
   end
-elseif list[1] ~= 1 then
-  error('ERR Malformed numbers', 0)
+  return list, last
 end
-return list, last
+error('ERR Malformed numbers', 0)

@@ -5,6 +5,6 @@
 
 if algorithm.load then
   return algorithm.load(key)
-elseif redis.call('EXISTS', key) == 0 then
+elseif ask('EXISTS', key) == 0 then
   return false
 end

@@ -2,14 +2,16 @@
 -- none of them consumes anything.
 --
 -- A key is read once, however many operations name it, and written once, after all is decided. So a
--- Redis that refuses writes refuses the first one, and nothing was written.
+-- Redis that refuses writes refuses the first one, and nothing was written. Returns the reply and what
+-- writes the states, which cannot fail but by Redis's refusal.
 --
 -- An instruction of Lua's takes forty of the processor's: what a key has of its own stands in arrays by
 -- the key's number, since a table for each would cost as much as the rest; and a take, which is what
 -- almost all operations are, counts down `free` and calls nobody.
 --
--- Given: `now`; the quotas; what Redis holds of each key, a text or false; and MOST_VALUES, as many as a
--- function may give or take at once.
+-- Given: `now`; the quotas; what Redis holds of each key, a text or false; MOST_VALUES, as many as a
+-- function may give or take at once; and `faults`, what is at fault and left out, which is told what is at
+-- hand.
 
 local min, rep, tonumber = math.min, string.rep, tonumber
 local call, pack, unpack = redis.call, struct.pack, unpack
@@ -18,23 +20,28 @@ local KEYS, ARGV = KEYS, ARGV
 -- A number of operations above this tells that costs follow.
 local WITH_COSTS = 100
 
+-- The most that a double counts exactly. The longest lease, a day, in ms.
+local MOST, LONGEST_LEASE = 2 ^ 53 - 1, 86400000
+
+local faulty_operations, faulty_keys = faults.operations, faults.keys
+faults.operation, faults.key = nil, nil
 local numbers, last = integers(ARGV[2], MOST_VALUES)
 
+-- Nothing if it is out of range.
 local large = 3
-local function next_large(least)
+local function next_large(least, most)
   large = large + 1
   local number = tonumber(ARGV[large])
-  if not number or number < least then
-    error('ERR Malformed number', 0)
+  if number and number >= least and number <= most and number % 1 == 0 then
+    return number
   end
-  return number
 end
 
 -- === accounts: what a key holds, as a quota sees it now ===
 
 -- Filled at once: growing one by one costs more.
 local function by_key()
-  return #KEYS <= MOST_VALUES and { unpack(KEYS) } or {}
+  return #KEYS <= MOST_VALUES and { unpack(KEYS, 1, #KEYS) } or {}
 end
 
 -- `held` is a key's text, or what an algorithm makes of a key of another type, or false; and of what has
@@ -51,21 +58,35 @@ local moved, changed = {}, {}
 -- as state, quota and permits that remain; whether what Redis holds is of no use.
 local settled, void = {}, {}
 
+-- What is held, from here on; what Redis holds is kept, for who decides the batch again.
+local function hold(k, text)
+  faults.read = faults.read or {}
+  if faults.read[k] == nil then
+    faults.read[k] = held[k]
+  end
+  held[k] = text
+end
+
 -- What was changed becomes what is held, as if it had been written.
 local function commit(k)
   local state, quota, remaining = states[k], quota_of[k], free[k]
   if remaining < quota.capacity then
-    held[k] = quota.algorithm.keep(state, quota, remaining)
+    hold(k, quota.algorithm.keep(state, quota, remaining))
     settled[k] = { state, quota, remaining }
   else
-    held[k], settled[k], void[k] = false, nil, true
+    hold(k, false)
+    settled[k], void[k] = nil, true
   end
   changed[k] = nil
 end
 
 -- Makes this quota the one that the account is seen by, once `again` because what is held is another.
--- False if the key holds something else than a state of the quota's algorithm.
+-- False if the key holds something else than a state of the quota's algorithm, or is none, or the quota.
 local function see(k, quota, again)
+  faults.key = k
+  if not quota or faulty_keys[k] then
+    return false
+  end
   local algorithm = quota.algorithm
   if not again then
     local key, before = KEYS[k], quota_of[k]
@@ -76,7 +97,7 @@ local function see(k, quota, again)
         commit(k)
       end
     elseif not key then
-      error('ERR Malformed operation', 0)
+      return false
     elseif not held[k] then
       held[k] = missing(algorithm, key)
       if held[k] == nil then
@@ -105,6 +126,7 @@ local function build_operations()
     for i = 1, limits do
       local k = keys[i]
       local quota = quota_of[k]
+      faults.key = k
       free[k] = quota.algorithm.add(states[k], quota, free[k], costs and costs[i] or 1, 0)
       changed[k] = changed[k] or moved[k]
     end
@@ -115,6 +137,7 @@ local function build_operations()
     for i = 1, limits do
       local k = keys[i]
       local quota = quota_of[k]
+      faults.key = k
       granted[i] = math.max(min(costs and costs[i] or 1, free[k]), 0)
       if granted[i] > 0 then
         free[k] = quota.algorithm.add(states[k], quota, free[k], granted[i], ttl * 1000)
@@ -128,11 +151,14 @@ local function build_operations()
     for i = 1, limits do
       local k, cost = keys[i], costs and costs[i] or 1
       local quota = quota_of[k]
+      faults.key = k
       local remaining = quota.algorithm.give_back(states[k], quota, free[k], cost, receipt)
       if remaining or moved[k] then
         free[k] = remaining or free[k]
         commit(k)
-        see(k, quota, true)
+        if not see(k, quota, true) then
+          error('ERR Malformed state', 0)
+        end
       end
     end
     return 1
@@ -141,7 +167,8 @@ local function build_operations()
   local function reset(limits)
     for i = 1, limits do
       local k = keys[i]
-      held[k], settled[k], void[k], changed[k] = false, nil, true, nil
+      hold(k, false)
+      settled[k], void[k], changed[k] = nil, true, nil
       see(k, quota_of[k], true)
     end
     return 1
@@ -156,37 +183,55 @@ local TAKE, PEEK, GIVE_BACK, LEASE = 1, 2, 4, 6
 
 -- === the batch ===
 
-local reply, told = last <= MOST_VALUES and { unpack(numbers) } or {}, 1
+local reply, told = last <= MOST_VALUES and { unpack(numbers, 1, last) } or {}, 1
 reply[1] = now
+
+-- Where the operation is that named a key last.
+local named = by_key()
 
 local at = 2
 while at <= last do
   local code, limits, operand = numbers[at], numbers[at + 1], nil
+  local first, next_at, fits, readable, strange = at, at + 2 + 2 * (limits or 0), 1, true, nil
+  if not limits or next_at > last + 1 then
+    faults.operation, faults.key = nil, nil
+    error('ERR Malformed operations', 0)
+  end
+  faults.operation, faults.key = first, nil
   costs = nil
   if code > WITH_COSTS then
     code, costs = code - WITH_COSTS, {}
   end
   if code == GIVE_BACK or code == LEASE then
-    operand = next_large(0)
+    operand = next_large(0, code == LEASE and LONGEST_LEASE or MOST)
+    readable = operand ~= nil
   end
   if costs then
     for i = 1, limits do
-      costs[i] = next_large(1)
+      costs[i] = next_large(1, MOST)
+      readable = readable and costs[i] ~= nil
     end
   end
 
-  local first, fits, readable = at, 1, true
-  for i = 1, limits do
-    at = at + 2
-    local k, quota = numbers[at], quotas[numbers[at + 1]]
-    keys[i] = k
-    if quota_of[k] ~= quota and not see(k, quota) then
-      readable = false
-    elseif free[k] < (costs and costs[i] or 1) then
-      fits = 0
+  if faulty_operations[first] or faults.all then
+    readable = false
+  elseif readable then
+    for i = 1, limits do
+      at = at + 2
+      local k, quota = numbers[at], quotas[numbers[at + 1]]
+      keys[i] = k
+      if named[k] == first then
+        readable = false
+      elseif quota_of[k] ~= quota and not see(k, quota) then
+        readable, strange = false, strange or {}
+        strange[i] = true
+      elseif free[k] < (costs and costs[i] or 1) then
+        fits = 0
+      end
+      named[k] = first
     end
   end
-  at = at + 2
+  at = next_at
 
   local takes, verdict = false, -1
   if readable then
@@ -201,11 +246,11 @@ while at <= last do
   end
   reply[told + 1] = verdict
   for i = 1, limits do
-    local k, cost = keys[i], costs and costs[i] or 1
     local remaining, retry, reset = 0, 0, 0
     if readable then
+      local k, cost = keys[i], costs and costs[i] or 1
       local quota, state = quota_of[k], states[k]
-      remaining = free[k]
+      faults.key, remaining = k, free[k]
       if takes then
         remaining = remaining - cost
         free[k] = remaining
@@ -223,7 +268,7 @@ while at <= last do
       if code == LEASE then
         retry = granted[i]
       end
-    elseif quota_of[k] ~= quotas[numbers[first + 2 * i + 1]] then
+    elseif strange and strange[i] then
       remaining = -1
     end
     reply[told + 2], reply[told + 3], reply[told + 4] = remaining, retry, reset
@@ -232,27 +277,45 @@ while at <= last do
   told = told + 1
 end
 
+-- === what is to be written ===
+
+-- By number, the keys; of those of which only permits were taken, how many.
+local news, written, taken = {}, 0, {}
+faults.operation = nil
 for k = 1, #KEYS do
-  local state, quota, remaining, taken = states[k], quota_of[k], free[k], nil
-  local news = changed[k] or remaining ~= begun[k]
-  if news or void[k] or settled[k] then
-    if settled[k] and not news then
-      state, quota, remaining = unpack(settled[k])
+  local quota, remaining = quota_of[k], free[k]
+  local differs = changed[k] or remaining ~= begun[k]
+  if differs or void[k] or settled[k] then
+    faults.key = k
+    if settled[k] and not differs then
+      states[k], quota, remaining = unpack(settled[k], 1, 3)
+      quota_of[k], free[k] = quota, remaining
     elseif held[k] and not (changed[k] or void[k] or settled[k]) then
-      taken = begun[k] - remaining
+      taken[k] = begun[k] - remaining
     end
-    if void[k] or remaining == quota.capacity then
-      call('UNLINK', KEYS[k])
+    if remaining < quota.capacity and quota.algorithm.prepare then
+      quota.algorithm.prepare(states[k], quota, remaining, taken[k])
     end
-    if remaining < quota.capacity then
-      quota.algorithm.save(KEYS[k], state, quota, remaining, taken)
-    end
+    written = written + 1
+    news[written] = k
   end
 end
 
+faults.key = nil
 local packed = {}
 for from = 1, told, MOST_VALUES do
   local upto = min(from + MOST_VALUES - 1, told)
   packed[#packed + 1] = pack('<' .. rep('d', upto - from + 1), unpack(reply, from, upto))
 end
-return table.concat(packed)
+return table.concat(packed), function()
+  for n = 1, written do
+    local k = news[n]
+    local key, quota, remaining = KEYS[k], quota_of[k], free[k]
+    if void[k] or remaining == quota.capacity then
+      call('UNLINK', key)
+    end
+    if remaining < quota.capacity then
+      quota.algorithm.save(key, states[k], quota, remaining, taken[k])
+    end
+  end
+end

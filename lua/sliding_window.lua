@@ -26,8 +26,9 @@ local call, try, format, sub, type = redis.call, redis.pcall, string.format, str
 local pack, unpack = struct.pack, struct.unpack
 local max, min = math.max, math.min
 
--- The most that a double counts exactly. A debt stops growing there.
-local MOST = 2 ^ 53 - 1
+-- The most that a double counts exactly. A debt stops growing there. The longest window, ten years, and
+-- the longest lease, a day, in µs.
+local MOST, LONGEST_WINDOW, LONGEST_LEASE = 2 ^ 53 - 1, 315360000000000, 86400000000
 
 -- A head or a record: what its fields are, and its bytes.
 local FIELDS, SIZE = '<ddd', 24
@@ -59,8 +60,17 @@ local function load(key)
   if type(text) ~= 'table' then
     return text and { key = key, texts = 1, text = text }
   elseif not string.find(text.err, 'WRONGTYPE', 1, true) then
-    error(text, 0)
+    -- As `ask` tells it.
+    error({ err = text.err .. ' (LINDEX)' }, 0)
   end
+end
+
+-- One of a list's texts, if it has a head and records.
+local function whole(text)
+  if not text or #text < 2 * SIZE or #text % SIZE ~= 0 then
+    error('ERR Malformed log', 0)
+  end
+  return text
 end
 
 -- The first record at or after `at` with a later stamp and a larger total than these. There is one.
@@ -89,10 +99,10 @@ end
 local function search_list(key, texts, cutoff, total)
   local low, high, at, found = 0, nil, 0, nil
   repeat
-    local text = call('LINDEX', key, format('%d', at))
+    local text = whole(ask('LINDEX', key, format('%d', at)))
     local stamp, upto = unpack('<dd', text, #text - 15)
     if stamp <= cutoff or upto <= total then
-      low, high = at + 1, high or call('LLEN', key) - texts
+      low, high = at + 1, high or ask('LLEN', key) - texts
     else
       high, found = at, text
     end
@@ -146,7 +156,9 @@ local function settle(stored, quota, now)
   end
   local written_for, forgotten, base = unpack(FIELDS, text)
   local begun, stamp, total = unpack(FIELDS, text, size - SIZE + 1)
-  if not (base >= 0 and total > base and total > forgotten and total <= MOST and stamp >= begun) then
+  local counts = base >= 0 and total > base and total > forgotten and total <= MOST and total % 1 == 0
+  local lasts = begun >= 0 and stamp >= begun and stamp - begun <= LONGEST_LEASE and stamp <= MOST
+  if not (counts and lasts and written_for >= 0 and written_for <= LONGEST_WINDOW) then
     return nil
   end
   local cutoff = (begun > now and begun or now) - span
@@ -163,6 +175,9 @@ local function settle(stored, quota, now)
   local place = search(first_text or text, 1, cutoff, forgotten)
   local live = unpack('<d', first_text or text, place * SIZE - 7)
   local used = total - live
+  if not (live >= 0 and used > 0 and live % 1 == 0) then
+    return nil
+  end
   if begun - now > span then
     return begin(list, used, now, stamp - begun), capacity - used, true
   end
@@ -222,12 +237,12 @@ end
 -- Puts as many of Redis's texts before this one as it stands for already.
 local function lengthen(state, list)
   local from, to = format('%d', -2 * list.texts), format('%d', -list.texts - 1)
-  local texts = call('LRANGE', list.key, from, to)
+  local texts = ask('LRANGE', list.key, from, to)
   list.texts = list.texts + #texts
-  list.body = state.live < unpack('<d', texts[1], 17)
+  list.body = state.live < unpack('<d', whole(texts[1]), 17)
   texts[#texts + 1] = state.text
   for i = 2, #texts do
-    texts[i] = sub(texts[i], SIZE + 1)
+    texts[i] = sub(whole(texts[i]), SIZE + 1)
   end
   state.text = table.concat(texts)
 end
@@ -257,6 +272,9 @@ local function give_back(state, quota, free, cost, receipt)
   if stamp < receipt or total <= state.live then
     return nil
   end
+  if not (before >= 0 and before < total and total <= state.total and before % 1 + total % 1 == 0) then
+    error('ERR Malformed log', 0)
+  end
   local returned = min(cost, total - before)
   local pieces = { sub(text, 1, at * SIZE) }
   if returned < total - before then
@@ -283,6 +301,9 @@ local function retry(state, quota, free, cost)
     text, from = search_list(list.key, list.texts, 0, before), 1
   end
   local stamp = unpack('<d', text, search(text, from, 0, before) * SIZE + 9)
+  if not (stamp > 0 and stamp <= state.stamp) then
+    error('ERR Malformed log', 0)
+  end
   local left = stamp + quota.span - quota.now
   return (left + -left % 1000) / 1000
 end
@@ -310,56 +331,75 @@ local function keep(state, quota, free)
   return list and { key = list.key, texts = list.texts, text = text } or text
 end
 
-local function expire(key, state, quota)
-  call('PEXPIREAT', key, format('%d', expiry(state.stamp, quota) / 1000))
+-- When its key expires, in words for Redis.
+local function ends(state, quota)
+  return format('%d', expiry(state.stamp, quota) / 1000)
 end
 
--- What was merely taken from a short log, where the text that Redis has stays as it is.
-local function append(key, state, quota, total)
-  local now, stored = quota.now, state.stored
-  call('APPEND', key, pack(FIELDS, now, now, total))
-  if not expires_as(stored, now, quota) then
-    state.stamp = now
-    expire(key, state, quota)
-  end
-end
-
-local function save(key, state, quota, free, taken)
-  local list, stored = state.list, taken and state.stored
-  if stored and not (list or state.changed) and quota.now > stored then
+-- What `save` writes, made before anything is written. `taken` permits are all that has changed, if told.
+-- From here on `text` is what is written, `stored` by which command, of a list that is made or grows by
+-- RPUSH, and `stamp` when the key expires, or nothing if that stays.
+local function prepare(state, quota, free, taken)
+  local list, stored, now = state.list, taken and state.stored, quota.now
+  if stored and not (list or state.changed) and now > stored then
     local total, records = quota.capacity - free + state.live, #state.text / SIZE - 1
     if total <= MOST and records < MOST_ALONE and 2 * state.dead <= records + 8 then
-      return append(key, state, quota, total)
+      -- What was merely taken from a short log, where the text that Redis has stays as it is.
+      state.text, state.stored, state.stamp = pack(FIELDS, now, now, total), 'APPEND', now
+      state.stamp = not expires_as(stored, now, quota) and ends(state, quota)
+      return
     end
   end
 
   catch_up(state, quota, free)
   local first, last, body = state.dead + 1, #state.text / SIZE - 1, list and list.body
   local stays = stored and expires_as(stored, state.stamp, quota)
+  local most = MOST_LISTED
   if not body and last - first < MOST_ALONE then
-    local text = written(state, quota, first)
-    if stays then
-      call('SET', key, text, 'KEEPTTL')
+    state.text, state.stored = written(state, quota, first), 'SET'
+  elseif body and list.trimmed == 0 and list.texts == 1 and last <= most then
+    state.text, state.stored = written(state, quota, first), 'LSET'
+  else
+    local texts = {}
+    for from = first, last, most do
+      texts[#texts + 1] = written(state, quota, from, (from + most) * SIZE)
+    end
+    state.text, state.stored = texts, 'RPUSH'
+    if body then
+      list.first, list.last = format('%d', min(list.trimmed, MOST_TRIMMED)), format('%d', -list.texts - 1)
     else
-      call('SET', key, text, 'PXAT', format('%d', expiry(state.stamp, quota) / 1000))
+      stays = false
+    end
+  end
+  state.stamp = not stays and ends(state, quota)
+end
+
+local function save(key, state)
+  local how, text, stamp = state.stored, state.text, state.stamp
+  if how == 'SET' then
+    if stamp then
+      call('SET', key, text, 'PXAT', stamp)
+    else
+      call('SET', key, text, 'KEEPTTL')
     end
     return
-  end
-  local most = MOST_LISTED
-  if body and list.trimmed == 0 and list.texts == 1 and last <= most then
-    call('LSET', key, '-1', written(state, quota, first))
+  elseif how == 'APPEND' then
+    call('APPEND', key, text)
+  elseif how == 'LSET' then
+    call('LSET', key, '-1', text)
   else
-    if body then
-      call('LTRIM', key, format('%d', min(list.trimmed, MOST_TRIMMED)), format('%d', -list.texts - 1))
+    local list = state.list
+    if list and list.body then
+      call('LTRIM', key, list.first, list.last)
     else
       call('UNLINK', key)
     end
-    for from = first, last, most do
-      call('RPUSH', key, written(state, quota, from, (from + most) * SIZE))
+    for i = 1, #text do
+      call('RPUSH', key, text[i])
     end
   end
-  if not (stays and body) then
-    expire(key, state, quota)
+  if stamp then
+    call('PEXPIREAT', key, stamp)
   end
 end
 
@@ -372,5 +412,6 @@ return {
   retry = retry,
   reset = reset,
   keep = keep,
+  prepare = prepare,
   save = save,
 }

@@ -2,21 +2,26 @@
 -- each key loses at once what all of them take. That is what almost all batches are, and deciding them
 -- one by one costs Redis twice as much.
 --
--- Returns nothing, and has written nothing, where a key has not twice that room, or cannot be read, or
--- cannot stay where it stands.
+-- Returns the reply and what writes the states, which cannot fail but by Redis's refusal. Returns nothing
+-- where a key has not twice that room, or cannot be read, or cannot stay where it stands, and where there
+-- are more keys than a function may give numbers of.
 --
 -- Given: `now`; the quotas; what Redis holds of each key, a text or false; and MOST_VALUES, as many as a
 -- function may give or take at once.
 
 local KEYS = KEYS
 local count = #KEYS
+local values = 2 * count + 2
+if values > MOST_VALUES then
+  return
+end
 local totals, last = integers(ARGV[3], MOST_VALUES)
 if last ~= 2 * count + 1 then
-  error('ERR Malformed totals', 0)
+  return
 end
 
 -- Filled at once: growing one by one costs more.
-local states, reply = { unpack(KEYS) }, { now, 2, unpack(totals, 2, last) }
+local states, reply = { unpack(KEYS, 1, count) }, { now, 2, unpack(totals, 2, last) }
 for k = 1, count do
   local quota, total, text = quotas[totals[2 * k]], totals[2 * k + 1], held[k]
   local algorithm = quota.algorithm
@@ -31,13 +36,20 @@ for k = 1, count do
   if not state or elsewhere or remaining < 2 * total then
     return
   end
-  states[k], reply[2 * k + 1] = state, remaining - total
+  remaining = remaining - total
+  states[k], reply[2 * k + 1] = state, remaining
+  reply[2 * k + 2] = state.reset or algorithm.reset(state, quota, remaining)
+  local prepare = algorithm.prepare
+  if prepare then
+    prepare(state, quota, remaining, text and total)
+  end
 end
 
-for k = 1, count do
-  local quota, total, state = quotas[totals[2 * k]], totals[2 * k + 1], states[k]
-  local algorithm, remaining = quota.algorithm, reply[2 * k + 1]
-  reply[2 * k + 2] = state.reset or algorithm.reset(state, quota, remaining)
-  algorithm.save(KEYS[k], state, quota, remaining, held[k] and total)
+local packed = struct.pack('<' .. string.rep('d', values), unpack(reply, 1, values))
+return packed, function()
+  local KEYS, states, reply, totals, quotas, held = KEYS, states, reply, totals, quotas, held
+  for k = 1, count do
+    local quota = quotas[totals[2 * k]]
+    quota.algorithm.save(KEYS[k], states[k], quota, reply[2 * k + 1], held[k] and totals[2 * k + 1])
+  end
 end
-return struct.pack('<' .. string.rep('d', #reply), unpack(reply))

@@ -278,7 +278,7 @@ impl Limiter {
     /// What an operator is told of the gateway.
     pub fn report(&self) -> Answer {
         let now = self.now();
-        let health = self.batcher.borrow().health(now);
+        let health = self.batcher.borrow().health();
         self.metrics.report(&self.edition(), health, now)
     }
 
@@ -459,7 +459,7 @@ impl Limiter {
             Heard::Mine => {}
             Heard::Adopted => {
                 self.enter_epoch();
-                let health = self.batcher.borrow().health(now);
+                let health = self.batcher.borrow().health();
                 self.metrics.tell(&self.live.in_force(), health, now);
             }
         }
@@ -479,7 +479,7 @@ impl Limiter {
             self.answered(call, Err(Silence::Late));
         }
         // Where nothing can be asked, what goes back would be lost: it waits.
-        let health = self.batcher.borrow().health(now);
+        let health = self.batcher.borrow().health();
         let is_asked = health.open < health.lanes;
         if is_asked {
             let back = self.worker.borrow_mut().leases.expire(now);
@@ -487,7 +487,7 @@ impl Limiter {
         }
         let effects = self.batcher.borrow_mut().tick(now);
         self.perform(effects);
-        let health = self.log_health(now);
+        let health = self.log_health();
         let tell = self.metrics.tick(&self.live.in_force(), health, now);
         if !self.batcher.borrow().is_idle() {
             self.busy.set(now);
@@ -513,12 +513,12 @@ impl Limiter {
     }
 
     /// Tells in the log how the store does, when that changes.
-    fn log_health(&self, now: Micros) -> Health {
+    fn log_health(&self) -> Health {
         let batcher = self.batcher.borrow();
-        let health = batcher.health(now);
+        let health = batcher.health();
         let before = self.logged.replace(health);
         if health.opened > before.opened
-            && let Some(trouble) = batcher.trouble(now)
+            && let Some(trouble) = batcher.trouble()
         {
             warn!("weir: the store is not asked for now: {trouble}; on_store_failure holds");
         }

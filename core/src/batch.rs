@@ -7,7 +7,9 @@
 //! it; where the last call was for one alone, it waits for nothing. Where the round trip is long,
 //! more calls may overlap, or waiting would cost more than it saves. A single primary is one lane;
 //! of a cluster, each range of slots is one, and a call carries one script command for each slot.
+//! Who asks more than fits into a call gets a part of it answered with each, beside the others.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::rc::Rc;
 
@@ -20,8 +22,12 @@ use crate::slot::{Lane, Slot, Topology};
 use crate::units::{Micros, Millis};
 use crate::wire::resp::{Reader, Token};
 
-/// The most questions in a call: Redis serves nobody else while it runs, about 0.5 ms for 64.
+/// The most questions in a call, and the most checks of all together unless one question alone has
+/// more: Redis serves nobody else while it runs, about 1.2 ms for 64 questions of three checks each.
 const MOST_QUESTIONS: usize = 64;
+const MOST_CHECKS: usize = 512;
+/// By what the timeout is multiplied for who asks more than fits into a call.
+const PATIENCE: u64 = 10;
 /// Below this round trip a second call in flight costs more CPU than the waiting it saves.
 const LONG_ROUND_TRIP: Micros = Micros(1_000);
 /// Enough calls in flight to keep a far Redis busy, few enough to bound what a dead one holds.
@@ -51,6 +57,8 @@ enum Turn {
 struct LaneState<T> {
     timeout: Millis,
     waiting: Vec<Waiting<T>>,
+    /// Parts of what is too large for a call: one goes with each.
+    patient: VecDeque<Waiting<T>>,
     calls: Vec<(CallId, Call<T>)>,
     /// A moving average over the calls that were answered.
     round_trip: Micros,
@@ -59,14 +67,14 @@ struct LaneState<T> {
     breaker: Breaker,
     /// What was wrong with the call that failed last.
     trouble: String,
-    /// What to look at when the breaker wants to know whether the store is back.
-    sample: Option<Sample>,
+    /// What to ask when the breaker wants to know whether the store is back.
+    probe: Option<Probe>,
     sent: u64,
     failed: u64,
 }
 
-/// A question that only looks, and where to ask it.
-type Sample = (Slot, Rc<Question>);
+/// A question that tells whether the store takes, and where to ask it.
+type Probe = (Slot, Rc<Question>);
 
 #[derive(Debug)]
 struct Waiting<T> {
@@ -74,6 +82,7 @@ struct Waiting<T> {
     slot: Slot,
     question: Rc<Question>,
     since: Micros,
+    patient: bool,
 }
 
 /// A call that has not been answered: a command for each slot.
@@ -141,7 +150,7 @@ pub struct Effects<T> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Health {
     pub lanes: usize,
-    /// Lanes that are not asked now.
+    /// Lanes that are not asked now, or on trial without anything taken yet.
     pub open: usize,
     /// How often a breaker has opened.
     pub opened: u64,
@@ -171,17 +180,23 @@ impl<T> Batcher<T> {
             return Next::Failed;
         };
         if lane.breaker.permit(now) != Permit::Calls {
-            lane.sample
-                .get_or_insert_with(|| (part.slot, Rc::new(part.question.peeking())));
+            if lane.probe.is_none() {
+                lane.probe = probe(part.slot, &part.question);
+            }
             return Next::Failed;
         }
         let hurries = ticket.is_some() && lane.is_quiet();
-        lane.waiting.push(Waiting {
+        let waiting = Waiting {
             ticket,
             slot: part.slot,
             question: part.question.clone(),
             since: now,
-        });
+            patient: part.patient,
+        };
+        match part.patient {
+            true => lane.patient.push_back(waiting),
+            false => lane.waiting.push(waiting),
+        }
         if self.turn != Turn::NotAsked || !lane.may_send(now) {
             return Next::Wait;
         }
@@ -205,11 +220,10 @@ impl<T> Batcher<T> {
     }
 
     /// Why the store is not asked, in the words of the call that failed last.
-    pub fn trouble(&self, now: Micros) -> Option<&str> {
-        let open = |lane: &&LaneState<T>| lane.breaker.permit(now) != Permit::Calls;
+    pub fn trouble(&self) -> Option<&str> {
         self.lanes
             .iter()
-            .find(open)
+            .find(|lane| lane.breaker.is_shut())
             .map(|lane| lane.trouble.as_str())
     }
 
@@ -218,12 +232,12 @@ impl<T> Batcher<T> {
         self.put_off.is_empty() && self.lanes.iter().all(LaneState::is_idle)
     }
 
-    pub fn health(&self, now: Micros) -> Health {
+    pub fn health(&self) -> Health {
         self.lanes
             .iter()
             .fold(Health::default(), |sum, lane| Health {
                 lanes: sum.lanes + 1,
-                open: sum.open + usize::from(lane.breaker.permit(now) != Permit::Calls),
+                open: sum.open + usize::from(lane.breaker.is_shut()),
                 opened: sum.opened + lane.breaker.opened(),
                 calls: sum.calls + lane.sent,
                 failures: sum.failures + lane.failed,
@@ -247,7 +261,7 @@ impl<T> Batcher<T> {
     /// An outgoing call could not be sent.
     pub fn not_sent(&mut self, now: Micros, outgoing: Outgoing<T>) -> Settled<T> {
         if let Some(lane) = self.lanes.get_mut(outgoing.lane.0) {
-            lane.fail(now, outgoing.call.sample());
+            lane.fail(now, outgoing.call.probe());
         }
         outgoing.call.fail().collect()
     }
@@ -342,19 +356,24 @@ impl<T> LaneState<T> {
         LaneState {
             timeout,
             waiting: Vec::new(),
+            patient: VecDeque::new(),
             calls: Vec::new(),
             round_trip: Micros(0),
             alone: false,
             breaker: Breaker::new(jitter),
             trouble: String::new(),
-            sample: None,
+            probe: None,
             sent: 0,
             failed: 0,
         }
     }
 
     fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.calls.is_empty() && self.sample.is_none()
+        self.nobody_waits() && self.calls.is_empty() && self.probe.is_none()
+    }
+
+    fn nobody_waits(&self) -> bool {
+        self.waiting.is_empty() && self.patient.is_empty()
     }
 
     fn may_send(&self, now: Micros) -> bool {
@@ -375,27 +394,42 @@ impl<T> LaneState<T> {
     fn next_call(&mut self, now: Micros, settled: &mut Settled<T>) -> Option<Call<T>> {
         match self.breaker.permit(now) {
             Permit::Calls => {
-                self.sample = None;
-                if self.waiting.is_empty() || !self.may_send(now) {
+                self.probe = None;
+                if self.nobody_waits() || !self.may_send(now) {
                     return None;
                 }
-                let most = self.waiting.len().min(MOST_QUESTIONS);
-                Some(Call::new(now, self.waiting.drain(..most)))
+                let next = self.next_questions();
+                let patient = self.patient.pop_front();
+                Some(Call::new(now, self.waiting.drain(..next).chain(patient)))
             }
             permit => {
-                let failed = self.waiting.drain(..).filter_map(|waiting| waiting.ticket);
+                let failed = self.waiting.drain(..).chain(self.patient.drain(..));
+                let failed = failed.filter_map(|waiting| waiting.ticket);
                 settled.extend(failed.map(|ticket| (ticket, Outcome::Failed)));
-                let (slot, question) = self.sample.as_ref().filter(|_| permit == Permit::Look)?;
+                let (slot, question) = self.probe.as_ref().filter(|_| permit == Permit::Look)?;
                 self.breaker.looked();
                 let look = Waiting {
                     ticket: None,
                     slot: *slot,
                     question: question.clone(),
                     since: now,
+                    patient: false,
                 };
                 Some(Call::new(now, [look].into_iter()))
             }
         }
+    }
+
+    /// How many of those who wait fit into a call; one always does.
+    fn next_questions(&self) -> usize {
+        let mut checks = 0;
+        let fits = |waiting: &&Waiting<T>| {
+            let before = checks;
+            checks += waiting.question.checks().len();
+            before == 0 || checks <= MOST_CHECKS
+        };
+        let first = self.waiting.iter().take(MOST_QUESTIONS);
+        first.take_while(fits).count()
     }
 
     /// Settles what the replies tell; what is to be asked once more, with the script's source.
@@ -412,11 +446,14 @@ impl<T> LaneState<T> {
             since: call.since,
             commands: Vec::new(),
         };
-        self.alone = self.waiting.is_empty() && call.questions() == 1;
+        self.alone = self.nobody_waits() && call.questions() == 1;
         let mut failed = None;
+        // Whether something was taken matters only to who wonders whether it can be.
+        let (wonders, mut took) = (self.breaker.is_shut(), false);
         for command in call.commands {
             match command.read(call.since, &mut reader, silence) {
                 Answered::Told(outcomes) => {
+                    took = took || (wonders && command.took(&outcomes));
                     let outcomes = command.asked.into_iter().zip(outcomes);
                     settled
                         .extend(outcomes.filter_map(|(asked, told)| Some((asked.ticket?, told))));
@@ -429,7 +466,7 @@ impl<T> LaneState<T> {
                 }
                 Answered::Failed(trouble) => {
                     self.trouble = trouble;
-                    failed = failed.or_else(|| command.sample());
+                    failed = failed.or_else(|| command.probe());
                     settled.extend(command.fail());
                 }
             }
@@ -438,7 +475,7 @@ impl<T> LaneState<T> {
             self.fail(now, failed);
         } else {
             self.learn_round_trip(Micros(now.0.saturating_sub(call.since.0)));
-            self.breaker.succeeded();
+            self.breaker.succeeded(took);
         }
         unknown
     }
@@ -446,6 +483,10 @@ impl<T> LaneState<T> {
     fn expire(&mut self, now: Micros, settled: &mut Settled<T>) {
         let timeout = self.timeout.0.saturating_mul(1000);
         let late = |since: Micros, after: u64| now.0.saturating_sub(since.0) >= after;
+        let too_late = |waiting: &Waiting<T>| {
+            let patience = if waiting.patient { PATIENCE } else { 1 };
+            late(waiting.since, timeout.saturating_mul(patience))
+        };
         let mut fail = |waiting: &mut Waiting<T>| {
             settled.extend(
                 waiting
@@ -454,19 +495,21 @@ impl<T> LaneState<T> {
                     .map(|ticket| (ticket, Outcome::Failed)),
             );
         };
-        self.waiting.retain_mut(|waiting| {
-            let late = late(waiting.since, timeout);
+        let mut keep = |waiting: &mut Waiting<T>| {
+            let late = too_late(waiting);
             if late {
                 fail(waiting);
             }
             !late
-        });
+        };
+        self.waiting.retain_mut(&mut keep);
+        self.patient.retain_mut(&mut keep);
         let commands = self
             .calls
             .iter_mut()
             .flat_map(|(_, call)| &mut call.commands);
         for asked in commands.flat_map(|command| &mut command.asked) {
-            if late(asked.since, timeout) {
+            if too_late(asked) {
                 fail(asked);
             }
         }
@@ -474,7 +517,7 @@ impl<T> LaneState<T> {
         self.calls.retain(|(_, call)| {
             let keep = !late(call.since, timeout.saturating_mul(2));
             if !keep {
-                lost = call.sample();
+                lost = call.probe();
             }
             keep
         });
@@ -483,13 +526,13 @@ impl<T> LaneState<T> {
         }
     }
 
-    /// A call has failed. What it asked is what to look at, so that a breaker closes again where
-    /// nobody calls any more.
-    fn fail(&mut self, now: Micros, sample: Option<Sample>) {
+    /// A call has failed. Where it asked is where to look, so that a breaker closes again where nobody
+    /// calls any more.
+    fn fail(&mut self, now: Micros, probe: Option<Probe>) {
         self.failed += 1;
         self.breaker.failed(now);
-        if self.breaker.permit(now) != Permit::Calls && self.sample.is_none() {
-            self.sample = sample;
+        if self.breaker.permit(now) != Permit::Calls && self.probe.is_none() {
+            self.probe = probe;
         }
     }
 
@@ -533,8 +576,8 @@ impl<T> Call<T> {
             .sum()
     }
 
-    fn sample(&self) -> Option<Sample> {
-        self.commands.first()?.sample()
+    fn probe(&self) -> Option<Probe> {
+        self.commands.first()?.probe()
     }
 
     fn fail(self) -> impl Iterator<Item = (T, Outcome)> {
@@ -563,6 +606,10 @@ fn words(error: &[u8]) -> String {
     String::from_utf8_lossy(error.get(..LONGEST_TROUBLE).unwrap_or(error)).into_owned()
 }
 
+fn probe(slot: Slot, question: &Question) -> Option<Probe> {
+    Some((slot, Rc::new(question.probing()?)))
+}
+
 /// What a command's reply amounts to.
 enum Answered {
     /// An outcome for each question, in order.
@@ -574,9 +621,16 @@ enum Answered {
 }
 
 impl<T> Command<T> {
-    fn sample(&self) -> Option<Sample> {
-        let question = &self.asked.first()?.question;
-        Some((self.slot, Rc::new(question.peeking())))
+    fn probe(&self) -> Option<Probe> {
+        probe(self.slot, &self.asked.first()?.question)
+    }
+
+    fn took(&self, outcomes: &[Outcome]) -> bool {
+        let mut told = self.asked.iter().zip(outcomes);
+        told.any(|(asked, outcome)| match outcome {
+            Outcome::Told { told, .. } => asked.question.took(told),
+            Outcome::Failed => false,
+        })
     }
 
     fn fail(self) -> impl Iterator<Item = (T, Outcome)> {
@@ -626,8 +680,8 @@ mod tests {
     use crate::wire::resp;
 
     const TIMEOUT: Millis = Millis(50);
-    /// What the script is told of a look: a peek over one limit.
-    const PEEK: &str = "\r\n\x01\x02\x01\x01\x01\r\n";
+    /// What the script is told of a look: a take from one limit.
+    const TAKE: &str = "\r\n\x01\x01\x01\x01\x01\r\n";
 
     fn part(key: &str, topology: Topology) -> Part {
         let quota = Quota::try_new(Algorithm::FixedWindow, 5, 60, None).unwrap();
@@ -831,6 +885,87 @@ mod tests {
         assert_eq!((settled.len(), outgoing.len()), (36, 0));
     }
 
+    /// A question of so many checks, and how many checks each of its parts has.
+    fn large(kind: Kind, checks: usize) -> (Vec<Part>, Vec<usize>) {
+        let quota = Quota::try_new(Algorithm::FixedWindow, 5, 60, None).unwrap();
+        let mut question = Question::default();
+        let check = |number| Check {
+            key: format!("large{number}").into_bytes(),
+            terms: Terms::new(quota),
+            cost: Cost::ONE,
+        };
+        question.ask(kind, (0..checks).map(check));
+        let parts = Rc::new(question).split(Topology::Single);
+        let sizes = parts.iter().map(|part| part.question.checks().len());
+        let sizes = sizes.collect();
+        (parts, sizes)
+    }
+
+    /// The reply to questions of one operation over so many checks each.
+    fn reply_of(questions: &[usize]) -> Vec<u8> {
+        let mut doubles = vec![1e6];
+        for checks in questions {
+            doubles.push(1.0);
+            doubles.extend([1.0, 0.0, 60_000.0].repeat(*checks));
+        }
+        let bytes = doubles.into_iter().flat_map(f64::to_le_bytes);
+        let mut reply = Vec::new();
+        resp::push_bulk(&mut reply, &bytes.collect::<Vec<_>>());
+        reply
+    }
+
+    #[test]
+    fn a_call_carries_no_more_checks_than_its_cap_unless_one_question_has_more() {
+        let mut batcher = batcher();
+        for (ticket, checks) in [(0, 200), (1, 200), (2, 112), (3, 1), (4, 700), (5, 1)] {
+            let part = &large(Kind::Take, checks).0[0];
+            assert_ne!(batcher.ask(Micros(0), Some(ticket), part), Next::Failed);
+        }
+        let mut outgoing = batcher.turn(Micros(0)).outgoing;
+        for (id, expected) in [(0, vec![0, 1, 2]), (1, vec![3]), (2, vec![4]), (3, vec![5])] {
+            hand_over(&mut batcher, outgoing, id);
+            let checks = [200, 200, 112, 1, 700, 1];
+            let own: Vec<usize> = expected
+                .iter()
+                .map(|ticket| checks[*ticket as usize])
+                .collect();
+            let effects = answered(&mut batcher, 1, id, &reply_of(&own));
+            assert_eq!(tickets(&effects.settled), expected);
+            outgoing = effects.outgoing;
+        }
+        assert!(batcher.is_idle());
+    }
+
+    /// A status call over 600 limits, among requests.
+    #[test]
+    fn a_part_of_what_is_too_large_goes_with_each_call_and_waits_longer() {
+        let mut batcher = batcher();
+        let (parts, sizes) = large(Kind::Peek, 600);
+        assert_eq!(sizes, [256, 256, 88]);
+        for part in &parts {
+            batcher.ask(Micros(0), Some(7), part);
+        }
+        ask(&mut batcher, Micros(0), 0..2);
+        send(&mut batcher, Micros(0), 0);
+        ask(&mut batcher, Micros(0), 2..3);
+        let effects = answered(&mut batcher, 1, 0, &reply_of(&[1, 1, 256]));
+        assert_eq!(tickets(&effects.settled), [0, 1, 7]);
+        hand_over(&mut batcher, effects.outgoing, 1);
+        let effects = answered(&mut batcher, 2, 1, &reply_of(&[1, 256]));
+        assert_eq!(tickets(&effects.settled), [2, 7]);
+        assert_eq!(effects.outgoing.len(), 1, "the last part goes alone");
+        // It waits ten times as long as others do, but for a call that is lost.
+        for part in &parts {
+            batcher.ask(Micros(0), Some(8), part);
+        }
+        hand_over(&mut batcher, effects.outgoing, 2);
+        ask(&mut batcher, Micros(0), 3..4);
+        assert_eq!(tickets(&batcher.tick(Micros(99_999)).settled), [3]);
+        let next = answered(&mut batcher, 99_999, 2, &reply_of(&[88])).outgoing;
+        hand_over(&mut batcher, next, 3);
+        assert_eq!(tickets(&batcher.tick(Micros(500_000)).settled), [8, 8, 8]);
+    }
+
     #[test]
     fn calls_overlap_only_where_the_round_trip_is_long() {
         for (round_trip, later, expected) in [
@@ -950,7 +1085,7 @@ mod tests {
         let mut batcher = broken();
         assert_eq!(ask_one(&mut batcher, Micros(1), 9), Next::Failed);
         assert_eq!(
-            batcher.health(Micros(1)),
+            batcher.health(),
             Health {
                 lanes: 1,
                 open: 1,
@@ -960,7 +1095,7 @@ mod tests {
             }
         );
         assert!(!batcher.is_idle(), "it is still looked after");
-        assert_eq!(batcher.trouble(Micros(1)), Some("no answer in time"));
+        assert_eq!(batcher.trouble(), Some("no answer in time"));
     }
 
     #[test]
@@ -987,12 +1122,12 @@ mod tests {
     }
 
     #[test]
-    fn a_look_is_a_peek_and_brings_the_store_back() {
+    fn a_look_is_a_take_and_brings_the_store_back() {
         let mut batcher = broken();
         assert!(batcher.tick(Micros(50_000)).outgoing.is_empty());
         let outgoing = batcher.tick(Micros(100_000)).outgoing;
         let look = hand_over(&mut batcher, outgoing, 50);
-        assert!(look.contains(PEEK) && look.contains("key2"), "{look}");
+        assert!(look.contains(TAKE) && look.contains("key2:probe"), "{look}");
         assert!(
             batcher.tick(Micros(100_001)).outgoing.is_empty(),
             "one look at a time"
@@ -1001,8 +1136,37 @@ mod tests {
         ask(&mut batcher, Micros(101_001), 60..61);
         send(&mut batcher, Micros(101_002), 61);
         answered(&mut batcher, 101_003, 61, &reply(1));
-        assert_eq!(batcher.health(Micros(101_004)).open, 0);
+        assert_eq!(batcher.health().open, 0);
         assert!(batcher.is_idle());
+    }
+
+    /// A replica tells what a key holds, but takes nothing.
+    #[test]
+    fn a_look_that_took_nothing_leaves_the_lane_shut_until_a_take_passes() {
+        let verdict = |verdict: f64| {
+            let mut reply = Vec::new();
+            let bytes = [1e6, verdict, 0.0, 0.0, 0.0].map(f64::to_le_bytes).concat();
+            resp::push_bulk(&mut reply, &bytes);
+            reply
+        };
+        for (look, peeked) in [(-1.0, false), (0.0, false), (-1.0, true)] {
+            let mut batcher = broken();
+            let outgoing = batcher.tick(Micros(100_000)).outgoing;
+            hand_over(&mut batcher, outgoing, 50);
+            answered(&mut batcher, 101_000, 50, &verdict(look));
+            assert_eq!(batcher.health().open, 1);
+            assert_eq!(batcher.trouble(), Some("no answer in time"));
+            if peeked {
+                batcher.ask(Micros(101_001), Some(60), &large(Kind::Peek, 1).0[0]);
+                send(&mut batcher, Micros(101_001), 60);
+                answered(&mut batcher, 101_002, 60, &verdict(1.0));
+                assert_eq!(batcher.health().open, 1, "it only looked");
+            }
+            ask(&mut batcher, Micros(101_003), 61..62);
+            send(&mut batcher, Micros(101_003), 61);
+            answered(&mut batcher, 101_004, 61, &verdict(1.0));
+            assert_eq!(batcher.health().open, 0);
+        }
     }
 
     /// A lane without callers stayed open, and was shown to operators, until somebody called.
@@ -1011,9 +1175,9 @@ mod tests {
         let mut batcher = broken();
         let outgoing = batcher.tick(Micros(100_000)).outgoing;
         let look = hand_over(&mut batcher, outgoing, 50);
-        assert!(look.contains(PEEK) && look.contains("key2"), "{look}");
+        assert!(look.contains(TAKE) && look.contains("key2:probe"), "{look}");
         answered(&mut batcher, 101_000, 50, &reply(1));
-        assert_eq!(batcher.health(Micros(101_000)).open, 0);
+        assert_eq!(batcher.health().open, 0);
         assert!(batcher.is_idle());
     }
 

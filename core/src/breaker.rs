@@ -1,6 +1,6 @@
 //! Whether the store is worth asking. It opens when calls keep failing, looks now and then whether
-//! the store answers again, and closes when a real call succeeds. It knows calls and time, not what
-//! they are about.
+//! the store takes again, and closes when a real call succeeds. It knows calls and time, and whether
+//! something was taken; not what they are about.
 
 use crate::units::{Micros, Millis};
 
@@ -28,9 +28,10 @@ enum State {
     Open { until: Micros, wait: Millis },
     /// A look is on its way.
     Looking { wait: Millis },
-    /// The look came back. Calls are made, and the first to fail ends it: a store may answer looks
-    /// and refuse writes.
-    Trial { wait: Millis },
+    /// The look came back. Calls are made, and the first to fail ends it: what holds for the look's
+    /// slot need not for others. Until something was taken it is `shut` to whoever asks how it does: a
+    /// replica answers and takes nothing.
+    Trial { wait: Millis, shut: bool },
 }
 
 /// What the breaker lets through.
@@ -59,6 +60,15 @@ impl Breaker {
         }
     }
 
+    /// Whether nothing has been taken since it opened, be it that calls are made.
+    pub fn is_shut(&self) -> bool {
+        match self.state {
+            State::Closed { .. } => false,
+            State::Open { .. } | State::Looking { .. } => true,
+            State::Trial { shut, .. } => shut,
+        }
+    }
+
     /// How often it has opened.
     pub fn opened(&self) -> u64 {
         self.opened
@@ -71,13 +81,15 @@ impl Breaker {
         }
     }
 
-    pub fn succeeded(&mut self) {
+    /// A call was answered; whether the store took something for it, which only one that may write can.
+    pub fn succeeded(&mut self, took: bool) {
         self.state = match self.state {
             State::Closed { failures } => State::Closed {
                 failures: failures.saturating_sub(1),
             },
+            State::Trial { wait, shut: true } if !took => State::Trial { wait, shut: true },
             State::Trial { .. } => State::Closed { failures: 0 },
-            State::Looking { wait } => State::Trial { wait },
+            State::Looking { wait } => State::Trial { wait, shut: !took },
             // A call from before it opened: the look will tell.
             open @ State::Open { .. } => open,
         };
@@ -94,7 +106,7 @@ impl Breaker {
                 self.opened += 1;
                 self.open(now, FIRST_LOOK);
             }
-            State::Looking { wait } | State::Trial { wait } => {
+            State::Looking { wait } | State::Trial { wait, .. } => {
                 self.open(now, Millis((wait.0 * 2).min(LONGEST_LOOK.0)));
             }
             State::Open { .. } => {}
@@ -137,14 +149,14 @@ mod tests {
         let mut rare = Breaker::new(0);
         for _ in 0..100 {
             rare.failed(Micros(0));
-            rare.succeeded();
-            rare.succeeded();
+            rare.succeeded(true);
+            rare.succeeded(true);
         }
         assert_eq!(rare.opened(), 0);
         let mut frequent = Breaker::new(0);
         for _ in 0..10 {
             frequent.failed(Micros(0));
-            frequent.succeeded();
+            frequent.succeeded(true);
         }
         assert_eq!(frequent.opened(), 1);
     }
@@ -156,9 +168,9 @@ mod tests {
         assert_eq!(breaker.permit(Micros(100_000)), Permit::Look);
         breaker.looked();
         assert_eq!(breaker.permit(Micros(100_000)), Permit::Nothing);
-        breaker.succeeded();
+        breaker.succeeded(true);
         assert_eq!(breaker.permit(Micros(100_000)), Permit::Calls);
-        breaker.succeeded();
+        breaker.succeeded(true);
         breaker.failed(Micros(100_001));
         assert_eq!(
             breaker.permit(Micros(100_001)),
@@ -176,16 +188,50 @@ mod tests {
             now += wait;
             assert_eq!(breaker.permit(Micros(now)), Permit::Look);
             breaker.looked();
-            breaker.succeeded();
+            breaker.succeeded(true);
             breaker.failed(Micros(now));
         }
         assert_eq!(breaker.opened(), 1, "one outage is one opening");
     }
 
     #[test]
+    fn an_answer_without_a_take_leaves_it_shut() {
+        let mut breaker = broken(0);
+        breaker.looked();
+        breaker.succeeded(false);
+        assert_eq!(breaker.permit(Micros(0)), Permit::Calls);
+        assert!(breaker.is_shut());
+        breaker.succeeded(false);
+        assert!(breaker.is_shut());
+        breaker.failed(Micros(0));
+        assert_eq!(
+            breaker.permit(Micros(0)),
+            Permit::Nothing,
+            "it was on trial"
+        );
+        breaker.looked();
+        breaker.succeeded(false);
+        breaker.succeeded(true);
+        assert!(!breaker.is_shut());
+    }
+
+    #[test]
+    fn a_look_that_took_leaves_it_on_trial_but_not_shut() {
+        let mut breaker = broken(0);
+        assert!(breaker.is_shut());
+        breaker.looked();
+        assert!(breaker.is_shut());
+        breaker.succeeded(true);
+        assert!(!breaker.is_shut());
+        breaker.failed(Micros(0));
+        assert_eq!(breaker.permit(Micros(0)), Permit::Nothing);
+        assert!(breaker.is_shut());
+    }
+
+    #[test]
     fn late_answers_do_not_close_it() {
         let mut breaker = broken(0);
-        breaker.succeeded();
+        breaker.succeeded(true);
         assert_eq!(breaker.permit(Micros(1)), Permit::Nothing);
     }
 

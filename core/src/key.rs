@@ -82,6 +82,15 @@ pub fn of_status(subject: &Subject, algorithm: Algorithm) -> Vec<u8> {
     key
 }
 
+/// The key of what looks whether the store takes again, in the slot of this key of Weir's: its first
+/// part, whatever stands before the hash tag. No limit has it, for a rule's name is followed by more.
+pub fn of_probe(key: &[u8]) -> Vec<u8> {
+    let slot = key.split_inclusive(|byte| *byte == b'}').next();
+    let mut probe = slot.unwrap_or_default().to_vec();
+    probe.extend_from_slice(b":probe");
+    probe
+}
+
 fn write_rest(out: &mut Vec<u8>, rule: &str, scope: Scope, algorithm: Algorithm, place: usize) {
     for part in ["}:", rule, ":", scope.name(), ":", algorithm.code(), ":"] {
         out.extend_from_slice(part.as_bytes());
@@ -153,6 +162,7 @@ mod tests {
     use crate::limit::Quota;
     use crate::policy::OnStoreFailure;
     use crate::question::Terms;
+    use crate::slot::Slot;
     use crate::units::Cost;
 
     fn limit(scope: Scope, algorithm: Algorithm, place: usize) -> Limit {
@@ -275,6 +285,25 @@ mod tests {
         let limit = limit(Scope::User, Algorithm::FixedWindow, 0);
         let long = key(&limit, &Subject::User(vec![b'x'; 10_000]), None);
         assert!(long.starts_with("weir:1:{U:") && long.len() < 120, "{long}");
+    }
+
+    #[test]
+    fn a_probe_is_in_the_slot_of_what_failed_and_shares_no_key_with_a_limit() {
+        let subject = Subject::User(b"ann".to_vec());
+        for key in [
+            of_status(&subject, Algorithm::FixedWindow),
+            of(
+                &limit(Scope::User, Algorithm::FixedWindow, 0),
+                Counting::Shadow,
+                &subject,
+                None,
+            ),
+        ] {
+            let probe = of_probe(&key);
+            assert!(probe.ends_with(b":{u:ann}:probe") && probe.starts_with(b"weir"));
+            assert_eq!(Slot::of(&probe), Slot::of(&key));
+            assert_eq!(of_probe(&probe), probe);
+        }
     }
 
     #[test]

@@ -17,6 +17,9 @@ const WITH_COSTS: u32 = 100;
 /// Beyond so many keys Lua's stack could not hold what all takes together want of each.
 const MOST_TOGETHER: usize = 1_000;
 
+/// No usage grows beyond what a double counts exactly, so no cost need be more.
+const MOST_COST: u64 = (1 << 53) - 1;
+
 /// Operations over numbered keys and quotas. `lua/README.md` has the grammar.
 #[derive(Debug)]
 pub struct Program<'a> {
@@ -28,8 +31,8 @@ pub struct Program<'a> {
     numbers: Vec<u32>,
     large: Vec<u64>,
     /// By the key's number: the number of its quota, and what all operations take of it. Nothing where
-    /// they cannot be decided together: some operation is no take, a key is asked about by two quotas,
-    /// two operations share a leaky bucket, or costs are too large.
+    /// they cannot be decided together: some operation is no take or names a key twice, a key is asked
+    /// about by two quotas, two operations share a leaky bucket, or costs are too large.
     totals: Option<Vec<(u32, u32)>>,
     shape: Shape,
     key_bytes: usize,
@@ -62,14 +65,17 @@ impl<'a> Program<'a> {
         if kind != Kind::Take {
             self.totals = None;
         }
+        let first = self.numbers.len();
         for Check { key, terms, cost } in checks {
             let (key, quota) = (self.key(key), self.quota(terms.packed()));
             self.numbers.extend([key, quota]);
             if costs {
-                self.large.push(cost.get());
+                self.large.push(cost.get().min(MOST_COST));
             }
             let place = key as usize - 1;
-            self.total(place, (quota, terms.quota), *cost);
+            if !self.total(place, (quota, terms.quota), *cost) && self.names_twice(key, first) {
+                self.totals = None;
+            }
             self.shape.limit(place, *cost);
         }
         self.shape.operation(checks.len());
@@ -117,11 +123,18 @@ impl<'a> Program<'a> {
         large.fold(command, |command, number| command.number(*number));
     }
 
-    /// Adds a take of the key at this place. `number` is the quota's.
-    fn total(&mut self, place: usize, (number, quota): (u32, Quota), Cost(cost): Cost) {
+    /// Whether the operation whose keys and quotas begin here names this key once before its latest.
+    fn names_twice(&self, key: u32, first: usize) -> bool {
+        let own = self.numbers.get(first..).unwrap_or_default();
+        own.iter().step_by(2).filter(|own| **own == key).count() > 1
+    }
+
+    /// Adds a take of the key at this place; whether it is the first. `number` is the quota's.
+    fn total(&mut self, place: usize, (number, quota): (u32, Quota), Cost(cost): Cost) -> bool {
         let Some(totals) = &mut self.totals else {
-            return;
+            return true;
         };
+        let first = place >= totals.len();
         let cost = u32::try_from(cost.get()).ok();
         let sum = match totals.get_mut(place) {
             None => {
@@ -140,6 +153,7 @@ impl<'a> Program<'a> {
         if sum.is_none() {
             self.totals = None;
         }
+        first
     }
 
     /// Counted from 1, as Lua does.

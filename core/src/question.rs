@@ -1,11 +1,14 @@
 //! What one request asks of the store: script operations over limits. `lua/README.md` has the
-//! contract. Where the keys live in more than one slot, a question comes apart into one for each.
+//! contract. Where the keys live in more than one slot, a question comes apart into one for each, and
+//! one that is too large for a call into several.
 
 use std::rc::Rc;
 
+use crate::key;
+use crate::limit::Algorithm;
 use crate::limit::Quota;
 use crate::program::Program;
-use crate::script::{self, Kind, PackedQuota};
+use crate::script::{self, Kind, PackedQuota, Told, Verdict};
 use crate::slot::{Lane, Slot, Topology};
 use crate::units::{Cost, Micros};
 
@@ -45,8 +48,14 @@ pub struct Part {
     pub slot: Slot,
     pub lane: Lane,
     pub question: Rc<Question>,
+    /// Whether the whole was too large for a call, and looks at least in part, as a status call does: it
+    /// waits for those who ask less, and longer.
+    pub patient: bool,
     places: Places,
 }
+
+/// The most checks of a part that can be smaller. Redis serves nobody else while it answers: 1.5 ms.
+const MOST_CHECKS: usize = 256;
 
 /// Which of the whole's operations and checks a part's are, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,13 +119,28 @@ impl Question {
         }
     }
 
-    /// The same, only looking: a question that tells whether the store answers.
-    pub fn peeking(&self) -> Question {
-        let mut peek = self.clone();
-        for operation in &mut peek.operations {
-            operation.kind = Kind::Peek;
-        }
-        peek
+    /// Tells whether the store takes: of one permit, where these keys are, of what nobody counts. It
+    /// always has room, so that it always writes, and a second later nothing is left of it. Nothing
+    /// where there are no keys.
+    pub fn probing(&self) -> Option<Question> {
+        const ROOM: u64 = 1_000_000;
+        let check = Check {
+            key: key::of_probe(&self.checks.first()?.key),
+            terms: Terms::new(Quota::try_new(Algorithm::FixedWindow, ROOM, 1, None).ok()?),
+            cost: Cost::ONE,
+        };
+        let mut probe = Question::default();
+        probe.ask(Kind::Take, [check]);
+        Some(probe)
+    }
+
+    /// Whether the store, as it told of its operations, took something: then it takes writes.
+    pub fn took(&self, told: &[Told]) -> bool {
+        let all = self.operations.iter().zip(told);
+        all.into_iter().any(|(operation, told)| {
+            let takes = matches!(operation.kind, Kind::Take | Kind::Charge);
+            takes && told.verdict == Verdict::Passed && !told.limits.is_empty()
+        })
     }
 
     /// Undoes what the operations at these places took at the time of the receipt.
@@ -131,18 +155,21 @@ impl Question {
         back
     }
 
-    /// The parts that can be asked on their own; a single primary answers the whole.
+    /// The parts that can be asked on their own; a single primary answers the whole, unless it is too
+    /// large.
     pub fn split(self: &Rc<Question>, topology: Topology) -> Vec<Part> {
         let (slot, lane) = match self.checks.first() {
             None => return Vec::new(),
             Some(first) => topology.place(&first.key),
         };
         let here = |check: &Check| topology.place(&check.key) == (slot, lane);
-        if topology == Topology::Single || self.checks.iter().all(here) {
+        let small = self.checks.len() <= MOST_CHECKS;
+        if small && (topology == Topology::Single || self.checks.iter().all(here)) {
             return vec![Part {
                 slot,
                 lane,
                 question: self.clone(),
+                patient: false,
                 places: Places::All,
             }];
         }
@@ -161,36 +188,72 @@ impl Question {
         distinct.dedup();
         distinct
             .into_iter()
-            .map(|place| self.part(place, &places))
+            .flat_map(|place| self.parts(place, &places))
             .collect()
     }
 
-    /// The checks at one place, in the operations that have some there.
-    fn part(&self, place: (Slot, Lane), places: &[Option<(Slot, Lane)>]) -> Part {
-        let mut question = Question::default();
-        let (mut operations, mut checks) = (Vec::new(), Vec::new());
+    /// The checks at one place, in the operations that have some there. A take is whole in one part, for
+    /// all of it passes or none; all else comes apart wherever a part is full.
+    fn parts(&self, place: (Slot, Lane), places: &[Option<(Slot, Lane)>]) -> Vec<Part> {
+        let mut parts = vec![Piece::default()];
         let mut all = self.checks.iter().zip(places).enumerate();
         for (at, operation) in self.operations.iter().enumerate() {
             let own = all
                 .by_ref()
                 .take(operation.checks)
                 .filter(|(_, (_, at))| **at == Some(place));
-            let (numbers, own): (Vec<usize>, Vec<Check>) = own
+            let mut own: Vec<(usize, Check)> = own
                 .map(|(number, (check, _))| (number, check.clone()))
-                .unzip();
-            if !own.is_empty() {
-                question.ask(operation.kind, own);
-                operations.push(at);
-                checks.extend(numbers);
+                .collect();
+            while !own.is_empty() {
+                let taken = parts.last().map_or(0, |part| part.checks.len());
+                let room = MOST_CHECKS.saturating_sub(taken);
+                let now = match operation.kind {
+                    Kind::Take if taken == 0 => own.len(),
+                    Kind::Take if own.len() > room => 0,
+                    _ => own.len().min(room),
+                };
+                let rest = own.split_off(now);
+                if let Some(part) = parts.last_mut().filter(|_| now > 0) {
+                    part.add(at, operation.kind, own);
+                }
+                if !rest.is_empty() {
+                    parts.push(Piece::default());
+                }
+                own = rest;
             }
         }
         let (slot, lane) = place;
-        Part {
+        let looks = self.operations.iter().any(|one| one.kind == Kind::Peek);
+        let patient = looks && parts.len() > 1;
+        let parts = parts.into_iter().map(|piece| Part {
             slot,
             lane,
-            question: Rc::new(question),
-            places: Places::Some { operations, checks },
-        }
+            question: Rc::new(piece.question),
+            patient,
+            places: Places::Some {
+                operations: piece.operations,
+                checks: piece.checks,
+            },
+        });
+        parts.collect()
+    }
+}
+
+/// A part as it grows: its question, and the places of its operations and checks in the whole.
+#[derive(Default)]
+struct Piece {
+    question: Question,
+    operations: Vec<usize>,
+    checks: Vec<usize>,
+}
+
+impl Piece {
+    fn add(&mut self, operation: usize, kind: Kind, checks: Vec<(usize, Check)>) {
+        let (numbers, own): (Vec<usize>, Vec<Check>) = checks.into_iter().unzip();
+        self.question.ask(kind, own);
+        self.operations.push(operation);
+        self.checks.extend(numbers);
     }
 }
 
@@ -305,6 +368,42 @@ mod tests {
             "of the first operation nothing is left"
         );
         assert!(!parts[0].holds(0));
+    }
+
+    #[test]
+    fn what_is_too_large_for_a_call_comes_apart_but_for_takes() {
+        let checks = |prefix: char, count: usize| {
+            (0..count).map(move |number| check(&format!("{{{prefix}}}{number}")))
+        };
+        let mut question = Question::default();
+        question.ask(Kind::Take, checks('t', 1));
+        question.ask(Kind::Peek, checks('p', 2 * MOST_CHECKS));
+        question.ask(Kind::Take, checks('u', MOST_CHECKS));
+        question.ask(Kind::Take, checks('v', MOST_CHECKS + 5));
+        let count = question.checks().len();
+        let parts = Rc::new(question).split(Topology::Single);
+        let shapes: Vec<Vec<usize>> = parts
+            .iter()
+            .map(|part| part.question.shape().collect())
+            .collect();
+        assert_eq!(
+            shapes,
+            [
+                vec![1, MOST_CHECKS - 1],
+                vec![MOST_CHECKS],
+                vec![1],
+                vec![MOST_CHECKS],
+                vec![MOST_CHECKS + 5],
+            ]
+        );
+        let operations: Vec<Option<usize>> = parts.iter().map(|part| part.operation(0)).collect();
+        assert_eq!(operations, [0, 1, 1, 2, 3].map(Some));
+        let places = parts.iter().flat_map(|part| {
+            let checks = part.question.checks().len();
+            (0..checks).filter_map(|nth| part.check(nth))
+        });
+        assert!(places.eq(0..count), "each check is in one part, in order");
+        assert!(parts.iter().all(|part| part.patient));
     }
 
     #[test]

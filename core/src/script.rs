@@ -17,7 +17,8 @@ pub const CLOCK: &str = include_str!("../../lua/clock.lua");
 type Module = (&'static str, &'static str, &'static str);
 
 /// In order, for those that follow to call: a batch pays for what it uses.
-const MODULES: [Module; 9] = [
+const MODULES: [Module; 10] = [
+    ("ask", "...", include_str!("../../lua/ask.lua")),
     (
         "fixed_window",
         "",
@@ -52,13 +53,14 @@ const MODULES: [Module; 9] = [
     ("together", GIVEN, include_str!("../../lua/together.lua")),
     (
         "one_by_one",
-        GIVEN,
+        GIVEN_AGAIN,
         include_str!("../../lua/one_by_one.lua"),
     ),
 ];
 
 /// What both ways to decide are given.
 const GIVEN: &str = "now, quotas, held, MOST_VALUES";
+const GIVEN_AGAIN: &str = "now, quotas, held, MOST_VALUES, faults";
 
 const DECIDE: &str = include_str!("../../lua/decide.lua");
 
@@ -132,7 +134,7 @@ pub enum Kind {
     Peek,
     /// Consumes whatever the limits say; may leave a debt.
     Charge,
-    /// Takes as many as are free, up to the cost, to be used within this time.
+    /// Takes as many as are free, up to the cost, to be used within this time: a day at most.
     Lease { ttl: Millis },
     /// Undoes a take, charge or lease where what it counted in is still alive.
     GiveBack {
@@ -144,6 +146,9 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// The longest lease that the script grants.
+    pub const LONGEST_LEASE: Millis = Millis(24 * 60 * 60 * 1000);
+
     /// What the script knows it by, and the number that goes with it.
     pub fn code(self) -> (u32, Option<u64>) {
         match self {
@@ -211,8 +216,9 @@ pub struct Told {
 pub enum Verdict {
     Passed,
     Refused,
-    /// A key holds something that is not Weir's; nothing was done. Readings are zero, but
-    /// `remaining` is −1 where the key was at fault.
+    /// The operation or one of its keys is at fault: it holds something that is not Weir's, or numbers
+    /// are out of range. Nothing was done. Readings are zero, but `remaining` is −1 where the key
+    /// could not be read.
     Unreadable,
 }
 
@@ -266,8 +272,8 @@ pub enum AnswerError {
     TooShort { operation: usize },
     /// It went on after the last operation.
     TooLong,
-    /// A value that its place does not allow; `field` as in the contract.
-    OutOfRange { field: &'static str, value: i64 },
+    /// What stands where the time must is none.
+    Now(i64),
 }
 
 impl fmt::Display for AnswerError {
@@ -279,8 +285,8 @@ impl fmt::Display for AnswerError {
             AnswerError::TooLong => {
                 write!(f, "the script's answer goes on after the last operation")
             }
-            AnswerError::OutOfRange { field, value } => {
-                write!(f, "{value} is no {field}: is this Weir's script?")
+            AnswerError::Now(value) => {
+                write!(f, "{value} is no time: is this Weir's script?")
             }
         }
     }
@@ -288,8 +294,14 @@ impl fmt::Display for AnswerError {
 
 impl std::error::Error for AnswerError {}
 
-/// The integers of a reply: doubles, for Lua has no other numbers, their last byte first. None if
-/// there is something else.
+/// Beyond this a double stands for more than one integer.
+const MOST: u64 = 1 << 53;
+
+/// Stands for a double that is no integer, or that stands for more than one.
+const NO_INTEGER: i64 = i64::MIN;
+
+/// The integers of a reply: doubles, for Lua has no other numbers, their last byte first. What is no
+/// integer spoils the operation that it is told of, once it is decoded. None if it is no doubles.
 pub fn integers(reply: &[u8]) -> Option<Vec<i64>> {
     let (doubles, []) = reply.as_chunks() else {
         return None;
@@ -298,11 +310,8 @@ pub fn integers(reply: &[u8]) -> Option<Vec<i64>> {
     for double in doubles {
         let double = f64::from_le_bytes(*double);
         let integer = double as i64;
-        // Beyond 2^53 a double stands for more than one integer.
-        if integer as f64 != double || integer.unsigned_abs() > 1 << 53 {
-            return None;
-        }
-        integers.push(integer);
+        let exact = integer as f64 == double && integer.unsigned_abs() <= MOST;
+        integers.push(if exact { integer } else { NO_INTEGER });
     }
     Some(integers)
 }
@@ -343,11 +352,12 @@ impl Shape {
     }
 }
 
-/// Reads the reply to operations of this shape.
+/// Reads the reply to operations of this shape. A number that is out of range spoils its operation;
+/// only where all begins, and where one operation ends, must be certain.
 pub fn decode(shape: &Shape, reply: impl IntoIterator<Item = i64>) -> Result<Answer, AnswerError> {
     let mut reply = reply.into_iter().peekable();
     let now = reply.next().ok_or(AnswerError::TooShort { operation: 0 })?;
-    let now = Micros(natural("now", now)?);
+    let now = natural(now).map(Micros).ok_or(AnswerError::Now(now))?;
     let together = reply.next_if_eq(&TOGETHER).is_some();
     let told = match together {
         true => decode_together(shape, &mut reply)?,
@@ -372,26 +382,24 @@ fn decode_each(
     for (operation, limits) in shape.operations.iter().enumerate() {
         let mut next = || reply.next().ok_or(AnswerError::TooShort { operation });
         let verdict = match next()? {
-            1 => Verdict::Passed,
-            0 => Verdict::Refused,
-            -1 => Verdict::Unreadable,
-            value => return Err(out_of_range("verdict", value)),
+            1 => Some(Verdict::Passed),
+            0 => Some(Verdict::Refused),
+            -1 => Some(Verdict::Unreadable),
+            _ => None,
         };
         let mut readings = Vec::with_capacity(*limits);
+        let mut sound = true;
         for _ in 0..*limits {
-            readings.push(Reading {
-                remaining: next()?,
-                retry: match next()? {
-                    -1 => Retry::Never,
-                    0 => Retry::Now,
-                    wait => Retry::After(Millis(natural("retry", wait)?)),
-                },
-                reset: Millis(natural("reset", next()?)?),
-            });
+            let reading = reading(next()?, next()?, next()?);
+            sound &= reading.is_some();
+            readings.push(reading.unwrap_or(NOTHING));
         }
-        told.push(Told {
-            verdict,
-            limits: readings,
+        told.push(match verdict.filter(|_| sound) {
+            Some(verdict) => Told {
+                verdict,
+                limits: readings,
+            },
+            None => Told::unreadable(*limits),
         });
     }
     Ok(told)
@@ -406,26 +414,31 @@ fn decode_together(
     let mut next = || reply.next().ok_or(AnswerError::TooShort { operation: 0 });
     let mut keys = Vec::with_capacity(shape.limits.len());
     for _ in 0..shape.keys() {
-        keys.push(Reading {
-            remaining: next()?,
-            retry: Retry::Now,
-            reset: Millis(natural("reset", next()?)?),
-        });
+        keys.push(reading(next()?, 0, next()?));
     }
     let mut take = |key: usize, cost: i64| {
-        let reading = keys.get_mut(key)?;
+        let reading = keys.get_mut(key)?.as_mut()?;
         reading.remaining = reading.remaining.saturating_sub(cost);
         Some(*reading)
     };
     for (key, cost) in &shape.limits {
         take(*key, -signed(*cost));
     }
-    let told = shape.operations().map(|limits| Told {
-        verdict: Verdict::Passed,
-        limits: limits
-            .iter()
-            .filter_map(|(key, cost)| take(*key, signed(*cost)))
-            .collect(),
+    let told = shape.operations().map(|limits| {
+        // Of all, though one cannot be told: what they took is to be seen by those that follow.
+        let mut readings = Vec::with_capacity(limits.len());
+        readings.extend(
+            limits
+                .iter()
+                .filter_map(|(key, cost)| take(*key, signed(*cost))),
+        );
+        if readings.len() < limits.len() {
+            return Told::unreadable(limits.len());
+        }
+        Told {
+            verdict: Verdict::Passed,
+            limits: readings,
+        }
     });
     Ok(told.collect())
 }
@@ -434,12 +447,37 @@ fn signed(cost: Cost) -> i64 {
     i64::try_from(cost.get()).unwrap_or(i64::MAX)
 }
 
-fn natural(field: &'static str, value: i64) -> Result<u64, AnswerError> {
-    u64::try_from(value).map_err(|_| out_of_range(field, value))
+/// What is told where nothing can be.
+const NOTHING: Reading = Reading {
+    remaining: 0,
+    retry: Retry::Now,
+    reset: Millis(0),
+};
+
+impl Told {
+    fn unreadable(limits: usize) -> Told {
+        Told {
+            verdict: Verdict::Unreadable,
+            limits: vec![NOTHING; limits],
+        }
+    }
 }
 
-fn out_of_range(field: &'static str, value: i64) -> AnswerError {
-    AnswerError::OutOfRange { field, value }
+/// Nothing if a number is out of range.
+fn reading(remaining: i64, retry: i64, reset: i64) -> Option<Reading> {
+    Some(Reading {
+        remaining: (remaining.unsigned_abs() <= MOST).then_some(remaining)?,
+        retry: match retry {
+            -1 => Retry::Never,
+            0 => Retry::Now,
+            wait => Retry::After(Millis(natural(wait)?)),
+        },
+        reset: Millis(natural(reset)?),
+    })
+}
+
+fn natural(value: i64) -> Option<u64> {
+    u64::try_from(value).ok().filter(|value| *value <= MOST)
 }
 
 #[cfg(test)]
@@ -485,7 +523,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_is_whole_doubles_and_nothing_else() {
+    fn a_reply_is_doubles_and_what_is_no_integer_is_marked() {
         let bytes = |doubles: &[f64]| -> Vec<u8> {
             doubles
                 .iter()
@@ -499,7 +537,8 @@ mod tests {
         );
         assert_eq!(integers(b""), Some(Vec::new()));
         for strange in [0.5, f64::NAN, f64::INFINITY, 1e16] {
-            assert_eq!(integers(&bytes(&[1.0, strange])), None, "{strange}");
+            let told = integers(&bytes(&[1.0, strange, 2.0]));
+            assert_eq!(told, Some(vec![1, NO_INTEGER, 2]), "{strange}");
         }
         assert_eq!(integers(b"1234567"), None);
     }
@@ -596,20 +635,50 @@ mod tests {
         }
         let one = shape(&[&[(0, 1)]]);
         assert_eq!(decode(&one, whole), Err(AnswerError::TooLong));
-        for (at, value, field) in [
-            (0, -1, "now"),
-            (1, 3, "verdict"),
-            (1, -2, "verdict"),
-            (3, -2, "retry"),
-            (4, -1, "reset"),
-            (8, i64::MIN, "reset"),
+        for strange in [-1, NO_INTEGER] {
+            let mut reply = whole;
+            reply[0] = strange;
+            assert_eq!(decode(&two, reply), Err(AnswerError::Now(strange)));
+        }
+    }
+
+    #[test]
+    fn a_number_out_of_range_spoils_its_operation_and_no_other() {
+        let asked = shape(&[&[(0, 1)], &[(1, 1), (2, 1)], &[(0, 1)]]);
+        let whole = [9, 1, 3, 0, 0, 1, 5, 0, 7, 0, 70, 80, 1, 2, 0, 0];
+        let sound = decode(&asked, whole).unwrap().told;
+        let spoiled = [sound[0].clone(), Told::unreadable(2), sound[2].clone()];
+        for (at, value) in [
+            (5, 3),
+            (5, NO_INTEGER),
+            (6, NO_INTEGER),
+            (6, (1 << 53) + 1),
+            (7, -2),
+            (8, -1),
+            (10, NO_INTEGER),
+            (11, i64::MAX),
         ] {
             let mut reply = whole;
             reply[at] = value;
             assert_eq!(
-                decode(&two, reply),
-                Err(AnswerError::OutOfRange { field, value })
+                decode(&asked, reply).unwrap().told,
+                spoiled,
+                "{at}: {value}"
             );
+        }
+        // Of a key that takes were decided of together it spoils those that name it.
+        let asked = shape(&[&[(0, 1)], &[(0, 1), (1, 1)], &[(1, 2)]]);
+        for (at, spoiled) in [(2, [0, 1]), (3, [0, 1]), (4, [1, 2]), (5, [1, 2])] {
+            let mut reply = [9, 2, 10, 40, 100, 50];
+            reply[at] = NO_INTEGER;
+            let told = decode(&asked, reply).unwrap().told;
+            for (operation, told) in told.iter().enumerate() {
+                let expected = match spoiled.contains(&operation) {
+                    true => Verdict::Unreadable,
+                    false => Verdict::Passed,
+                };
+                assert_eq!(told.verdict, expected, "{operation} by {at}");
+            }
         }
     }
 }

@@ -1,8 +1,10 @@
 //! The scripts, on a real Redis, against the same algorithms in memory: the same random operations,
-//! to the same effect. `cases` holds what is worth a name of its own.
+//! to the same effect. `cases` holds what is worth a name of its own, `spoiled` what is at fault and must
+//! spoil nobody else.
 
 mod cases;
 mod scenario;
+mod spoiled;
 mod weir;
 
 use std::cell::RefCell;

@@ -59,6 +59,8 @@ pub struct Pick {
 struct Draft {
     kind: DraftKind,
     limits: Vec<(Pick, DraftCost)>,
+    /// Whether it may name a key twice, which spoils it.
+    twice: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -173,7 +175,12 @@ fn drafts() -> impl Strategy<Value = Draft> {
             .prop_map(|(picks, cost)| picks.into_iter().map(|pick| (pick, cost)).collect()),
         1 => vec(limit, 1..=4),
     ];
-    (kind, limits).prop_map(|(kind, limits)| Draft { kind, limits })
+    let twice = prop::bool::weighted(0.1);
+    (kind, limits, twice).prop_map(|(kind, limits, twice)| Draft {
+        kind,
+        limits,
+        twice,
+    })
 }
 
 // === playing a scenario ===
@@ -254,10 +261,11 @@ impl Step {
                 };
                 (format!("weir:1:{}", pick.key), quota, cost(permits))
             };
-            // An operation names a key once.
+            // An operation is to name a key once.
             let mut named = [false; KEYS];
-            let distinct = draft.limits.iter();
-            let distinct = distinct.filter(|(pick, _)| !mem::replace(&mut named[pick.key], true));
+            let mut again = |key: usize| mem::replace(&mut named[key], true);
+            let limits = draft.limits.iter();
+            let distinct = limits.filter(|(pick, _)| !again(pick.key) || draft.twice);
             Operation {
                 kind: match draft.kind {
                     DraftKind::Take => Kind::Take,

@@ -7,7 +7,7 @@ use redis::{Connection, ConnectionLike, RedisError, Value};
 use weir_core::limit::{Algorithm, Quota};
 use weir_core::program::Program;
 use weir_core::question::{Check, Question, Terms};
-use weir_core::script::{self, Answer, By, Kind, Script};
+use weir_core::script::{self, Answer, By, Kind, Script, Shape};
 use weir_core::units::{Cost, Micros};
 
 use weir_lab::redis::Redis;
@@ -94,6 +94,15 @@ impl Weir {
     }
 
     pub fn call_by(&mut self, by: By, operations: &[Operation]) -> Result<Answer, RedisError> {
+        let (command, shape) = self.command(by, operations);
+        let reply = self.send(&command)?;
+        let bytes: Vec<u8> = redis::from_redis_value(reply)?;
+        let integers = script::integers(&bytes).expect("integers");
+        Ok(script::decode(&shape, integers).expect("an answer"))
+    }
+
+    /// What is sent, and what its reply is read by.
+    pub fn command(&self, by: By, operations: &[Operation]) -> (Vec<u8>, Shape) {
         let mut question = Question::default();
         for Operation { kind, limits } in operations {
             let checks = limits.iter().map(|(key, quota, cost)| Check {
@@ -107,13 +116,16 @@ impl Weir {
         question.encode(&mut program);
         let mut command = Vec::new();
         self.script.write_call(&mut command, by, &program);
-        let reply = self
-            .connection
-            .req_packed_command(&command)?
-            .extract_error()?;
-        let bytes: Vec<u8> = redis::from_redis_value(reply)?;
-        let integers = script::integers(&bytes).expect("integers");
-        Ok(script::decode(&program.into_shape(), integers).expect("an answer"))
+        (command, program.into_shape())
+    }
+
+    pub fn send(&mut self, command: &[u8]) -> Result<Value, RedisError> {
+        let reply = self.connection.req_packed_command(command)?;
+        reply.extract_error()
+    }
+
+    pub fn script(&self) -> &Script {
+        &self.script
     }
 
     /// The single operation's answer.

@@ -7,7 +7,7 @@ mod fixed_window;
 mod sliding_window;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::num::NonZeroU64;
 
@@ -76,8 +76,9 @@ impl<K: Clone + Eq + Hash> Counters<K> {
 
     /// Does one operation over all of `limits`, each at its cost, as the script does.
     pub fn run(&mut self, kind: Kind, limits: &[(K, Quota, Cost)], now: Micros) -> Told {
+        let out_of_range = matches!(kind, Kind::Lease { ttl } if ttl > Kind::LONGEST_LEASE);
         let strangers = limits.iter().any(|(key, quota, _)| !self.holds(key, quota));
-        if strangers {
+        if out_of_range || strangers || names_twice(limits) {
             return self.unreadable(limits);
         }
         let fits = |(key, quota, cost): &(K, Quota, Cost)| {
@@ -280,6 +281,12 @@ impl State {
             }
         }
     }
+}
+
+/// Whether a key stands there twice: one operation cannot take from it as two quotas see it.
+fn names_twice<K: Eq + Hash>(limits: &[(K, Quota, Cost)]) -> bool {
+    let mut before = HashSet::with_capacity(limits.len());
+    !limits.iter().all(|(key, ..)| before.insert(key))
 }
 
 fn whole_millis(instant: Micros) -> u64 {

@@ -107,7 +107,8 @@ fn find(text: &[u8], words: &[u8]) -> Option<usize> {
 }
 
 /// The command that an error of [`ErrorClass::NoPerm`] is about, in capitals. Valkey names it, and
-/// Redis does outside of a script; within one it tells only the line, so `script` is the one that ran.
+/// Redis does outside of a script; within one it tells only the line, so `script` is the one that ran,
+/// and that names itself what it only reads, in brackets at the end.
 pub fn refused_command(error: &[u8], script: &str) -> Option<String> {
     const NAMED: &[u8] = b"to run the '";
     const LINE: &[u8] = b"@user_script:";
@@ -116,6 +117,12 @@ pub fn refused_command(error: &[u8], script: &str) -> Option<String> {
         let name = rest.split(|byte| *byte == b'\'').next()?;
         return Some(String::from_utf8_lossy(name).to_uppercase());
     }
+    if let Some((_, last)) = std::str::from_utf8(error).ok()?.rsplit_once(" (")
+        && let Some(command) = last.trim_end().strip_suffix(')')
+        && is_command(command)
+    {
+        return Some(command.to_owned());
+    }
     // Redis 6.2 tells the line twice.
     let at = find(error, LINE)?;
     let digits = error.get(at + LINE.len()..)?.trim_ascii_start();
@@ -123,15 +130,16 @@ pub fn refused_command(error: &[u8], script: &str) -> Option<String> {
     let line: usize = std::str::from_utf8(digits).ok()?.parse().ok()?;
     let line = script.lines().nth(line.checked_sub(1)?)?;
     // A command stands in capitals and quotes, behind what calls it.
-    let command = |word: &&str| {
-        let letters = word.bytes().all(|byte| byte.is_ascii_uppercase());
-        letters && word.len() > 1
-    };
     let called = line
         .split_once("call(")
         .or_else(|| line.split_once("try("))?
         .1;
-    called.split('\'').find(command).map(str::to_owned)
+    let command = called.split('\'').find(|word| is_command(word));
+    command.map(str::to_owned)
+}
+
+fn is_command(word: &str) -> bool {
+    word.len() > 1 && word.bytes().all(|byte| byte.is_ascii_uppercase())
 }
 
 #[cfg(test)]
@@ -252,6 +260,14 @@ mod tests {
             (
                 "ERR Error running script (call to f_e362): @user_script:3: @user_script: 3: The user executing the script can't run this command or subcommand",
                 Some("SET"),
+            ),
+            (
+                "ERR The user executing the script can't run this command or subcommand (EXISTS)",
+                Some("EXISTS"),
+            ),
+            (
+                "@user_script: 3: The user executing the script can't run this command or subcommand (LLEN)",
+                Some("LLEN"),
             ),
             (
                 "ERR The user executing the script can't run this command or subcommand script: e362, on @user_script:1.",

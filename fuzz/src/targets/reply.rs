@@ -69,8 +69,17 @@ fn integers(mut input: Input<'_>) {
     if integers.get(1) == Some(&2) {
         return together(&answer, &integers);
     }
+    let mut at = 1;
     let mut again = vec![answer.now.0 as i64];
     for told in &answer.told {
+        let end = at + 1 + 3 * told.limits.len();
+        let own = &integers[at..end];
+        at = end;
+        if told.verdict == Verdict::Unreadable {
+            // It may be so because a number is out of range.
+            again.extend(own);
+            continue;
+        }
         again.push(match told.verdict {
             Verdict::Passed => 1,
             Verdict::Refused => 0,
@@ -93,6 +102,13 @@ fn integers(mut input: Input<'_>) {
 
 /// A key was told of once, as the last operation that named it left it.
 fn together(answer: &Answer, integers: &[i64]) {
+    if answer
+        .told
+        .iter()
+        .any(|told| told.verdict != Verdict::Passed)
+    {
+        return;
+    }
     let keys = answer.told.iter().map(|told| told.limits.len()).max();
     let mut again = vec![answer.now.0 as i64, 2];
     for key in 0..keys.unwrap_or(0) {
