@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::approach::Used;
 use crate::limit::{Algorithm, Quota};
-use crate::policy::{Answers, Body, Limit, LimitId, Policy, Scope};
+use crate::policy::{Answers, Body, Limit, LimitId, Policy};
 use crate::record::VariantId;
 use crate::rollout::Would;
 use crate::script::{Reading, Retry};
@@ -74,10 +74,20 @@ pub enum GrpcCode {
 #[derive(Clone, Debug, Default)]
 pub struct LastRefusal(RefCell<Option<(Words, Vec<u8>)>>);
 
+/// The limits that a request met, in reporting order, and where the caller stands with those of which
+/// that is known. Both are empty where answers do not name all of them: [`Answers::name_all`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Met<'a> {
+    pub limits: &'a [LimitId],
+    pub standings: &'a [Standing],
+}
+
 /// All that a refusal's body depends on besides the policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Words {
     limit: LimitId,
+    /// All that refuse, where the body names them.
+    violated: Vec<LimitId>,
     remaining: u64,
     retry_after: Option<u64>,
     /// Of the limit that is shown; the other is the longest of all.
@@ -89,6 +99,11 @@ const PROBLEM_JSON: &str = "application/problem+json";
 const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
 /// A store that fails is expected back soon: its clients are told to ask again in a second.
 const UNAVAILABLE_RETRY_SECONDS: u64 = 1;
+/// The most bytes of `RateLimit` and of `RateLimit-Policy`. Proxies in front of Envoy take 4 KB of headers
+/// and more.
+const LONGEST_FIELD: usize = 1024;
+/// Between the members of a list.
+const SEPARATOR: &str = ", ";
 
 #[derive(Serialize)]
 struct ErrorBody<'a> {
@@ -107,7 +122,7 @@ struct ProblemBody<'a> {
     status: u16,
     detail: &'a str,
     #[serde(rename = "violated-policies")]
-    violated_policies: [&'a str; 1],
+    violated_policies: Vec<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after: Option<u64>,
     details: Details<'a>,
@@ -186,11 +201,9 @@ fn percent_encoded(message: &str) -> Cow<'_, str> {
 }
 
 /// What the response to a request that passed tells about its limits.
-pub fn standing_headers(policy: &Policy, shown: Standing) -> Headers {
+pub fn standing_headers(policy: &Policy, shown: Standing, met: Met<'_>) -> Headers {
     let mut headers = Headers::with_capacity(5);
-    if let Some(limit) = policy.limit(shown.limit) {
-        write_standing(&mut headers, &policy.answers, limit, shown.reading);
-    }
+    write_standing(&mut headers, policy, shown, met);
     headers
 }
 
@@ -280,7 +293,13 @@ pub fn variant_header(policy: &Policy, variants: &[VariantId]) -> Option<Header>
 
 /// 429: a limit is used up. `retry` is the longest wait over all limits that failed. `last` is the
 /// policy's.
-pub fn refused(policy: &Policy, shown: Standing, retry: Retry, last: &LastRefusal) -> Answer {
+pub fn refused(
+    policy: &Policy,
+    shown: Standing,
+    retry: Retry,
+    met: Met<'_>,
+    last: &LastRefusal,
+) -> Answer {
     let Some(limit) = policy.limit(shown.limit) else {
         return unavailable();
     };
@@ -289,11 +308,15 @@ pub fn refused(policy: &Policy, shown: Standing, retry: Retry, last: &LastRefusa
     let retry_after = retry_seconds(retry);
     let words = Words {
         limit: shown.limit,
+        violated: match answers.body {
+            Body::Json => Vec::new(),
+            Body::Problem => met.violated(shown).collect(),
+        },
         remaining: remaining(shown.reading),
         retry_after,
         own_retry_after: retry_seconds(shown.reading.retry),
     };
-    let body = last.body(words, || match answers.body {
+    let body = last.body(words, |words| match answers.body {
         Body::Json => to_json(&ErrorBody {
             error: "Rate limit exceeded",
             message: &message,
@@ -305,7 +328,10 @@ pub fn refused(policy: &Policy, shown: Standing, retry: Retry, last: &LastRefusa
             title: "Request cannot be satisfied as assigned quota has been exceeded",
             status: 429,
             detail: &message,
-            violated_policies: [&policy_name(limit)],
+            violated_policies: {
+                let violated = words.violated.iter();
+                violated.filter_map(|id| policy.title(*id)).collect()
+            },
             retry_after,
             details: details(limit, shown.reading),
         }),
@@ -315,7 +341,7 @@ pub fn refused(policy: &Policy, shown: Standing, retry: Retry, last: &LastRefusa
         Body::Problem => PROBLEM_JSON,
     };
     let mut headers = own_headers(content_type);
-    write_standing(&mut headers, answers, limit, shown.reading);
+    write_standing(&mut headers, policy, shown, met);
     headers.push(("x-envoy-ratelimited".into(), "true".to_string()));
     headers.extend(retry_after.map(|seconds| ("retry-after".into(), seconds.to_string())));
     Answer {
@@ -332,12 +358,12 @@ pub fn refused(policy: &Policy, shown: Standing, retry: Retry, last: &LastRefusa
 
 impl LastRefusal {
     /// What `write` makes of these words, or has made of them just before.
-    fn body(&self, words: Words, write: impl FnOnce() -> Vec<u8>) -> Vec<u8> {
+    fn body(&self, words: Words, write: impl FnOnce(&Words) -> Vec<u8>) -> Vec<u8> {
         let mut last = self.0.borrow_mut();
         match &*last {
             Some((known, body)) if *known == words => body.clone(),
             _ => {
-                let body = write();
+                let body = write(&words);
                 *last = Some((words, body.clone()));
                 body
             }
@@ -495,14 +521,6 @@ pub fn json(details: &'static str, body: &impl Serialize) -> Answer {
     }
 }
 
-/// The name of a limit as structured-field strings and problem documents give it.
-pub fn policy_name(limit: &Limit) -> String {
-    match limit.scope {
-        Scope::Global => "global".to_string(),
-        Scope::User | Scope::Ip => format!("{}-{}", limit.scope.name(), limit.whom),
-    }
-}
-
 /// Whole seconds for `Retry-After`: rounded up, and at least 1, since 0 would invite a busy loop.
 /// Nothing where waiting is no use.
 pub fn retry_seconds(retry: Retry) -> Option<u64> {
@@ -553,28 +571,99 @@ fn own_headers(content_type: &str) -> Headers {
     headers
 }
 
-fn write_standing(headers: &mut Headers, answers: &Answers, limit: &Limit, reading: Reading) {
-    let quota = limit.terms.quota;
-    let reset = reading.reset.ceil_seconds();
-    let remaining = remaining(reading);
+impl Met<'_> {
+    /// Where the caller stands with a limit; `shown` is the last word on its own.
+    fn standing(&self, shown: Standing, limit: LimitId) -> Option<Standing> {
+        if limit == shown.limit {
+            return Some(shown);
+        }
+        let mut known = self.standings.iter();
+        known.find(|standing| standing.limit == limit).copied()
+    }
+
+    /// The limits that refuse the request, of which `shown` is one.
+    fn violated(&self, shown: Standing) -> impl Iterator<Item = LimitId> {
+        let refuses = move |standing: &Standing| {
+            standing.limit == shown.limit || standing.reading.retry != Retry::Now
+        };
+        let standings = self.limits.iter();
+        let standings = standings.filter_map(move |limit| self.standing(shown, *limit));
+        standings.filter(refuses).map(|standing| standing.limit)
+    }
+}
+
+fn write_standing(headers: &mut Headers, policy: &Policy, shown: Standing, met: Met<'_>) {
+    let answers = &policy.answers;
+    let Some(limit) = policy.limit(shown.limit) else {
+        return;
+    };
     if answers.x_ratelimit {
-        headers.push(("x-ratelimit-limit".into(), quota.limit().to_string()));
+        let (limit, remaining) = (limit.terms.quota.limit(), remaining(shown.reading));
+        let reset = shown.reading.reset.ceil_seconds();
+        headers.push(("x-ratelimit-limit".into(), limit.to_string()));
         headers.push(("x-ratelimit-remaining".into(), remaining.to_string()));
         headers.push(("x-ratelimit-reset".into(), reset.to_string()));
     }
     if answers.ietf {
-        // Names are [A-Za-z0-9_.-] and networks: nothing in them needs an escape in a string.
-        let name = policy_name(limit);
-        let window = quota.window_seconds();
-        headers.push((
-            "ratelimit-policy".into(),
-            format!("\"{name}\";q={};w={window}", quota.limit()),
-        ));
-        headers.push((
-            "ratelimit".into(),
-            format!("\"{name}\";r={remaining};t={reset}"),
-        ));
+        let (policies, standings) = ietf_fields(policy, shown, met);
+        headers.push(("ratelimit-policy".into(), policies));
+        headers.push(("ratelimit".into(), standings));
     }
+}
+
+/// `RateLimit-Policy` and `RateLimit`, which name the limits in reporting order. Where they would be too
+/// long, they name those that come first, and always the one that is shown.
+fn ietf_fields(policy: &Policy, shown: Standing, met: Met<'_>) -> (String, String) {
+    let item = |id: LimitId| {
+        let limit = policy.limit(id)?;
+        let (title, quota) = (policy.title(id)?, limit.terms.quota);
+        // Titles are of [A-Za-z0-9_.:/-]: nothing in them needs an escape in a string.
+        let (q, w) = (quota.limit(), quota.window_seconds());
+        let terms = format!("\"{title}\";q={q};w={w}");
+        let standing = met.standing(shown, id).map(|standing| {
+            let r = remaining(standing.reading);
+            let t = standing.reading.reset.ceil_seconds();
+            format!("\"{title}\";r={r};t={t}")
+        });
+        Some((terms, standing.unwrap_or_default()))
+    };
+    let is_shown = |id: &LimitId| *id == shown.limit;
+    let mut fields = [String::new(), String::new()];
+    let reserved = item(shown.limit).unwrap_or_default();
+    let mut free = [&reserved.0, &reserved.1].map(|own| LONGEST_FIELD.saturating_sub(own.len()));
+    let unnamed = [shown.limit];
+    let limits = match met.limits.iter().any(is_shown) {
+        true => met.limits,
+        false => &unnamed,
+    };
+    for id in limits {
+        let Some((terms, standing)) = item(*id) else {
+            continue;
+        };
+        let parts = [terms, standing];
+        if !is_shown(id) {
+            let need = |part: &String| SEPARATOR.len() + part.len();
+            if parts
+                .iter()
+                .zip(&free)
+                .any(|(part, free)| need(part) > *free)
+            {
+                continue;
+            }
+            for (free, part) in free.iter_mut().zip(&parts) {
+                *free -= need(part);
+            }
+        }
+        for (field, part) in fields.iter_mut().zip(&parts) {
+            if !part.is_empty() {
+                let separator = if field.is_empty() { "" } else { SEPARATOR };
+                field.push_str(separator);
+                field.push_str(part);
+            }
+        }
+    }
+    let [policies, standings] = fields;
+    (policies, standings)
 }
 
 fn details(limit: &Limit, reading: Reading) -> Details<'_> {
@@ -606,6 +695,7 @@ fn to_json(body: &impl Serialize) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json::{At, Json};
 
     #[test]
     fn a_reply_has_the_true_status_in_either_language() {
@@ -639,42 +729,120 @@ mod tests {
         );
     }
 
+    /// As many limits as there are windows, of which the one at `shown` is shown with nothing left.
+    fn fields(name: &str, windows: std::ops::Range<u64>, shown: usize) -> (String, String) {
+        let limit =
+            |window| format!(r#"{{"type": "fixed_window", "limit": 9, "window": {window}}}"#);
+        let limits: Vec<String> = windows.map(limit).collect();
+        let text = format!(
+            r#"{{"headers": ["ietf"], "rules": [{{"name": "{name}", "pattern": "*",
+                "user_limits": {{"{name}": [{}]}}}}]}}"#,
+            limits.join(",")
+        );
+        let json = Json::parse(&text, "policy").unwrap();
+        let policy = Policy::try_new(&At::new(&json, "policy")).unwrap();
+        let standing = |limit, remaining| Standing {
+            limit,
+            reading: Reading {
+                remaining,
+                retry: Retry::Now,
+                reset: Millis(1001),
+            },
+        };
+        let limits: Vec<LimitId> = policy.limits().map(|(id, _)| id).collect();
+        // Of the second nothing is known.
+        let known = limits.iter().enumerate().filter(|(place, _)| *place != 1);
+        let known: Vec<Standing> = known.map(|(_, id)| standing(*id, 5)).collect();
+        let met = Met {
+            limits: &limits,
+            standings: &known,
+        };
+        let headers = standing_headers(&policy, standing(limits[shown], -3), met);
+        match headers.as_slice() {
+            [(policies, terms), (standings, told)] => {
+                assert_eq!(
+                    (&**policies, &**standings),
+                    ("ratelimit-policy", "ratelimit")
+                );
+                (terms.clone(), told.clone())
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn structured_fields_name_every_limit_in_a_bounded_length() {
+        let (terms, told) = fields("r", 1..4, 2);
+        assert_eq!(
+            terms,
+            r#""r.user.r.1s";q=9;w=1, "r.user.r.2s";q=9;w=2, "r.user.r.3s";q=9;w=3"#
+        );
+        assert_eq!(told, r#""r.user.r.1s";r=5;t=2, "r.user.r.3s";r=0;t=2"#);
+        let longest = "n".repeat(64);
+        for (name, shown) in [("r", 0), ("r", 99), (longest.as_str(), 0), (&longest, 99)] {
+            let (terms, told) = fields(name, 1..101, shown);
+            // What is free at the end of the longer one is less than one more needs.
+            assert!(
+                terms.len() + 2 * SEPARATOR.len() + terms.split(", ").map(str::len).max().unwrap()
+                    > LONGEST_FIELD
+            );
+            for field in [terms, told] {
+                let named: Vec<&str> = field.split(", ").collect();
+                assert!(field.len() <= LONGEST_FIELD, "{}", field.len());
+                let own = |place: usize| format!(".{}s\"", place + 1);
+                assert!(named[0].contains(&own(0)), "{field}");
+                assert_eq!(
+                    named
+                        .iter()
+                        .filter(|item| item.contains(&own(shown)))
+                        .count(),
+                    1
+                );
+            }
+        }
+    }
+
     #[test]
     fn a_body_is_told_again_for_the_same_words_and_no_others() {
         let last = LastRefusal::default();
         let words = Words {
             limit: LimitId::nth(0),
+            violated: Vec::new(),
             remaining: 0,
             retry_after: Some(9),
             own_retry_after: Some(8),
         };
-        let tell = |words, text: &str| last.body(words, || text.into());
-        assert_eq!(tell(words, "first"), b"first");
-        assert_eq!(tell(words, "not written"), b"first");
+        let tell = |words: &Words, text: &str| last.body(words.clone(), |_| text.into());
+        assert_eq!(tell(&words, "first"), b"first");
+        assert_eq!(tell(&words, "not written"), b"first");
         let others = [
             Words {
                 limit: LimitId::nth(1),
-                ..words
+                ..words.clone()
+            },
+            Words {
+                violated: vec![LimitId::nth(0)],
+                ..words.clone()
             },
             Words {
                 remaining: 1,
-                ..words
+                ..words.clone()
             },
             Words {
                 retry_after: None,
-                ..words
+                ..words.clone()
             },
             Words {
                 own_retry_after: Some(9),
-                ..words
+                ..words.clone()
             },
         ];
         for (other, text) in others
             .into_iter()
-            .zip(["second", "third", "fourth", "fifth"])
+            .zip(["second", "third", "fourth", "fifth", "sixth"])
         {
-            assert_eq!(tell(other, text), text.as_bytes());
+            assert_eq!(tell(&other, text), text.as_bytes());
         }
-        assert_eq!(tell(words, "again"), b"again");
+        assert_eq!(tell(&words, "again"), b"again");
     }
 }

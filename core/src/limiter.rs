@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::rc::Rc;
 
-use crate::answer::{self, Answer, Header, Headers, Protocol};
+use crate::answer::{self, Answer, Header, Headers, Met, Protocol};
 use crate::config::StoreConfig;
 use crate::cost::{Tariff, Unreadable};
 use crate::delays::{Delays, StreamId};
@@ -418,6 +418,8 @@ impl Pending {
         let Worker {
             denials, leases, ..
         } = worker;
+        let names_all = self.edition.policy.answers.name_all();
+        let mut told = Vec::new();
         let mut known = passage
             .limits
             .iter()
@@ -426,9 +428,10 @@ impl Pending {
                 let reading = denials.recall(check, now)?;
                 let is_covered = is_leased && leases.covers(check, now);
                 (!is_covered).then_some(Standing { limit, reading })
-            });
+            })
+            .inspect(|standing| told.extend(names_all.then_some(*standing)));
         if let Some(verdict) = verdict::refusal(&mut known) {
-            return Some(self.end(verdict, record::Source::Denials, &[]));
+            return Some(self.end(verdict, record::Source::Denials, &told, &[]));
         }
         if is_leased {
             let enforced = checks.iter().take(passage.limits.len()).enumerate();
@@ -553,11 +556,15 @@ impl Pending {
         if self.may_lease(worker) {
             self.note_left(heard, worker);
         }
+        let known: Vec<Standing> = match policy.answers.name_all() {
+            true => decided.standings.iter().flatten().copied().collect(),
+            false => Vec::new(),
+        };
         let mut ending =
             if policy.is_approached() && matches!(decided.verdict, Verdict::Passed { .. }) {
-                self.end_near(&decided, source, &would, receipt, worker)
+                self.end_near(&decided, source, (&known, &would), receipt, worker)
             } else {
-                self.end(decided.verdict, source, &would)
+                self.end(decided.verdict, source, &known, &would)
             };
         ending.bill = bill.filter(|_| matches!(ending.conclusion, Conclusion::Pass(_)));
         if matches!(ending.conclusion, Conclusion::Respond(..)) {
@@ -566,8 +573,15 @@ impl Pending {
         ending
     }
 
-    /// `would` is what each trial would have done.
-    fn end(&self, verdict: Verdict, source: record::Source, would: &[Option<Would>]) -> Ending {
+    /// `known` is where the caller stands, as far as answers tell it; `would` what each trial would
+    /// have done.
+    fn end(
+        &self,
+        verdict: Verdict,
+        source: record::Source,
+        known: &[Standing],
+        would: &[Option<Would>],
+    ) -> Ending {
         let (outcome, shown) = match verdict {
             Verdict::Passed { shown } => (record::Outcome::Allowed, shown),
             Verdict::Refused { shown, .. } => (record::Outcome::Denied, Some(shown)),
@@ -586,7 +600,7 @@ impl Pending {
                 Would::Deny(limit, _) => record.shadow_denied.push(*limit),
             }
         }
-        let mut conclusion = self.word(verdict, &record);
+        let mut conclusion = self.word(verdict, &record, known);
         if let Wants::Passage(passage) = &self.wants {
             record.variants.clone_from(&passage.variants);
             let policy = &self.edition.policy;
@@ -606,20 +620,27 @@ impl Pending {
         }
     }
 
-    fn word(&self, verdict: Verdict, record: &Record) -> Conclusion {
+    fn word(&self, verdict: Verdict, record: &Record, known: &[Standing]) -> Conclusion {
         let policy = &self.edition.policy;
+        let met = match &self.wants {
+            Wants::Passage(passage) if policy.answers.name_all() => Met {
+                limits: &passage.limits,
+                standings: known,
+            },
+            Wants::Passage(_) | Wants::Status(_) => Met::default(),
+        };
         let degraded = record.degraded();
         let mark = degraded.and_then(|how| answer::degraded_header(policy, how));
         match verdict {
             Verdict::Passed { shown } => {
-                let headers = shown.map(|shown| answer::standing_headers(policy, shown));
+                let headers = shown.map(|shown| answer::standing_headers(policy, shown, met));
                 let mut headers = headers.unwrap_or_default();
                 headers.extend(mark);
                 Conclusion::Pass(headers)
             }
             Verdict::Refused { shown, retry } => {
                 let last = &self.edition.last_refusal;
-                let mut answer = answer::refused(policy, shown, retry, last);
+                let mut answer = answer::refused(policy, shown, retry, met, last);
                 answer.headers.extend(mark);
                 self.respond(answer)
             }
@@ -1225,6 +1246,63 @@ mod tests {
         let conclusion = conclude_at(&mut worker, &ann, &outcome);
         assert!(matches!(conclusion, Conclusion::Respond(_, _)));
         assert!(pending(&ann).recall(&mut worker, Micros(1)).is_none());
+    }
+
+    #[test]
+    fn a_problem_names_every_limit_that_refuses_by_a_name_of_its_own() {
+        let policy = POLICY.replacen('{', r#"{"headers": ["ietf"], "body": "problem","#, 1);
+        let config = configured(&policy, "single");
+        let edition = edition(&config);
+        let headers = [GET[0], GET[1], ("x-user-id", "ann")];
+        let headers = headers.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        let admit = || {
+            let sources = &config.sources;
+            match admit(&edition, sources, headers.into_iter(), &Peer("127.0.0.1")).step {
+                Step::Ask(pending) => pending,
+                step => panic!("{step:?}"),
+            }
+        };
+        let violated = |conclusion| {
+            let Conclusion::Respond(answer, _) = conclusion else {
+                panic!("{conclusion:?}")
+            };
+            let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+            let header = |name: &str| {
+                let mut headers = answer.headers.iter();
+                headers.find(|(own, _)| own == name).unwrap().1.clone()
+            };
+            (
+                body["violated-policies"].clone(),
+                header("ratelimit-policy"),
+                header("ratelimit"),
+            )
+        };
+        let mut worker = Worker::new(&config.store);
+        let wait = Retry::After(Millis(60_000));
+        let terms = r#""api.global";q=9;w=60, "api.user.free";q=4;w=60, "api.ip.default";q=6;w=60"#;
+        let names = ["api.user.free", "api.ip.default"];
+        let readings = [(8, Retry::Now), (0, wait), (0, wait)];
+        let mut pending = admit();
+        pending.parts(Topology::Single);
+        pending.receive(0, &told(crate::script::Verdict::Refused, &readings));
+        let ending = pending.conclude(&mut worker, || Micros(1));
+        let told = r#""api.user.free";r=0;t=60, "api.ip.default";r=0;t=60"#;
+        assert_eq!(
+            violated(ending.conclusion),
+            (
+                names.into(),
+                terms.to_string(),
+                format!(r#""api.global";r=8;t=60, {told}"#)
+            )
+        );
+        // From memory, which knows of those that refuse.
+        let ending = admit().recall(&mut worker, Micros(1)).unwrap();
+        let (names_again, terms_again, told_again) = violated(ending.conclusion);
+        assert_eq!(
+            (names_again, terms_again),
+            (names.into(), terms.to_string())
+        );
+        assert_eq!(told_again, told);
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub const CASES: &[Case] = cases![
     what_passes_shows_its_tightest_limit,
     a_refused_head_request_has_headers_and_no_body,
     structured_fields_parse_and_agree_with_the_others,
+    every_limit_that_applies_is_named_by_a_name_of_its_own,
     a_refusal_can_be_a_problem_document,
     a_grpc_call_is_refused_in_its_own_words,
     a_grpc_call_over_http_1_is_refused_in_its_own_words,
@@ -156,53 +157,72 @@ fn a_refused_head_request_has_headers_and_no_body(world: &World) {
 fn structured_fields_parse_and_agree_with_the_others(world: &World) {
     let visitor = Visitor::of_tier(world.workshop(), "premium");
     let answer = visitor.get("/identity/x");
-    assert_eq!(policy(&answer), ("user-premium".to_owned(), 500, 2_592_000));
-    assert_eq!(
-        standing(&answer),
-        (
-            "user-premium".to_owned(),
-            499,
-            number(&answer, "x-ratelimit-reset")
-        )
-    );
+    let name = "identity.user.premium".to_owned();
+    assert_eq!(policies(&answer), [(name.clone(), 500, 2_592_000)]);
+    let reset = number(&answer, "x-ratelimit-reset");
+    assert_eq!(standings(&answer), [(name, 499, reset)]);
 
     let visitor = Visitor::anonymous(world.workshop()).moved_to("127.100.7.20");
     let answer = visitor.get("/networks/x");
+    let name = "networks.ip.127.100.7.0/24".to_owned();
+    assert_eq!(policies(&answer), [(name, 30, 2_592_000)]);
+}
+
+/// Two rules had one name for both of their limits, and one of the two was told.
+fn every_limit_that_applies_is_named_by_a_name_of_its_own(world: &World) {
+    let named = |name: &str, limit, window| (name.to_owned(), limit, window);
+    let visitor = Visitor::of_tier(world.workshop(), "free");
+    let answer = visitor.get("/list/x");
+    let list = [
+        named("list.user.default.3600s", 8, 3600),
+        named("list.user.default.86400s", 5, 86400),
+        named("list.user.default.2592000s", 7, 2_592_000),
+    ];
+    assert_eq!(policies(&answer), list);
+    let left = standings(&answer);
+    let left: Vec<_> = left
+        .iter()
+        .map(|(name, left, _)| (&**name, *left))
+        .collect();
+    let names = list.iter().map(|(name, ..)| name.as_str());
+    assert_eq!(left, names.zip([7, 4, 6]).collect::<Vec<_>>());
+
+    let (_, refusal) = exhaust(&visitor, "/pair/tight-last/x");
+    let pair = policies(&refusal);
     assert_eq!(
-        policy(&answer),
-        ("ip-127.100.7.0/24".to_owned(), 30, 2_592_000)
+        pair.last(),
+        Some(&named("tight_last.user.default", 3, 3600))
     );
-
-    let (_, refusal) = exhaust(
-        &Visitor::of_tier(world.workshop(), "free"),
-        "/pair/tight-last/x",
-    );
-    assert_eq!(policy(&refusal), ("user-default".to_owned(), 3, 3600));
-    let (name, left, reset) = standing(&refusal);
-    assert_eq!((name.as_str(), left), ("user-default", 0));
-    assert!((3590..=3600).contains(&reset), "{reset}");
+    assert!(pair.len() > 1, "{pair:?}");
+    let left = standings(&refusal);
+    let (name, left, reset) = left.last().unwrap();
+    assert_eq!((name.as_str(), *left), ("tight_last.user.default", 0));
+    assert!((3590..=3600).contains(reset), "{reset}");
 }
 
-/// `RateLimit-Policy`: name, quota, window.
-fn policy(answer: &Answer) -> (String, u64, u64) {
-    let item = only_item(answer, "ratelimit-policy");
-    (name(&item), parameter(&item, "q"), parameter(&item, "w"))
+/// `RateLimit-Policy`: of each its name, quota and window.
+fn policies(answer: &Answer) -> Vec<(String, u64, u64)> {
+    let items = items(answer, "ratelimit-policy").into_iter();
+    let told = |item| (name(&item), parameter(&item, "q"), parameter(&item, "w"));
+    items.map(told).collect()
 }
 
-/// `RateLimit`: name, requests left, seconds to the reset.
-fn standing(answer: &Answer) -> (String, u64, u64) {
-    let item = only_item(answer, "ratelimit");
-    (name(&item), parameter(&item, "r"), parameter(&item, "t"))
+/// `RateLimit`: of each its name, requests left and seconds to the reset.
+fn standings(answer: &Answer) -> Vec<(String, u64, u64)> {
+    let items = items(answer, "ratelimit").into_iter();
+    let told = |item| (name(&item), parameter(&item, "r"), parameter(&item, "t"));
+    items.map(told).collect()
 }
 
-fn only_item(answer: &Answer, header: &str) -> Item {
+fn items(answer: &Answer, header: &str) -> Vec<Item> {
     let values = answer.all(header);
     assert_eq!(values.len(), 1, "{header}: {values:?}");
     let list: List = Parser::new(&values[0]).parse().unwrap();
-    match <[ListEntry; 1]>::try_from(list) {
-        Ok([ListEntry::Item(item)]) => item,
+    let item = |entry| match entry {
+        ListEntry::Item(item) => item,
         other => panic!("{header}: {other:?}"),
-    }
+    };
+    list.into_iter().map(item).collect()
 }
 
 fn name(item: &Item) -> String {
@@ -235,7 +255,7 @@ fn a_refusal_can_be_a_problem_document(world: &World) {
         "title": "Request cannot be satisfied as assigned quota has been exceeded",
         "status": 429,
         "detail": "Too many requests. Rule: tight_last",
-        "violated-policies": ["user-default"],
+        "violated-policies": ["tight_last.user.default"],
         "retry_after": retry,
         "details": {
             "rule": "tight_last", "scope": "user", "algorithm": "sliding_window", "limit": 3,

@@ -5,10 +5,11 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::{Passage, Pending, Worker};
-use crate::answer::{self, Headers};
+use crate::answer::{self, Headers, Met};
 use crate::cost::{Balance, Meter, Said};
 use crate::limit::Quota;
 use crate::live::Edition;
+use crate::policy::LimitId;
 use crate::question::{Check, Part, Question};
 use crate::script::Kind;
 use crate::units::Micros;
@@ -58,6 +59,8 @@ struct HeldLocal {
 #[derive(Debug)]
 struct Told {
     edition: Rc<Edition>,
+    /// All of them, known or not.
+    limits: Vec<LimitId>,
     accounts: Vec<Account>,
 }
 
@@ -143,7 +146,11 @@ impl Told {
         let warned: Vec<_> = warned.collect();
         headers.retain(|(name, _)| !answer::is_of_standing(&policy.answers, name));
         if let Some(shown) = verdict::tightest(settled.iter()) {
-            headers.extend(answer::standing_headers(policy, shown));
+            let met = Met {
+                limits: &self.limits,
+                standings: &settled,
+            };
+            headers.extend(answer::standing_headers(policy, shown, met));
         }
         headers.extend(answer::warning_header(policy, &warned));
     }
@@ -224,6 +231,7 @@ impl Pending {
         });
         let told = Told {
             edition: self.edition.clone(),
+            limits: passage.limits.clone(),
             accounts: accounts.collect(),
         };
         Some(Bill { items, told })

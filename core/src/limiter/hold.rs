@@ -140,7 +140,7 @@ impl Pending {
         &self,
         decided: &Decided,
         source: record::Source,
-        would: &[Option<Would>],
+        (known, would): (&[Standing], &[Option<Would>]),
         receipt: Micros,
         worker: &mut Worker,
     ) -> Ending {
@@ -164,9 +164,9 @@ impl Pending {
                 reading,
                 ..*standing
             };
-            return self.end(Verdict::Refused { shown, retry }, source, would);
+            return self.end(Verdict::Refused { shown, retry }, source, known, would);
         }
-        let mut ending = self.end(decided.verdict.clone(), source, would);
+        let mut ending = self.end(decided.verdict.clone(), source, known, would);
         if let Conclusion::Pass(headers) = &mut ending.conclusion {
             let policy = &self.edition.policy;
             headers.extend(answer::warning_header(policy, &nearing.warned));

@@ -7,6 +7,7 @@ mod experiment;
 mod parse;
 mod pattern;
 mod table;
+mod titles;
 
 use experiment::Participation;
 pub use experiment::{Arm, Experiment, Variant};
@@ -42,6 +43,8 @@ pub struct Policy {
     off: Vec<Rule>,
     patterns: Index,
     limits: Vec<Limit>,
+    /// One for each of them: see [`titles`].
+    titles: Vec<String>,
     experiments: Vec<Experiment>,
     /// The request headers that say what something costs.
     cost_headers: Vec<String>,
@@ -200,6 +203,13 @@ pub struct Target<'a> {
     pub authority: &'a [u8],
 }
 
+impl Answers {
+    /// Whether answers name all limits that a request met, and not only the one that is tightest.
+    pub fn name_all(&self) -> bool {
+        self.ietf || self.body == Body::Problem
+    }
+}
+
 impl Policy {
     /// Compiles a policy, or says what in it is wrong, where, and how to mend it.
     pub fn try_new(source: &At<'_>) -> Result<Policy, ConfigError> {
@@ -243,6 +253,11 @@ impl Policy {
 
     pub fn limit(&self, id: LimitId) -> Option<&Limit> {
         self.limits.get(id.0 as usize)
+    }
+
+    /// What clients are told that a limit is called, and no other limit of the policy.
+    pub fn title(&self, id: LimitId) -> Option<&str> {
+        self.titles.get(id.0 as usize).map(String::as_str)
     }
 
     /// Whether workers take permits of any limit in advance.

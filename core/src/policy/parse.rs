@@ -3,7 +3,7 @@
 use super::pattern::IndexBuilder;
 use super::{
     Answers, Body, Host, Limit, LimitId, Matching, NetworkLimits, OnStoreFailure, Pattern, Policy,
-    Rule, RuleLimits, Scope, Status, TierLimits, doubts, experiment,
+    Rule, RuleLimits, Scope, Status, TierLimits, doubts, experiment, titles,
 };
 use crate::address::{Cidr, CidrError};
 use crate::approach::{Approach, Pace};
@@ -94,6 +94,7 @@ pub(super) fn policy(source: &At<'_>) -> Result<Policy, ConfigError> {
         approached,
         leased,
         of_one_slot: is_of_one_slot(&limits.list),
+        titles: titles::of(&limits.list),
         limits: limits.list,
         experiments,
         cost_headers,

@@ -1,0 +1,102 @@
+//! What clients are told a limit is called: by its rule, its scope and whom it is for, such as
+//! `auth_api.user.free`. Of several in one list each has its window besides (`auth_api.user.free.60s`), and
+//! a title that would stand twice is numbered: an experiment's variant then does not tell its name.
+
+use std::collections::{HashMap, HashSet};
+use std::iter;
+
+use super::Limit;
+
+/// The title of each limit.
+pub(super) fn of(limits: &[Limit]) -> Vec<String> {
+    // A variant's limits stand in the place of the rule's, not beside them.
+    let list = |limit: &Limit| (whose(limit), limit.variant.clone());
+    let mut lists = HashMap::new();
+    for limit in limits {
+        *lists.entry(list(limit)).or_insert(0) += 1;
+    }
+    let mut given = HashSet::new();
+    let title = |limit: &Limit| {
+        let mut title = whose(limit);
+        if lists.get(&list(limit)).is_some_and(|length| *length > 1) {
+            title = format!("{title}.{}s", limit.terms.quota.window_seconds());
+        }
+        let numbered = (2..).map(|number| format!("{title}.{number}"));
+        let mut choices = iter::once(title.clone()).chain(numbered);
+        let free = choices.find(|title| given.insert(title.clone()));
+        free.unwrap_or(title)
+    };
+    limits.iter().map(title).collect()
+}
+
+fn whose(limit: &Limit) -> String {
+    let scope = limit.scope.name();
+    match limit.whom.as_str() {
+        "" => format!("{}.{scope}", limit.rule),
+        whom => format!("{}.{scope}.{whom}", limit.rule),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Policy;
+    use crate::json::{At, Json};
+
+    #[test]
+    fn no_two_limits_have_one_title() {
+        let fixed =
+            |window| format!(r#"{{"type": "fixed_window", "limit": 1, "window": {window}}}"#);
+        let one = fixed(60);
+        let rules = [
+            format!(r#""name": "a", "global_limit": {one}, "ip_limits": {{"10.0.0.0/8": {one}}}"#),
+            format!(
+                r#""name": "b", "user_limits": {{"free": [{}, {}, {}], "default": {one}}}"#,
+                fixed(1),
+                fixed(60),
+                fixed(60)
+            ),
+            // Its tier is called as another rule and scope are.
+            format!(r#""name": "a.global", "user_limits": {{"default": {one}}}"#),
+            format!(r#""name": "b.user.free", "user_limits": {{"60s": {one}}}"#),
+            format!(r#""name": "b.user", "user_limits": {{"x": {one}}}"#),
+            format!(r#""name": "b.user.user", "global_limit": {one}"#),
+        ];
+        let rules = rules
+            .iter()
+            .map(|rule| format!(r#"{{"pattern": "/x", {rule}}}"#));
+        let rules: Vec<String> = rules.collect();
+        let variant = format!(r#"{{"user_limits": {{"free": {one}}}}}"#);
+        let experiments = format!(
+            r#"[{{"name": "e", "variants": [
+                {{"name": "v", "weight": 1, "rules": {{"b": {variant}}}}},
+                {{"name": "w", "weight": 1, "rules": {{"b": {variant}}}}}]}}]"#
+        );
+        let text = format!(
+            r#"{{"rules": [{}], "experiments": {experiments}}}"#,
+            rules.join(",")
+        );
+        let json = Json::parse(&text, "policy").unwrap();
+        let policy = Policy::try_new(&At::new(&json, "policy")).unwrap();
+        let titles: Vec<&str> = policy
+            .limits()
+            .filter_map(|(id, _)| policy.title(id))
+            .collect();
+        assert_eq!(
+            titles,
+            [
+                "a.global",
+                "a.ip.10.0.0.0/8",
+                "b.user.free.1s",
+                "b.user.free.60s",
+                "b.user.free.60s.2",
+                "b.user.default",
+                "a.global.user.default",
+                "b.user.free.user.60s",
+                "b.user.user.x",
+                "b.user.user.global",
+                "b.user.free",
+                "b.user.free.2",
+            ]
+        );
+    }
+}
