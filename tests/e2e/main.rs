@@ -28,6 +28,7 @@ mod live_policy;
 mod matching;
 mod metrics;
 mod model;
+mod neighbours;
 mod no_wall;
 mod rollout;
 mod rules;
@@ -83,6 +84,7 @@ fn trials(world: &Arc<World>) -> Vec<Trial> {
         Store::Bridge => &[
             configuration::CASES,
             metrics::CASES,
+            neighbours::CASES,
             access_log::CASES,
             transport::CASES,
         ],
