@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::{iter, mem};
 
+use log::warn;
 use weir_core::answer::Headers;
 use weir_core::gathering::Outcome;
 use weir_core::lease::Bid;
@@ -168,6 +169,9 @@ impl HttpStream {
         let Limiter { sources, .. } = &*self.limiter;
         let edition = self.limiter.edition();
         let admission = limiter::admit(&edition, sources, headers.iter(), &RequestFacts);
+        if let Some(notice) = edition.policy.exemptions.notice() {
+            warn!("weir: {notice}");
+        }
         for name in &admission.remove {
             host::remove_request_header(name);
         }

@@ -192,6 +192,9 @@ impl Limiter {
         let ordinal = host::take_ordinal(&metrics::workers(configuration));
         let queue = host::register_queue(&format!("weir.turn.{configuration}.{ordinal}"));
         if ordinal == 0 {
+            if let Some(warning) = sources.warning() {
+                warn!("weir: {warning}");
+            }
             for warning in &policy.warnings {
                 warn!("weir: {warning}");
             }

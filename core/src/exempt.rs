@@ -5,6 +5,7 @@
 //! written on the other is meant in person. It also makes a ban quick: nothing has to be taken off
 //! the other list first.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 
 use crate::address::{Cidr, Networks};
@@ -20,10 +21,20 @@ const MOST_ENTRIES: usize = 100_000;
 pub struct Exemptions {
     allow: List,
     deny: List,
+    stale: Cell<Stale>,
+}
+
+/// Whether an entry was met that is the digest of a header, and not of the key in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stale {
+    #[default]
+    Unmet,
+    Met,
+    Told,
 }
 
 /// How a caller is treated before any limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Treatment {
     /// As the rules say.
     Limited,
@@ -53,6 +64,7 @@ impl Exemptions {
         Ok(Exemptions {
             allow: list("allow")?,
             deny: list("deny")?,
+            stale: Cell::default(),
         })
     }
 
@@ -70,6 +82,40 @@ impl Exemptions {
         } else {
             Treatment::Limited
         }
+    }
+}
+
+impl Exemptions {
+    /// How whoever sent this header is treated by lists that have the digest of all of it, scheme and
+    /// key: so they were written where no scheme was cut.
+    pub fn treatment_of_header(&self, header: &[u8]) -> Treatment {
+        if self.deny.api_keys.is_empty() && self.allow.api_keys.is_empty() {
+            return Treatment::Limited;
+        }
+        let digest = hex_digest(header);
+        let treatment = if self.deny.api_keys.contains(&digest) {
+            Treatment::Blocked
+        } else if self.allow.api_keys.contains(&digest) {
+            Treatment::Exempt
+        } else {
+            return Treatment::Limited;
+        };
+        if self.stale.get() == Stale::Unmet {
+            self.stale.set(Stale::Met);
+        }
+        treatment
+    }
+
+    /// A word for the log, once, when such an entry was met.
+    pub fn notice(&self) -> Option<&'static str> {
+        if self.stale.get() != Stale::Met {
+            return None;
+        }
+        self.stale.set(Stale::Told);
+        Some(
+            "an entry of allow.api_keys or deny.api_keys is the SHA-256 of a whole header, scheme and key: it \
+             holds for this spelling of the scheme only; write that of the key: printf %s KEY | sha256sum",
+        )
     }
 }
 

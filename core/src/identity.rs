@@ -14,6 +14,8 @@ const DEFAULT_TIER: &str = "free";
 const ANONYMOUS_TIER: &str = "anonymous";
 /// The filter state that the shipped Envoy configuration sets to the TCP peer's address.
 const DEFAULT_PEER: &str = "weir.direct_peer";
+/// The upstream has a use of its own for it, whoever sent it.
+pub const AUTHORIZATION: &str = "authorization";
 /// A household or host commonly holds a /64.
 const DEFAULT_IPV6_PREFIX: u8 = 64;
 
@@ -23,6 +25,8 @@ pub struct Sources {
     pub user: Source,
     pub tier: Source,
     pub api_key: Source,
+    /// In lower case: the API key is what follows it in its header, which may be sent in others too.
+    key_scheme: Option<String>,
     pub trust: Trust,
     pub direct_peer: Peer,
     ipv6_prefix: u8,
@@ -65,7 +69,7 @@ pub enum Peer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Belief {
     Believed,
-    /// They are ignored, and removed before the request goes on.
+    /// They are ignored, and but for [`AUTHORIZATION`] removed before the request goes on.
     Ignored,
 }
 
@@ -115,7 +119,10 @@ impl Sources {
         };
         let user = source("user", "x-user-id")?;
         let tier = source("tier", "x-user-tier")?;
-        let api_key = source("api_key", "x-api-key")?;
+        let (api_key, key_scheme) = match fields.optional("api_key") {
+            Some(at) => key_source(&at)?,
+            None => (Source::Header("x-api-key".to_string()), None),
+        };
         let direct_peer = match fields.optional("direct_peer") {
             Some(at) => peer(&at)?,
             None => Peer::FilterState(DEFAULT_PEER.to_string()),
@@ -132,10 +139,36 @@ impl Sources {
             user,
             tier,
             api_key,
+            key_scheme,
             trust,
             direct_peer,
             ipv6_prefix,
         })
+    }
+
+    /// What is legal and probably not meant, in words for the log.
+    pub fn warning(&self) -> Option<&'static str> {
+        let is_whole = self.key_scheme.is_none() && self.header(Field::ApiKey)? == AUTHORIZATION;
+        is_whole.then_some(
+            "identity.api_key is the whole authorization header, so a client that writes its scheme in \
+             another way is another caller; say {\"header\": \"authorization\", \"scheme\": \"bearer\"}",
+        )
+    }
+
+    /// The API key in its header's value: all of it, or what follows the scheme. Of another scheme there
+    /// is none.
+    pub fn key<'a>(&self, value: &'a [u8]) -> Option<&'a [u8]> {
+        let Some(scheme) = &self.key_scheme else {
+            return Some(value);
+        };
+        let (own, rest) = value.split_at_checked(scheme.len())?;
+        let is_blank = rest.first().is_some_and(u8::is_ascii_whitespace);
+        (own.eq_ignore_ascii_case(scheme.as_bytes()) && is_blank).then(|| rest.trim_ascii())
+    }
+
+    /// Whether the API key is a part of its header only.
+    pub fn cuts_key(&self) -> bool {
+        self.key_scheme.is_some()
     }
 
     /// Which identity field a header (in lower case) carries.
@@ -348,6 +381,27 @@ fn source(at: &At<'_>) -> Result<Source, ConfigError> {
     Ok(found)
 }
 
+/// Where the API key comes from, and the scheme before it if it has one.
+fn key_source(at: &At<'_>) -> Result<(Source, Option<String>), ConfigError> {
+    let scheme = at.fields().ok().and_then(|mut fields| {
+        let header = fields.optional("header")?;
+        Some((header, fields.optional("scheme")?, fields.finish()))
+    });
+    let Some((header, scheme, rest)) = scheme else {
+        return source(at).map(|source| (source, None));
+    };
+    rest?;
+    let name = scheme.text()?;
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if name.is_empty() || !name.bytes().all(token) {
+        return Err(scheme.error(format!(
+            "{name:?} is no scheme; write the word before the key, such as \"bearer\""
+        )));
+    }
+    let header = header_name(&header, header.text()?)?;
+    Ok((Source::Header(header), Some(name.to_ascii_lowercase())))
+}
+
 /// A header's name in lower case, as Envoy has it.
 pub fn header_name(at: &At<'_>, name: &str) -> Result<String, ConfigError> {
     let token = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
@@ -401,6 +455,64 @@ mod tests {
                 (subject, expected_tier)
             );
             assert_eq!(caller.client, Some(ip));
+        }
+    }
+
+    #[test]
+    fn a_key_follows_its_scheme_however_that_is_written() {
+        let sources = sources(
+            r#"{"trust": "always", "api_key": {"header": "Authorization", "scheme": "Bearer"}}"#,
+        )
+        .unwrap();
+        assert_eq!(sources.header(Field::ApiKey), Some(AUTHORIZATION));
+        assert!(sources.warning().is_none());
+        for (value, key) in [
+            ("Bearer k", Some("k")),
+            ("bearer k", Some("k")),
+            ("BEARER  \t k ", Some("k")),
+            ("Bearer k l", Some("k l")),
+            ("Bearer ", Some("")),
+            ("Bearer", None),
+            ("Bearerk", None),
+            ("Basic k", None),
+            (" Bearer k", None),
+            ("Bear", None),
+            ("k", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                sources.key(value.as_bytes()),
+                key.map(str::as_bytes),
+                "{value:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn without_a_scheme_all_of_a_header_is_the_key() {
+        let of = |key: &str| sources(&format!(r#"{{"trust": "always", "api_key": {key}}}"#));
+        for (key, warned) in [
+            (r#""X-Key""#, false),
+            (r#"{"header": "X-Key"}"#, false),
+            (r#"{"claim": ["jwt", "key"]}"#, false),
+            (r#""Authorization""#, true),
+            (r#"{"header": "authorization"}"#, true),
+        ] {
+            let sources = of(key).unwrap();
+            assert_eq!(sources.key(b"Bearer k"), Some(&b"Bearer k"[..]), "{key}");
+            assert_eq!(sources.warning().is_some(), warned, "{key}");
+        }
+        for (key, told) in [
+            (r#"{"header": "x", "scheme": "two words"}"#, "is no scheme"),
+            (r#"{"header": "x", "scheme": ""}"#, "is no scheme"),
+            (
+                r#"{"header": "x", "scheme": "a", "type": "string"}"#,
+                "type",
+            ),
+            (r#"{"claim": ["jwt", "key"], "scheme": "a"}"#, "scheme"),
+        ] {
+            let error = of(key).unwrap_err().to_string();
+            assert!(error.contains(told), "{key}: {error}");
         }
     }
 

@@ -18,7 +18,7 @@ use crate::denials::Denials;
 use crate::exempt::Treatment;
 use crate::gateway;
 use crate::gathering::{Gathering, Heard, Outcome};
-use crate::identity::{Belief, Caller, Credentials, Sources, Subject};
+use crate::identity::{self, Belief, Caller, Credentials, Sources, Subject};
 use crate::key;
 use crate::lease::{Leases, Spent};
 use crate::live::{Edition, Epoch};
@@ -169,7 +169,8 @@ pub fn admit<'a>(
                 let sent = head
                     .credentials
                     .present()
-                    .filter_map(|field| sources.header(field));
+                    .filter_map(|field| sources.header(field))
+                    .filter(|header| *header != identity::AUTHORIZATION);
                 remove = sent.map(str::to_string).collect();
                 head.credentials = Credentials::default();
                 // Not removed: it is no identity, and may mean something to the upstream.
@@ -669,15 +670,20 @@ fn caller(
         facts.claim(&sources.tier),
         facts.claim(&sources.api_key),
     );
+    let header = credentials.api_key;
     let credentials = Credentials {
         user: user.as_deref().or(credentials.user),
         tier: tier.as_deref().or(credentials.tier),
-        api_key: api_key.as_deref().or(credentials.api_key),
+        api_key: api_key
+            .as_deref()
+            .or_else(|| sources.key(credentials.api_key?)),
     };
     let caller = sources.caller(credentials, &facts.client());
     let exemptions = &edition.policy.exemptions;
     let treatment = exemptions.treatment(&caller, credentials.api_key);
-    (caller, treatment)
+    let whole = header.filter(|_| sources.cuts_key());
+    let of_header = whole.map(|header| exemptions.treatment_of_header(header));
+    (caller, of_header.map_or(treatment, |of| of.max(treatment)))
 }
 
 /// What each trial would have done, in a header.
@@ -861,6 +867,107 @@ mod tests {
         }
         let other = [GET[0], GET[1], ("x-api-key", "kk")];
         assert_eq!(keys(&admit_listed(deny, &other)).len(), 3);
+    }
+
+    /// What becomes of a request whose key stands behind `Bearer`, and under which edition.
+    fn admit_with_scheme(
+        lists: &str,
+        peer: &'static str,
+        sent: &[&str],
+    ) -> (Admission, Rc<Edition>) {
+        let policy = POLICY.replacen('{', &format!("{{{lists}"), 1);
+        let text = format!(
+            r#"{{"role": "limiter", "policy": {policy}, "identity": {{"trust": ["127.0.0.0/8"],
+                "api_key": {{"header": "Authorization", "scheme": "Bearer"}}}}}}"#
+        );
+        let Ok(Config::Limiter(config)) = Config::parse(&text) else {
+            panic!("{:?}", Config::parse(&text))
+        };
+        let edition = edition(&config);
+        let sent = sent.iter().map(|value| ("authorization", *value));
+        let headers: Vec<(&str, &str)> = GET.into_iter().chain(sent).collect();
+        let headers = headers.iter();
+        let headers = headers.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        let admission = admit(&edition, &config.sources, headers, &Peer(peer));
+        (admission, edition)
+    }
+
+    #[test]
+    fn a_key_in_authorization_is_one_caller_however_its_scheme_is_written() {
+        // SHA-256 of "k".
+        let key = "{k:8254c329a92850f6d539dd376f4816ee2764517da5e0235514af433164480d7a}";
+        for (sent, is_key) in [
+            ("Bearer k", true),
+            ("bearer   k", true),
+            ("BEARER k ", true),
+            ("Basic k", false),
+            ("Bearer", false),
+        ] {
+            let (admission, _) = admit_with_scheme("", "127.0.0.1", &[sent]);
+            assert_eq!(
+                keys(&admission.step).concat().contains(key),
+                is_key,
+                "{sent}"
+            );
+            // Of whoever is not believed it is no identity, and the upstream's all the same.
+            let (admission, _) = admit_with_scheme("", "192.0.2.1", &[sent]);
+            assert!(admission.remove.is_empty(), "{sent}");
+            assert!(!keys(&admission.step).concat().contains("{k:"), "{sent}");
+        }
+        let (admission, _) = admit_with_scheme("", "127.0.0.1", &["Bearer k", "Bearer l"]);
+        assert_eq!(status(&admission.step), 400);
+    }
+
+    #[test]
+    fn lists_hold_for_a_key_and_for_the_header_that_it_came_in() {
+        let key = "8254c329a92850f6d539dd376f4816ee2764517da5e0235514af433164480d7a";
+        // SHA-256 of "Bearer k".
+        let header = "cc9b1550d4cb5d22909bcb07a2e79e78b50d455125d587de5345d84940fa1c4e";
+        let list = |name: &str, digest: &str| format!(r#""{name}": {{"api_keys": ["{digest}"]}},"#);
+        for (lists, sent, outcome, told) in [
+            (
+                list("deny", key),
+                "bearer k",
+                record::Outcome::Blocked,
+                false,
+            ),
+            (
+                list("deny", header),
+                "Bearer k",
+                record::Outcome::Blocked,
+                true,
+            ),
+            (
+                list("allow", header),
+                "Bearer k",
+                record::Outcome::Exempt,
+                true,
+            ),
+            (
+                list("allow", header) + &list("deny", key),
+                "Bearer k",
+                record::Outcome::Blocked,
+                true,
+            ),
+            (
+                list("allow", key) + &list("deny", header),
+                "Bearer k",
+                record::Outcome::Blocked,
+                true,
+            ),
+        ] {
+            let (admission, edition) = admit_with_scheme(&lists, "127.0.0.1", &[sent]);
+            assert_eq!(admission.step.outcome(), Some(outcome), "{lists}");
+            let exemptions = &edition.policy.exemptions;
+            assert_eq!(exemptions.notice().is_some(), told, "{lists}");
+            assert_eq!(exemptions.notice(), None, "once");
+        }
+        // It is on no list: another spelling, and a stranger.
+        for (peer, sent) in [("127.0.0.1", "bearer k"), ("192.0.2.1", "Bearer k")] {
+            let (admission, edition) = admit_with_scheme(&list("deny", header), peer, &[sent]);
+            assert!(matches!(admission.step, Step::Ask(_)), "{peer} {sent}");
+            assert_eq!(edition.policy.exemptions.notice(), None);
+        }
     }
 
     #[test]

@@ -6,12 +6,13 @@ use std::{
 };
 
 use serde_json::json;
-use weir_lab::client::Answer;
+use weir_core::identity::hex_digest;
+use weir_lab::{client::Answer, deadline, gateway::Policy};
 
 use crate::{
     Case, cases, keys,
     visitor::{Visitor, number, remaining, unique},
-    world::{World, changed_configuration},
+    world::{SOON, World, changed_configuration},
 };
 
 pub const CASES: &[Case] = cases![
@@ -20,6 +21,7 @@ pub const CASES: &[Case] = cases![
     a_repeated_identity_header_is_refused,
     an_api_key_counts_and_is_stored_nowhere,
     a_user_comes_before_an_api_key,
+    a_key_in_authorization_is_known_by_what_follows_its_scheme,
     headers_of_a_trusted_peer_reach_the_upstream,
     headers_of_an_untrusted_peer_are_ignored_and_removed,
     an_untrusted_peer_cannot_be_refused_for_what_is_ignored,
@@ -165,6 +167,49 @@ fn an_api_key_counts_and_is_stored_nowhere(world: &World) {
             "{name}: {value}"
         );
     }
+}
+
+fn a_key_in_authorization_is_known_by_what_follows_its_scheme(world: &World) {
+    let folder = changed_configuration("authorization", |_, text| {
+        let key = r#""api_key": { "header": "Authorization", "scheme": "Bearer" }"#;
+        text.replace(r#""identity": {"#, &format!(r#""identity": {{ {key},"#))
+    });
+    let fixed = json!({ "type": "fixed_window", "limit": 100, "window": 2_592_000 });
+    let [key, banned, stale] = ["key", "banned", "stale"].map(unique);
+    let policy = json!({
+        "deny": { "api_keys": [hex_digest(banned.as_bytes()), hex_digest(format!("Bearer {stale}").as_bytes())] },
+        "rules": [{ "name": "all", "pattern": "/*",
+                    "user_limits": { "anonymous": { "type": "fixed_window", "limit": 7, "window": 2_592_000 },
+                                     "default": fixed } }],
+    });
+    let gateway = world.gateway().configuration(folder.path());
+    let gateway = gateway.policy(Policy::Text(policy.to_string()));
+    let gateway = gateway.trust(json!(["127.0.0.0/9"])).start().unwrap();
+    let sends = |visitor: Visitor, value: String| visitor.with("Authorization", value).get("/x");
+    let believed = || Visitor::anonymous(&gateway);
+    for (left, scheme) in [(99, "Bearer "), (98, "bearer   "), (97, "BEARER ")] {
+        let answer = sends(believed(), format!("{scheme}{key}"));
+        assert_eq!((answer.status, remaining(&answer)), (200, left), "{scheme}");
+    }
+    for value in [format!("Basic {key}"), "Bearer".to_owned()] {
+        assert_eq!(remaining(&sends(believed(), value)), 6);
+    }
+    // Whoever is not believed counts by their address, and their upstream may know them.
+    let value = format!("Bearer {key}");
+    let answer = sends(Visitor::distrusted(&gateway), value.clone());
+    assert_eq!(remaining(&answer), 6);
+    let sent = ("authorization".to_owned(), value);
+    assert!(upstream_headers(&answer).contains(&sent), "{answer:?}");
+
+    assert!(!gateway.log().contains("is the SHA-256 of a whole header"));
+    assert_eq!(sends(believed(), format!("bearer {banned}")).status, 403);
+    assert_eq!(sends(believed(), format!("Bearer {stale}")).status, 403);
+    assert_eq!(sends(believed(), format!("bearer {stale}")).status, 200);
+    deadline::poll(SOON, "word of the old digest", || {
+        let is_told = gateway.log().contains("is the SHA-256 of a whole header");
+        Ok(is_told.then_some(()))
+    })
+    .unwrap();
 }
 
 fn a_user_comes_before_an_api_key(world: &World) {
