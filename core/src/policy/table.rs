@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::{Host, Limit, Policy, Rule, Scope};
+use super::{Host, Limit, Matching, Policy, Rule, Scope};
 use crate::limit::Algorithm;
 use crate::rollout::Mode;
 
@@ -14,6 +14,9 @@ const UNITS: [(u64, &str, &str); 4] = [
     (60, "min", "min"),
     (1, "s", "s"),
 ];
+
+/// Whoever is not listed.
+const DEFAULT: &str = "default";
 
 /// What [`Policy::table`] gives.
 #[derive(Debug)]
@@ -56,8 +59,13 @@ fn requests(rule: &Rule) -> String {
 }
 
 fn limits(rule: &Rule, policy: &Policy) -> String {
-    let own = policy.limits.iter().filter(|limit| limit.rule == rule.name);
-    let told: Vec<String> = own.map(one).collect();
+    let own = || policy.limits.iter().filter(|limit| limit.rule == rule.name);
+    let is_of_tiers = |limit: &Limit| limit.scope == Scope::User && limit.whom != DEFAULT;
+    let other = match own().any(is_of_tiers) {
+        true => "any other tier",
+        false => "any tier",
+    };
+    let told: Vec<String> = own().map(|limit| one(limit, other)).collect();
     let told = match told.is_empty() {
         true => "no limits".to_string(),
         false => told.join(" · "),
@@ -76,16 +84,16 @@ fn limits(rule: &Rule, policy: &Policy) -> String {
     format!("{mode}{told}{cost}")
 }
 
-/// `free 10/h token bucket, burst 5`.
-fn one(limit: &Limit) -> String {
+/// `free 10/h token bucket, burst 5`; `other` is whoever has no tier that is listed.
+fn one(limit: &Limit, other: &str) -> String {
     let variant = limit
         .variant
         .as_ref()
         .map_or_else(String::new, |variant| format!("variant {variant} "));
     let whom = match (limit.scope, limit.whom.as_str()) {
         (Scope::Global, _) => "everyone",
-        (Scope::User, "default") => "any other tier",
-        (Scope::Ip, "default") => "an address",
+        (Scope::User, DEFAULT) => other,
+        (Scope::Ip, DEFAULT) => "an address",
         (Scope::User | Scope::Ip, whom) => whom,
     };
     let quota = limit.terms.quota;
@@ -150,20 +158,23 @@ mod tests {
                 {"name": "a", "pattern": "/a", "methods": ["GET", "PUT"], "hosts": ["*.example.com"],
                  "mode": "shadow", "cost": 2, "global_limit":
                     {"type": "token_bucket", "limit": 10, "window": 86400, "burst_limit": 5}},
-                {"name": "bc", "pattern": "/b/*", "enforce_percent": 10, "user_limits": {"default":
+                {"name": "bc", "pattern": "/b/*", "match": "exact", "enforce_percent": 10, "user_limits": {"default":
                     [{"type": "fixed_window", "limit": 1, "window": 1},
                      {"type": "leaky_bucket", "limit": 9, "window": 7200, "warn_at": 0.5}]}},
                 {"name": "off", "pattern": "/c", "mode": "off", "ip_limits": {"10.0.0.0/8":
-                    {"type": "fixed_window", "limit": 7, "window": 604800}}},
+                    {"type": "fixed_window", "limit": 7, "window": 604800}}, "user_limits": {
+                    "free": {"type": "fixed_window", "limit": 1, "window": 90},
+                    "default": {"type": "fixed_window", "limit": 2, "window": 3600}}},
                 {"name": "none", "pattern": "/d"}
             ]}"#,
         );
         let expected = "  \
   a     GET,PUT,HEAD *.example.com /a  shadow: everyone 10/day token bucket, burst 5; cost 2
-  bc    /b/*                           enforced for 10 %: any other tier 1/s fixed window · any other tier \
+  bc    /b/*                           enforced for 10 %: any tier 1/s fixed window · any tier \
 9/2h leaky bucket warn at 0.5
   none  /d                             no limits
-  off   /c                             off: 10.0.0.0/8 7/7days fixed window
+  off   /c                             off: free 1/90s fixed window · any other tier 2/h fixed window · \
+10.0.0.0/8 7/7days fixed window
 ";
         assert_eq!(told, expected);
     }
