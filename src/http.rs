@@ -8,7 +8,7 @@ use log::warn;
 use weir_core::answer::Headers;
 use weir_core::gathering::Outcome;
 use weir_core::lease::Bid;
-use weir_core::limiter::{self, Bill, Conclusion, Ending, Hold, Pending, Step};
+use weir_core::limiter::{self, Admission, Bill, Conclusion, Ending, Hold, Pending, Step};
 use weir_core::units::Micros;
 
 use crate::host::{self, ContextId, RequestFacts};
@@ -168,19 +168,28 @@ impl HttpStream {
         let headers = host::request_headers();
         let Limiter { sources, .. } = &*self.limiter;
         let edition = self.limiter.edition();
-        let admission = limiter::admit(&edition, sources, headers.iter(), &RequestFacts);
+        let Admission {
+            remove,
+            step,
+            protocol,
+            attempt,
+        } = limiter::admit(&edition, sources, headers.iter(), &RequestFacts);
         if let Some(notice) = edition.policy.exemptions.notice() {
             warn!("weir: {notice}");
         }
-        for name in &admission.remove {
+        for name in &remove {
             host::remove_request_header(name);
         }
-        if let Some(outcome) = admission.step.outcome() {
-            self.limiter.decided(&edition, outcome);
+        let step = match attempt {
+            Some(attempt) => self.limiter.judge(&attempt, step, protocol),
+            None => step,
+        };
+        if let Some(outcome) = step.outcome() {
+            self.limiter.decided(&edition, outcome, step.listed());
         }
-        match admission.step {
-            Step::Pass | Step::Exempt => Action::Continue,
-            Step::Block(answer, protocol) | Step::Respond(answer, protocol) => {
+        match step {
+            Step::Pass | Step::Exempt(_) => Action::Continue,
+            Step::Block(answer, protocol, _) | Step::Respond(answer, protocol) => {
                 perform(&self.state, Conclusion::Respond(answer, protocol))
             }
             Step::Report(protocol) => {

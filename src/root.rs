@@ -9,14 +9,16 @@ use std::time::Instant;
 
 use log::{error, info, warn};
 use weir_core::access_log;
-use weir_core::answer::{Answer, Headers};
+use weir_core::answer::{self, Answer, Headers};
 use weir_core::batch::{Batcher, CallId, Effects, Health, Next, Settled, Silence};
 use weir_core::config::{AccessLog, Config, LimiterConfig};
 use weir_core::delays::StreamId;
+use weir_core::exempt::Listed;
 use weir_core::gathering;
+use weir_core::guesses::{Attempt, Ruling};
 use weir_core::identity::{self, Sources};
 use weir_core::lease::Bid;
-use weir_core::limiter::{Bill, Ending, Hold, Pending, Worker};
+use weir_core::limiter::{Bill, Ending, Hold, Pending, Protocol, Step, Worker};
 use weir_core::links::{Answer as StoreAnswer, LinkId};
 use weir_core::live::Edition;
 use weir_core::question::Part;
@@ -257,11 +259,28 @@ impl Limiter {
     }
 
     /// A request came to nobody's limits.
-    pub fn decided(&self, edition: &Rc<Edition>, outcome: Outcome) {
+    pub fn decided(&self, edition: &Rc<Edition>, outcome: Outcome, listed: Option<&Listed>) {
         self.will_tell();
-        self.metrics.decided(edition, outcome);
+        self.metrics.decided(edition, outcome, listed);
         if self.access_log == AccessLog::On {
-            host::set_filter_state(FILTER_STATE, &access_log::of(outcome));
+            host::set_filter_state(FILTER_STATE, &access_log::of(outcome, listed));
+        }
+    }
+
+    /// Somebody came with a secret: whether it may be looked at, and what becomes of the request then.
+    pub fn judge(&self, attempt: &Attempt, step: Step, protocol: Protocol) -> Step {
+        let ruling = self.worker.borrow_mut().guesses.judge(attempt, self.now());
+        if ruling == Ruling::Right {
+            return step;
+        }
+        self.will_tell();
+        self.metrics.wrong_secret(attempt.client);
+        if let Some(words) = ruling.words(attempt.client) {
+            warn!("weir: {words}");
+        }
+        match ruling {
+            Ruling::Shut(wait) => Step::Respond(answer::too_many_secrets(wait), protocol),
+            Ruling::Right | Ruling::Wrong(_) => step,
         }
     }
 

@@ -5,6 +5,7 @@
 
 use std::fmt::Write;
 
+use crate::exempt::Listed;
 use crate::identity::{Subject, hex_digest};
 use crate::policy::{LimitId, Policy};
 use crate::record::{Outcome, Record, Source};
@@ -20,7 +21,7 @@ pub fn line(
     subject: Option<&Subject>,
     waited: Option<Micros>,
 ) -> String {
-    let mut line = of(record.outcome);
+    let mut line = begun(record.outcome);
     let mut add = |name: &str, value: std::fmt::Arguments<'_>| {
         // Writing to a String cannot fail.
         let _ = write!(line, " {name}={value}");
@@ -64,8 +65,26 @@ pub fn line(
     line
 }
 
-/// The line of a request that met none.
-pub fn of(outcome: Outcome) -> String {
+/// The line of a request that met none, whoever sent it being on a list or not.
+pub fn of(outcome: Outcome, listed: Option<&Listed>) -> String {
+    let mut line = begun(outcome);
+    if let Some(listed) = listed {
+        let subject = hashed(&listed.caller.subject);
+        // Writing to a String cannot fail.
+        let _ = write!(
+            line,
+            " subject={subject} list={}.{}",
+            listed.list(),
+            listed.field()
+        );
+        if let Some(entry) = listed.entry() {
+            let _ = write!(line, " entry={entry}");
+        }
+    }
+    line
+}
+
+fn begun(outcome: Outcome) -> String {
     let mut line = String::with_capacity(160);
     line.push_str("outcome=");
     line.push_str(outcome.name());
@@ -105,6 +124,8 @@ fn hashed(subject: &Subject) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exempt::Entry;
+    use crate::identity::Caller;
     use crate::json::{At, Json};
     use crate::record::VariantId;
     use crate::script::{Reading, Retry};
@@ -169,6 +190,43 @@ mod tests {
         ] {
             assert_eq!(line(&policy, &record, Some(subject), waited), expected);
         }
-        assert_eq!(of(Outcome::Unmatched), "outcome=unmatched");
+        assert_eq!(of(Outcome::Unmatched, None), "outcome=unmatched");
+    }
+
+    #[test]
+    fn a_line_tells_who_is_on_which_list_by_which_entry() {
+        let caller = |subject| Caller {
+            subject,
+            tier: "expelled".to_string(),
+            client: None,
+            address: None,
+        };
+        let ann = || caller(Subject::User(b"ann: x=y".to_vec()));
+        let key = caller(Subject::ApiKey(hex_digest(b"secret")));
+        let network = Entry::Network("10.0.0.0/8".parse().unwrap());
+        for (outcome, listed, expected) in [
+            (
+                Outcome::Blocked,
+                Listed::denied(ann(), Entry::User),
+                "outcome=blocked subject=user:9627943d0fa8 list=deny.users",
+            ),
+            (
+                Outcome::Blocked,
+                Listed::denied(ann(), network),
+                "outcome=blocked subject=user:9627943d0fa8 list=deny.networks entry=10.0.0.0/8",
+            ),
+            (
+                Outcome::Exempt,
+                Listed::allowed(ann(), Entry::Tier),
+                "outcome=exempt subject=user:9627943d0fa8 list=allow.tiers entry=expelled",
+            ),
+            (
+                Outcome::Blocked,
+                Listed::denied(key, Entry::ApiKey("2bb80d537b1d".to_string())),
+                "outcome=blocked subject=api_key:2bb80d537b1d list=deny.api_keys entry=2bb80d537b1d",
+            ),
+        ] {
+            assert_eq!(of(outcome, Some(&listed)), expected);
+        }
     }
 }

@@ -51,11 +51,20 @@ impl Cidr {
 }
 
 impl Networks {
-    pub fn contain(&self, address: IpAddr) -> bool {
-        match unmapped(address) {
-            IpAddr::V4(v4) => self.v4.hold(v4.into()),
-            IpAddr::V6(v6) => self.v6.hold(v6.into()),
-        }
+    /// The network that holds the address: of those that lie within each other the widest.
+    pub fn find(&self, address: IpAddr) -> Option<Cidr> {
+        let (network, beyond) = match unmapped(address) {
+            IpAddr::V4(v4) => {
+                let (first, last) = self.v4.find(v4.into())?;
+                (IpAddr::V4(first.into()), (first ^ last).leading_zeros())
+            }
+            IpAddr::V6(v6) => {
+                let (first, last) = self.v6.find(v6.into())?;
+                (IpAddr::V6(first.into()), (first ^ last).leading_zeros())
+            }
+        };
+        let prefix = u8::try_from(beyond).ok()?;
+        Some(Cidr { network, prefix })
     }
 
     pub fn is_empty(&self) -> bool {
@@ -100,10 +109,10 @@ impl<N: Copy + Ord> Ranges<N> {
         Ranges(widest)
     }
 
-    fn hold(&self, number: N) -> bool {
+    fn find(&self, number: N) -> Option<(N, N)> {
         let begun = self.0.partition_point(|&(first, _)| first <= number);
-        let closest = begun.checked_sub(1).and_then(|place| self.0.get(place));
-        closest.is_some_and(|&(_, last)| number <= last)
+        let closest = self.0.get(begun.checked_sub(1)?).copied();
+        closest.filter(|&(_, last)| number <= last)
     }
 }
 
@@ -348,14 +357,15 @@ mod tests {
         }
 
         #[test]
-        fn many_networks_hold_what_one_of_them_holds(
+        fn many_networks_find_the_widest_that_holds_an_address(
             networks in prop::collection::vec(networks(), 0..12),
             addresses in prop::collection::vec(addresses(), 1..40),
         ) {
             let together: Networks = networks.iter().copied().collect();
             for address in addresses {
-                let one = networks.iter().any(|network| network.contains(address));
-                prop_assert_eq!(together.contain(address), one, "{}", address);
+                let holding = networks.iter().filter(|network| network.contains(address));
+                let widest = holding.min_by_key(|network| network.prefix());
+                prop_assert_eq!(together.find(address), widest.copied(), "{}", address);
             }
         }
     }

@@ -458,6 +458,47 @@ pub fn no_identity(message: &str) -> Answer {
     )
 }
 
+/// 400: a status call whose query cannot be understood.
+pub fn bad_query(message: &str) -> Answer {
+    plain(
+        400,
+        "weir_bad_query".into(),
+        "Bad query",
+        message,
+        GrpcCode::InvalidArgument,
+        None,
+    )
+}
+
+/// 403: what was sent as the operators' secret is not it.
+pub fn wrong_secret(header: &str) -> Answer {
+    let message = format!("What {header} holds is not the operators' secret.");
+    plain(
+        403,
+        "weir_wrong_secret".into(),
+        "Forbidden",
+        &message,
+        GrpcCode::PermissionDenied,
+        None,
+    )
+}
+
+/// 429: so many wrong secrets came from the caller's address that none is looked at.
+pub fn too_many_secrets(wait: Millis) -> Answer {
+    let seconds = wait.ceil_seconds().max(1);
+    let message = format!(
+        "Too many wrong secrets came from this address; none is looked at for {seconds} seconds."
+    );
+    plain(
+        429,
+        "weir_too_many_wrong_secrets".into(),
+        "Too many wrong secrets",
+        &message,
+        GrpcCode::ResourceExhausted,
+        Some(seconds),
+    )
+}
+
 /// 403: a status call about somebody else.
 pub fn forbidden() -> Answer {
     denied(

@@ -5,6 +5,7 @@
 //! written on the other is meant in person. It also makes a ban quick: nothing has to be taken off
 //! the other list first.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::HashSet;
 
@@ -12,10 +13,20 @@ use crate::address::{Cidr, Networks};
 use crate::identity::{Caller, Subject, hex_digest};
 use crate::json::{At, ConfigError, Fields};
 use crate::policy::check_name;
+use crate::secret::DIGEST_DIGITS;
 
 /// Each worker holds its own copy: at about 100 bytes an entry, 10 MB. Longer lists belong to
 /// whatever authenticates, which can say so by a tier.
 const MOST_ENTRIES: usize = 100_000;
+
+/// As many digits of a key's SHA-256 as the access log and the live page show: 48 bits, by which a
+/// million keys are told apart but once in 500 times. To be refused by it in somebody's stead is easy
+/// for nobody but who wants to be; to be let through would be within reach, so `allow` wants all 64.
+const SHORTEST_PREFIX: usize = 12;
+
+/// The names of the lists.
+const ALLOW: &str = "allow";
+const DENY: &str = "deny";
 
 #[derive(Debug, Default)]
 pub struct Exemptions {
@@ -34,14 +45,32 @@ enum Stale {
 }
 
 /// How a caller is treated before any limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Treatment {
     /// As the rules say.
     Limited,
     /// No limit holds, and none counts.
-    Exempt,
+    Exempt(Entry),
     /// Refused, whatever the limits say.
-    Blocked,
+    Blocked(Entry),
+}
+
+/// What of a list somebody is on it by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    Network(Cidr),
+    User,
+    Tier,
+    /// As much of the key's hash as the list has.
+    ApiKey(String),
+}
+
+/// Somebody who is on a list, for those who tell operators.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    pub caller: Caller,
+    list: &'static str,
+    entry: Entry,
 }
 
 /// Whoever is on one of these is on the list.
@@ -50,20 +79,31 @@ struct List {
     networks: Networks,
     users: HashSet<Vec<u8>>,
     tiers: HashSet<String>,
-    /// SHA-256 in lower-case hex, as [`Subject::ApiKey`] has it.
-    api_keys: HashSet<String>,
+    api_keys: Digests,
+}
+
+/// Hashes of API keys, or beginnings of them: SHA-256 in lower-case hex, as [`Subject::ApiKey`] has it.
+/// Ascending, and none begins with another.
+#[derive(Debug, Default)]
+struct Digests(Vec<String>);
+
+/// How much of a hash a list may leave out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Digits {
+    All,
+    Beginning,
 }
 
 impl Exemptions {
     /// Reads the policy's fields `allow` and `deny`.
     pub fn read(fields: &mut Fields<'_>) -> Result<Exemptions, ConfigError> {
-        let mut list = |name| {
+        let mut list = |name, digits| {
             let at = fields.optional(name);
-            at.map_or_else(|| Ok(List::default()), |at| List::read(&at))
+            at.map_or_else(|| Ok(List::default()), |at| List::read(&at, digits))
         };
         Ok(Exemptions {
-            allow: list("allow")?,
-            deny: list("deny")?,
+            allow: list(ALLOW, Digits::All)?,
+            deny: list(DENY, Digits::Beginning)?,
             stale: Cell::default(),
         })
     }
@@ -75,10 +115,10 @@ impl Exemptions {
 
     /// `api_key` is the key that the caller sent, who may count by a user id all the same.
     pub fn treatment(&self, caller: &Caller, api_key: Option<&[u8]>) -> Treatment {
-        if self.deny.holds(caller, api_key) {
-            Treatment::Blocked
-        } else if self.allow.holds(caller, api_key) {
-            Treatment::Exempt
+        if let Some(entry) = self.deny.find(caller, api_key) {
+            Treatment::Blocked(entry)
+        } else if let Some(entry) = self.allow.find(caller, api_key) {
+            Treatment::Exempt(entry)
         } else {
             Treatment::Limited
         }
@@ -93,10 +133,11 @@ impl Exemptions {
             return Treatment::Limited;
         }
         let digest = hex_digest(header);
-        let treatment = if self.deny.api_keys.contains(&digest) {
-            Treatment::Blocked
-        } else if self.allow.api_keys.contains(&digest) {
-            Treatment::Exempt
+        let entry = |list: &List| Some(Entry::ApiKey(list.api_keys.find(&digest)?.to_string()));
+        let treatment = if let Some(entry) = entry(&self.deny) {
+            Treatment::Blocked(entry)
+        } else if let Some(entry) = entry(&self.allow) {
+            Treatment::Exempt(entry)
         } else {
             return Treatment::Limited;
         };
@@ -120,18 +161,100 @@ impl Exemptions {
 }
 
 impl Treatment {
-    /// The list that says so, by the name that the policy has for it.
-    pub fn list(self) -> Option<&'static str> {
+    /// Of two that hold for one caller.
+    pub fn or_stronger(self, other: Treatment) -> Treatment {
+        match (&self, &other) {
+            (Treatment::Blocked(_), _) | (_, Treatment::Limited) => self,
+            (_, Treatment::Blocked(_)) | (Treatment::Limited, _) => other,
+            (Treatment::Exempt(_), Treatment::Exempt(_)) => self,
+        }
+    }
+
+    /// The list and the entry that say so, for this caller; none where they are on none.
+    pub fn listed(self, caller: Caller) -> Option<Listed> {
         match self {
             Treatment::Limited => None,
-            Treatment::Exempt => Some("allow"),
-            Treatment::Blocked => Some("deny"),
+            Treatment::Exempt(entry) => Some(Listed::allowed(caller, entry)),
+            Treatment::Blocked(entry) => Some(Listed::denied(caller, entry)),
         }
     }
 }
 
+impl Listed {
+    pub fn allowed(caller: Caller, entry: Entry) -> Listed {
+        Listed {
+            caller,
+            list: ALLOW,
+            entry,
+        }
+    }
+
+    pub fn denied(caller: Caller, entry: Entry) -> Listed {
+        Listed {
+            caller,
+            list: DENY,
+            entry,
+        }
+    }
+
+    /// The list, by the name that the policy has for it.
+    pub fn list(&self) -> &'static str {
+        self.list
+    }
+
+    /// The field of the list that holds the entry.
+    pub fn field(&self) -> &'static str {
+        match self.entry {
+            Entry::Network(_) => "networks",
+            Entry::User => "users",
+            Entry::Tier => "tiers",
+            Entry::ApiKey(_) => "api_keys",
+        }
+    }
+
+    /// The entry, where it says more than who the caller is. It holds no blank.
+    pub fn entry(&self) -> Option<Cow<'_, str>> {
+        match &self.entry {
+            Entry::Network(network) => Some(network.to_string().into()),
+            Entry::User => None,
+            Entry::Tier => Some(self.caller.tier.as_str().into()),
+            Entry::ApiKey(digits) => Some(digits.as_str().into()),
+        }
+    }
+
+    /// All of it, as one looks for it in the policy: `deny.networks 10.0.0.0/8`.
+    pub fn text(&self) -> String {
+        let (list, field) = (self.list, self.field());
+        match self.entry() {
+            Some(entry) => format!("{list}.{field} {entry}"),
+            None => format!("{list}.{field}"),
+        }
+    }
+}
+
+impl Digests {
+    fn new(mut digests: Vec<String>) -> Digests {
+        digests.sort_unstable();
+        // What begins with its neighbour says nothing that the neighbour does not.
+        digests.dedup_by(|next, kept| next.starts_with(kept.as_str()));
+        Digests(digests)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What a hash begins with. Nothing lies between it and the hash but what begins with it too.
+    fn find(&self, hash: &str) -> Option<&str> {
+        let after = self.0.partition_point(|digits| digits.as_str() <= hash);
+        let closest = self.0.get(after.checked_sub(1)?)?;
+        hash.starts_with(closest.as_str())
+            .then_some(closest.as_str())
+    }
+}
+
 impl List {
-    fn read(at: &At<'_>) -> Result<List, ConfigError> {
+    fn read(at: &At<'_>, digits: Digits) -> Result<List, ConfigError> {
         let mut fields = at.fields()?;
         let networks = items(&mut fields, "networks", |at, text| {
             text.parse::<Cidr>()
@@ -145,13 +268,15 @@ impl List {
             check_name(text, at).map(|()| text.to_string())
         })?;
         let api_keys = items(&mut fields, "api_keys", |at, text| {
-            let is_digest = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-            is_digest.then(|| text.to_ascii_lowercase()).ok_or_else(|| {
-                // Not as written: it may be the key itself.
-                at.error(
-                    "is no SHA-256 in hex; write what `printf %s KEY | sha256sum` prints, 64 digits",
-                )
-            })
+            let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let is_enough = match digits {
+                Digits::All => text.len() == DIGEST_DIGITS,
+                Digits::Beginning => (SHORTEST_PREFIX..=DIGEST_DIGITS).contains(&text.len()),
+            };
+            // Not as written: it may be the key itself.
+            (is_hex && is_enough)
+                .then(|| text.to_ascii_lowercase())
+                .ok_or_else(|| at.error(digits.wanted()))
         })?;
         fields.finish()?;
         let count = networks.len() + users.len() + tiers.len() + api_keys.len();
@@ -165,7 +290,7 @@ impl List {
             networks: networks.into_iter().collect(),
             users: users.into_iter().collect(),
             tiers: tiers.into_iter().collect(),
-            api_keys: api_keys.into_iter().collect(),
+            api_keys: Digests::new(api_keys),
         })
     }
 
@@ -176,29 +301,48 @@ impl List {
             && self.api_keys.is_empty()
     }
 
-    fn holds(&self, caller: &Caller, api_key: Option<&[u8]>) -> bool {
+    fn find(&self, caller: &Caller, api_key: Option<&[u8]>) -> Option<Entry> {
         // As in most policies.
         if self.is_empty() {
-            return false;
+            return None;
         }
-        let user = || match &caller.subject {
-            Subject::User(id) => self.users.contains(id),
-            Subject::ApiKey(_) | Subject::Address(_) => false,
+        if let Some(address) = caller.address
+            && let Some(network) = self.networks.find(address)
+        {
+            return Some(Entry::Network(network));
+        }
+        if let Subject::User(id) = &caller.subject
+            && self.users.contains(id)
+        {
+            return Some(Entry::User);
+        }
+        if self.tiers.contains(&caller.tier) {
+            return Some(Entry::Tier);
+        }
+        // Hashing costs more than all else here.
+        let hash = match (&caller.subject, api_key) {
+            _ if self.api_keys.is_empty() => return None,
+            (Subject::ApiKey(hash), _) => Cow::Borrowed(hash.as_str()),
+            (_, Some(key)) if !key.is_empty() => hex_digest(key).into(),
+            _ => return None,
         };
-        let key = || match (&caller.subject, api_key) {
-            (Subject::ApiKey(hash), _) => self.api_keys.contains(hash),
-            // Hashing costs more than all else here.
-            (_, Some(key)) if !self.api_keys.is_empty() && !key.is_empty() => {
-                self.api_keys.contains(&hex_digest(key))
+        let digits = self.api_keys.find(&hash)?;
+        Some(Entry::ApiKey(digits.to_string()))
+    }
+}
+
+impl Digits {
+    fn wanted(self) -> &'static str {
+        match self {
+            Digits::All => {
+                "is no SHA-256 in hex; write what `printf %s KEY | sha256sum` prints, 64 digits"
             }
-            _ => false,
-        };
-        caller
-            .address
-            .is_some_and(|address| self.networks.contain(address))
-            || user()
-            || self.tiers.contains(&caller.tier)
-            || key()
+            Digits::Beginning => {
+                "is no SHA-256 in hex, nor a beginning of one; write what `printf %s KEY | \
+                 sha256sum` prints, or the first 12 digits at least, as the live page and the access \
+                 log show them"
+            }
+        }
     }
 }
 
@@ -218,6 +362,8 @@ fn items<T>(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::json::Json;
 
@@ -243,45 +389,49 @@ mod tests {
         caller(Subject::User(id.as_bytes().to_vec()), tier, address)
     }
 
+    /// The list and the entry that say how a caller is treated.
+    fn told(exemptions: &Exemptions, caller: &Caller, key: Option<&str>) -> String {
+        let treatment = exemptions.treatment(caller, key.map(str::as_bytes));
+        let listed = treatment.listed(caller.clone());
+        listed.map_or_else(String::new, |listed| listed.text())
+    }
+
     #[test]
     fn a_caller_is_known_by_network_user_tier_or_key() {
         let lists = format!(
-            r#"{{"allow": {{"networks": ["10.0.0.0/8", "2001:db8::/32"], "users": ["ann"],
-                            "tiers": ["staff"], "api_keys": ["{}"]}}}}"#,
+            r#"{{"allow": {{"networks": ["10.0.0.0/8", "10.1.0.0/16", "2001:db8::/32"],
+                            "users": ["ann"], "tiers": ["staff"], "api_keys": ["{}"]}}}}"#,
             KEY.to_uppercase()
         );
         let exemptions = exemptions(&lists).unwrap();
         assert!(!exemptions.block());
         let anonymous = |address| caller(Subject::Address(None), "anonymous", address);
-        for (caller, key, expected) in [
-            (user("bob", "free", "192.0.2.1"), None, Treatment::Limited),
-            (user("ann", "free", "192.0.2.1"), None, Treatment::Exempt),
-            (user("bob", "staff", "192.0.2.1"), None, Treatment::Exempt),
-            (anonymous("10.1.2.3"), None, Treatment::Exempt),
-            (anonymous("11.1.2.3"), None, Treatment::Limited),
-            (anonymous("2001:db8::7"), None, Treatment::Exempt),
-            (anonymous("-"), None, Treatment::Limited),
+        let key = format!("allow.api_keys {KEY}");
+        for (caller, sent, expected) in [
+            (user("bob", "free", "192.0.2.1"), None, ""),
+            (user("ann", "free", "192.0.2.1"), None, "allow.users"),
+            (user("bob", "staff", "192.0.2.1"), None, "allow.tiers staff"),
+            (anonymous("10.1.2.3"), None, "allow.networks 10.0.0.0/8"),
+            (anonymous("11.1.2.3"), None, ""),
+            (
+                anonymous("2001:db8::7"),
+                None,
+                "allow.networks 2001:db8::/32",
+            ),
+            (anonymous("-"), None, ""),
             // Whoever counts by a user id sent the key all the same.
-            (
-                user("bob", "free", "192.0.2.1"),
-                Some("k"),
-                Treatment::Exempt,
-            ),
-            (
-                user("bob", "free", "192.0.2.1"),
-                Some("other"),
-                Treatment::Limited,
-            ),
+            (user("bob", "free", "192.0.2.1"), Some("k"), key.as_str()),
+            (user("bob", "free", "192.0.2.1"), Some("other"), ""),
             (
                 caller(Subject::ApiKey(KEY.to_string()), "free", "-"),
                 None,
-                Treatment::Exempt,
+                key.as_str(),
             ),
             // The id of a user is not the hash of a key.
-            (user(KEY, "free", "-"), None, Treatment::Limited),
+            (user(KEY, "free", "-"), None, ""),
         ] {
-            let told = exemptions.treatment(&caller, key.map(str::as_bytes));
-            assert_eq!(told, expected, "{caller:?} {key:?}");
+            let told = told(&exemptions, &caller, sent);
+            assert_eq!(told, expected, "{caller:?} {sent:?}");
         }
     }
 
@@ -293,16 +443,75 @@ mod tests {
         )
         .unwrap();
         assert!(exemptions.block());
-        for (address, expected) in [
-            ("10.1.1.1", Treatment::Exempt),
-            ("10.6.6.6", Treatment::Blocked),
-            ("11.1.1.1", Treatment::Limited),
+        for (id, address, expected) in [
+            ("bob", "10.1.1.1", "allow.networks 10.0.0.0/8"),
+            ("bob", "10.6.6.6", "deny.networks 10.6.6.0/24"),
+            ("bob", "11.1.1.1", ""),
+            ("ann", "10.1.1.1", "deny.users"),
         ] {
-            let told = exemptions.treatment(&user("bob", "free", address), None);
+            let told = told(&exemptions, &user(id, "free", address), None);
             assert_eq!(told, expected, "{address}");
         }
-        let told = exemptions.treatment(&user("ann", "free", "10.1.1.1"), None);
-        assert_eq!(told, Treatment::Blocked);
+    }
+
+    #[test]
+    fn a_key_may_be_denied_by_what_the_page_shows_of_it_and_is_allowed_by_all() {
+        let key = |key: &str| caller(Subject::ApiKey(hex_digest(key.as_bytes())), "free", "-");
+        let begin = |digits| KEY.get(..digits).unwrap();
+        let (short, longer) = (begin(12), begin(20));
+        for (list, k, other) in [
+            (vec![short], short, ""),
+            (vec![longer], longer, ""),
+            // The shorter says it all.
+            (vec![KEY, longer, short], short, ""),
+            (vec!["000000000000", short, "ffffffffffff"], short, ""),
+            (vec!["8254c329a929"], "", ""),
+            // SHA-256 of "kk".
+            (vec![short, "24b8b52b2e08"], short, ""),
+        ] {
+            let text = format!(r#"{{"deny": {{"api_keys": {list:?}}}}}"#);
+            let exemptions = exemptions(&text).unwrap();
+            let of = |digits: &str| match digits {
+                "" => String::new(),
+                digits => format!("deny.api_keys {digits}"),
+            };
+            assert_eq!(told(&exemptions, &key("k"), None), of(k), "{text}");
+            assert_eq!(told(&exemptions, &key("other"), None), of(other), "{text}");
+        }
+        for (text, reason) in [
+            (
+                format!(r#"{{"deny": {{"api_keys": ["{}"]}}}}"#, begin(11)),
+                "12 digits",
+            ),
+            (
+                format!(r#"{{"deny": {{"api_keys": ["{KEY}0"]}}}}"#),
+                "12 digits",
+            ),
+            (
+                r#"{"deny": {"api_keys": ["8254c329a92g"]}}"#.to_string(),
+                "12 digits",
+            ),
+            (
+                format!(r#"{{"allow": {{"api_keys": ["{longer}"]}}}}"#),
+                "64 digits",
+            ),
+        ] {
+            let error = exemptions(&text).unwrap_err().to_string();
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    proptest! {
+        /// Compared with a look at each of them.
+        #[test]
+        fn a_hash_is_found_by_what_it_begins_with(
+            digests in prop::collection::vec("[0-2]{1,4}", 0..12), hash in "[0-2]{5}",
+        ) {
+            let holding = digests.iter().filter(|digits| hash.starts_with(digits.as_str()));
+            let shortest = holding.min_by_key(|digits| digits.len());
+            let found = Digests::new(digests.clone());
+            prop_assert_eq!(found.find(&hash), shortest.map(String::as_str));
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::answer::{self, Answer};
 use crate::batch::Health;
 use crate::live::Version;
-use crate::offenders::{Offender, Offenders};
+use crate::offenders::{By, Offender, Offenders};
 use crate::pack::{Packed, Packer};
 use crate::record::Outcome;
 use crate::tally::Count;
@@ -24,7 +24,7 @@ use crate::verdict::Degraded;
 pub const PATH: &[u8] = b"/api/v1/rate-limits/status/gateway";
 
 /// A view that another version of the filter packed is not read.
-const LAYOUT: u64 = 1;
+const LAYOUT: u64 = 2;
 /// A worker that cannot use a way to the store leaves a view at least so often.
 pub const LONGEST_SILENCE: Micros = Micros(5_000_000);
 /// A worker that has been silent for longer has nothing to do, or is no more: what it said of its
@@ -64,6 +64,8 @@ struct Report {
     /// Busiest first.
     rules: Vec<RuleReport>,
     store: StoreReport,
+    /// Wrong ones that were sent as the operators' secret.
+    wrong_secrets: u64,
     /// Requests that the store did not decide, by what was done with them.
     degraded: BTreeMap<&'static str, u64>,
     offenders: Vec<OffenderReport>,
@@ -116,11 +118,27 @@ struct LatencyReport {
 struct OffenderReport {
     kind: &'static str,
     subject: String,
-    /// The rule that refused last.
-    rule: String,
+    /// What the status call finds them by, if it can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    query: Option<String>,
+    #[serde(flatten)]
+    by: ByReport,
     /// Refusals of late, older ones counting less.
     denied_at_least: u64,
     denied_at_most: u64,
+}
+
+/// What refused last: one of these.
+#[derive(Default, Serialize)]
+struct ByReport {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<String>,
+    /// The list of the policy and the entry of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    list: Option<String>,
+    /// What they sent is not the operators' secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wrong_secret: Option<bool>,
 }
 
 impl View {
@@ -229,6 +247,7 @@ pub fn report(views: &[View], Version(version): Version, now: Micros) -> Answer 
             },
             requests: sums.requests,
             rules: busiest_first(sums.rules),
+            wrong_secrets: sums.wrong_secrets,
             degraded: sums.degraded,
             offenders: offenders
                 .top(MOST_OFFENDERS)
@@ -248,6 +267,7 @@ struct Sums {
     failures: Vec<u32>,
     answered: u64,
     questions: u64,
+    wrong_secrets: u64,
     latency: Latency,
 }
 
@@ -261,6 +281,7 @@ impl Default for Sums {
             failures: vec![0; INTERVALS],
             answered: 0,
             questions: 0,
+            wrong_secrets: 0,
             latency: Latency::default(),
         }
     }
@@ -284,6 +305,7 @@ impl Sums {
         add(&mut self.failures, place, interval.failures);
         self.answered += interval.latency.count();
         self.questions += u64::from(interval.questions);
+        self.wrong_secrets += u64::from(interval.wrong_secrets);
         self.latency.merge(&interval.latency);
     }
 }
@@ -329,9 +351,30 @@ impl From<Offender> for OffenderReport {
         OffenderReport {
             kind: offender.name.kind(),
             subject: offender.name.text(),
-            rule: offender.rule.to_string(),
+            query: offender.name.query(),
+            by: offender.by.into(),
             denied_at_least: offender.at_least,
             denied_at_most: offender.at_most,
+        }
+    }
+}
+
+impl From<By> for ByReport {
+    fn from(by: By) -> ByReport {
+        let nothing = ByReport::default();
+        match by {
+            By::Rule(name) => ByReport {
+                rule: Some(name.to_string()),
+                ..nothing
+            },
+            By::List(entry) => ByReport {
+                list: Some(entry.to_string()),
+                ..nothing
+            },
+            By::Secret => ByReport {
+                wrong_secret: Some(true),
+                ..nothing
+            },
         }
     }
 }
@@ -385,7 +428,7 @@ mod tests {
         view.offenders.age(ago(seconds));
         for _ in 0..denied {
             view.offenders
-                .refused(&Subject::User(b"ann".to_vec()), &rule);
+                .refused(&Subject::User(b"ann".to_vec()), &By::Rule(rule.clone()));
         }
         view
     }
@@ -429,7 +472,7 @@ mod tests {
         assert_eq!(store["latency_micros"], json!({"p50": 384, "p99": 384}));
         assert_eq!(
             report["offenders"],
-            json!([{"kind": "user", "subject": "ann", "rule": "api",
+            json!([{"kind": "user", "subject": "ann", "query": "user_id=ann", "rule": "api",
                     "denied_at_least": 12, "denied_at_most": 12}])
         );
     }
@@ -474,7 +517,7 @@ mod tests {
         // Where names are drafted is not told.
         told.offenders = view.offenders.clone();
         assert_eq!(told, view);
-        packed[0] = 2;
+        packed[0] = 1;
         assert_eq!(View::unpack(&packed), None);
     }
 
@@ -482,7 +525,7 @@ mod tests {
         #[test]
         fn any_bytes_can_be_read(bytes: Vec<u8>) {
             View::unpack(&bytes);
-            View::unpack(&[&[1], &bytes[..]].concat());
+            View::unpack(&[&[LAYOUT as u8], &bytes[..]].concat());
         }
     }
 }

@@ -9,9 +9,9 @@ use crate::address::{self, Cidr};
 use crate::json::{At, ConfigError};
 
 /// The tier of a caller with an id but no tier of its own.
-const DEFAULT_TIER: &str = "free";
+pub const DEFAULT_TIER: &str = "free";
 /// The tier of a caller without any id.
-const ANONYMOUS_TIER: &str = "anonymous";
+pub const ANONYMOUS_TIER: &str = "anonymous";
 /// The filter state that the shipped Envoy configuration sets to the TCP peer's address.
 const DEFAULT_PEER: &str = "weir.direct_peer";
 /// The upstream has a use of its own for it, whoever sent it.
@@ -209,10 +209,15 @@ impl Sources {
         }
     }
 
+    /// What address limits count an address as: itself, or its network for IPv6.
+    pub fn client(&self, address: IpAddr) -> IpAddr {
+        address::client(address, self.ipv6_prefix)
+    }
+
     /// The caller behind credentials that are believed, at an address as Envoy tells it.
     pub fn caller<'a>(&self, credentials: Credentials<'a>, source_address: &[u8]) -> Caller {
         let address = address::parse_peer(source_address);
-        let client = address.map(|address| address::client(address, self.ipv6_prefix));
+        let client = address.map(|address| self.client(address));
         let present = |value: Option<&'a [u8]>| value.filter(|value| !value.is_empty());
         let subject = match (present(credentials.user), present(credentials.api_key)) {
             (Some(user), _) => Subject::User(user.to_vec()),

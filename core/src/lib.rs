@@ -11,7 +11,7 @@
 //! [`store_clock`]. [`answer`]
 //! words the result; a [`record`] of it is what operators are told: in a [`tally`], by [`traffic`] over time, and by
 //! who are the worst [`offenders`], all of which a [`gateway`] can tell of itself, and in an [`access_log`]. When the store fails, the [`breaker`] spares it and [`local`] keeps the limits
-//! in [`memory`]. [`status`] is the same for the call that only looks. [`wire`] is the language spoken
+//! in [`memory`]. [`status`] is the same for the call that only looks, and [`guesses`] keeps those from the operators' calls who try secrets. [`wire`] is the language spoken
 //! with the store, on both sides. Under all of it lies the policy that is in force, which is [`live`]'s;
 //! [`roll`] tells whether a process's workers agree on it.
 
@@ -29,6 +29,7 @@ pub mod exempt;
 pub mod gateway;
 pub mod gathering;
 pub mod generations;
+pub mod guesses;
 pub mod identity;
 pub mod json;
 pub mod key;

@@ -12,12 +12,13 @@ use std::rc::Rc;
 
 use crate::answer::{self, Answer, Header, Headers, Met, Protocol};
 use crate::config::StoreConfig;
-use crate::cost::{Tariff, Unreadable};
+use crate::cost::{Said, Tariff, Unreadable};
 use crate::delays::{Delays, StreamId};
 use crate::denials::Denials;
-use crate::exempt::Treatment;
+use crate::exempt::{Entry, Listed, Treatment};
 use crate::gateway;
 use crate::gathering::{Gathering, Heard, Outcome};
+use crate::guesses::{Attempt, Guesses};
 use crate::identity::{self, Belief, Caller, Credentials, Sources, Subject};
 use crate::key;
 use crate::lease::{Leases, Spent};
@@ -25,11 +26,12 @@ use crate::live::{Edition, Epoch};
 use crate::local::Local;
 use crate::page;
 use crate::path;
-use crate::policy::{LimitId, Policy, Target};
+use crate::policy::{LimitId, OperatorHeader, Policy, Target};
 use crate::question::{Check, Part, Question};
 use crate::record::{self, Record, VariantId};
 use crate::rollout::{Counting, Trial, Would};
 use crate::script::{Kind, Reading};
+use crate::secret::Fingerprint;
 use crate::slot::Topology;
 use crate::status::{self, Inquiry};
 use crate::store_clock::StoreClock;
@@ -59,6 +61,10 @@ pub struct Admission {
     /// secret, which is for Weir alone.
     pub remove: Vec<String>,
     pub step: Step,
+    pub protocol: Protocol,
+    /// Somebody came with the operators' secret or for it, and the step is what becomes of it if it may
+    /// be looked at: [`Guesses::judge`](crate::guesses::Guesses::judge).
+    pub attempt: Option<Attempt>,
 }
 
 #[derive(Debug)]
@@ -66,9 +72,9 @@ pub enum Step {
     /// No limit is for this request.
     Pass,
     /// No limit is for this caller.
-    Exempt,
+    Exempt(Listed),
     /// Nothing is for this caller.
-    Block(Answer, Protocol),
+    Block(Answer, Protocol, Listed),
     /// Somebody has to decide: the worker from memory ([`Pending::recall`]), or the store.
     Ask(Box<Pending>),
     Respond(Answer, Protocol),
@@ -117,6 +123,7 @@ pub struct Worker {
     denials: Denials,
     pub leases: Leases,
     pub delays: Delays,
+    pub guesses: Guesses,
     /// Requests that have ended while the store is asked about them.
     abandoned: HashMap<StreamId, Box<Pending>>,
     store_clock: StoreClock,
@@ -160,8 +167,10 @@ pub fn admit<'a>(
                 if let Some(header) = head.repeated.and_then(|field| sources.header(field)) {
                     let answer = answer::repeated_header(header);
                     return Admission {
-                        remove,
+                        remove: operators_header(policy, &head).collect(),
                         step: Step::Respond(answer, head.protocol),
+                        protocol: head.protocol,
+                        attempt: None,
                     };
                 }
             }
@@ -178,19 +187,30 @@ pub fn admit<'a>(
             }
         }
     }
-    // By its value: another filter or the upstream may have a use of its own for the header.
-    let status = &policy.status;
-    if let (Some((name, _)), Some(secret)) = (&status.operator_header, head.operator_secret)
-        && status::is_operators(status, secret)
-    {
-        remove.push(name.clone());
-    }
+    remove.extend(operators_header(policy, &head));
     let path = path::normalise(head.target);
+    let mut attempt = None;
     let step = match Service::at(head.method, &path) {
-        Some(service) => service_step(service, edition, sources, &head, facts),
+        Some(service) => service_step(service, edition, sources, &head, facts, &mut attempt),
         None => passage_step(edition, sources, &path, &head, facts),
     };
-    Admission { remove, step }
+    Admission {
+        remove,
+        step,
+        protocol: head.protocol,
+        attempt,
+    }
+}
+
+/// Removed whatever it holds, and so however often it is there. If only the secret were removed,
+/// an upstream that shows what it got would tell who guesses when they are right.
+fn operators_header(policy: &Policy, head: &Head<'_>) -> impl Iterator<Item = String> {
+    let header = policy.status.operator_header.as_ref();
+    let is_sent = head.operator_secret != Said::Nothing;
+    header
+        .filter(|_| is_sent)
+        .map(|header| header.name.clone())
+        .into_iter()
 }
 
 /// What Weir answers itself.
@@ -218,35 +238,72 @@ fn service_step(
     sources: &Sources,
     head: &Head<'_>,
     facts: &Told<'_, impl Facts>,
+    attempt: &mut Option<Attempt>,
 ) -> Step {
     let (caller, treatment) = caller(edition, sources, head.credentials, facts);
-    if treatment == Treatment::Blocked {
-        return Step::Block(answer::blocked(), head.protocol);
-    }
+    let treatment = match treatment {
+        Treatment::Blocked(entry) => return block(caller, entry, head.protocol),
+        Treatment::Limited | Treatment::Exempt(_) => treatment,
+    };
     if head.protocol == Protocol::Grpc {
         return Step::Respond(answer::not_in_grpc(), head.protocol);
     }
-    let (status, secret) = (&edition.policy.status, head.operator_secret);
-    match service {
-        Service::Status => status_step(edition, head, (caller, treatment)),
-        Service::Report if status::is_operator(status, &caller, secret) => {
-            Step::Report(head.protocol)
+    let status = &edition.policy.status;
+    if let Service::Page = service {
+        return Step::Respond(page::page(status), head.protocol);
+    }
+    let mut is_operator = status::is_operators_tier(status, &caller);
+    if let Some(OperatorHeader { name, secret, .. }) = &status.operator_header
+        && !is_operator
+    {
+        match head.operator_secret {
+            Said::Nothing | Said::Once([]) => {}
+            Said::Often => {
+                return Step::Respond(answer::repeated_header(name), head.protocol);
+            }
+            Said::Once(value) => {
+                let given = Fingerprint::of(value);
+                is_operator = secret.is(&given);
+                *attempt = Some(Attempt {
+                    client: caller.client,
+                    secret: given,
+                    is_right: is_operator,
+                });
+                if !is_operator {
+                    return Step::Respond(answer::wrong_secret(name), head.protocol);
+                }
+            }
         }
-        Service::Report => Step::Respond(answer::operators_only(), head.protocol),
-        Service::Page => Step::Respond(page::page(status), head.protocol),
+    }
+    match service {
+        Service::Status => status_step(edition, sources, head, (caller, treatment), is_operator),
+        Service::Report if is_operator => Step::Report(head.protocol),
+        Service::Report | Service::Page => Step::Respond(answer::operators_only(), head.protocol),
     }
 }
 
-fn status_step(edition: &Rc<Edition>, head: &Head<'_>, about: (Caller, Treatment)) -> Step {
+fn status_step(
+    edition: &Rc<Edition>,
+    sources: &Sources,
+    head: &Head<'_>,
+    about: (Caller, Treatment),
+    is_operator: bool,
+) -> Step {
     let query = head
         .target
         .splitn(2, |byte| *byte == b'?')
         .nth(1)
         .unwrap_or_default();
-    match Inquiry::try_new(&edition.policy, about, query, head.operator_secret) {
+    // A client does not send what stands after a `#`, and Envoy may pass it on.
+    let query = query.split(|byte| *byte == b'#').next().unwrap_or_default();
+    match Inquiry::try_new(&edition.policy, sources, about, query, is_operator) {
         Ok((inquiry, question)) => ask(edition, question, head.protocol, Wants::Status(inquiry)),
         Err(answer) => Step::Respond(answer, head.protocol),
     }
+}
+
+fn block(caller: Caller, entry: Entry, protocol: Protocol) -> Step {
+    Step::Block(answer::blocked(), protocol, Listed::denied(caller, entry))
 }
 
 fn passage_step(
@@ -270,8 +327,8 @@ fn passage_step(
     let (caller, treatment) = caller(edition, sources, head.credentials, facts);
     match treatment {
         Treatment::Limited => {}
-        Treatment::Exempt => return Step::Exempt,
-        Treatment::Blocked => return Step::Block(answer::blocked(), head.protocol),
+        Treatment::Exempt(entry) => return Step::Exempt(Listed::allowed(caller, entry)),
+        Treatment::Blocked(entry) => return block(caller, entry, head.protocol),
     }
     let (mut limits, mut trials, mut variants) = (Vec::new(), Vec::new(), Vec::new());
     // Of rules that do not cost the same each time.
@@ -372,12 +429,20 @@ fn ask(edition: &Rc<Edition>, question: Question, protocol: Protocol, wants: Wan
 }
 
 impl Step {
+    /// The list that somebody is on, and by which entry, where that decided.
+    pub fn listed(&self) -> Option<&Listed> {
+        match self {
+            Step::Exempt(listed) | Step::Block(_, _, listed) => Some(listed),
+            Step::Pass | Step::Ask(_) | Step::Respond(..) | Step::Report(_) => None,
+        }
+    }
+
     /// What operators are told where nothing remains to be decided; nothing of a bad request, nor of
     /// a status call.
     pub fn outcome(&self) -> Option<record::Outcome> {
         match self {
             Step::Pass => Some(record::Outcome::Unmatched),
-            Step::Exempt => Some(record::Outcome::Exempt),
+            Step::Exempt(_) => Some(record::Outcome::Exempt),
             Step::Block(..) => Some(record::Outcome::Blocked),
             Step::Ask(_) | Step::Respond(..) | Step::Report(_) => None,
         }
@@ -393,6 +458,7 @@ impl Worker {
             denials: Denials::new(config.denial_cache),
             leases: Leases::new(config),
             delays: Delays::default(),
+            guesses: Guesses::default(),
             abandoned: HashMap::new(),
             store_clock: StoreClock::default(),
         }
@@ -683,7 +749,11 @@ fn caller(
     let treatment = exemptions.treatment(&caller, credentials.api_key);
     let whole = header.filter(|_| sources.cuts_key());
     let of_header = whole.map(|header| exemptions.treatment_of_header(header));
-    (caller, of_header.map_or(treatment, |of| of.max(treatment)))
+    let treatment = match of_header {
+        Some(of_header) => of_header.or_stronger(treatment),
+        None => treatment,
+    };
+    (caller, treatment)
 }
 
 /// What each trial would have done, in a header.
@@ -786,7 +856,7 @@ mod tests {
 
     fn status(step: &Step) -> u16 {
         match step {
-            Step::Respond(answer, _) | Step::Block(answer, _) => answer.status,
+            Step::Respond(answer, _) | Step::Block(answer, ..) => answer.status,
             other => panic!("{other:?}"),
         }
     }
@@ -837,15 +907,16 @@ mod tests {
         let deny = r#""allow": {"users": ["ann"]}, "deny": {"networks": ["127.0.0.0/8"]}"#;
         assert!(matches!(
             admit_listed(allow, &[GET[0], GET[1], ann]),
-            Step::Exempt
+            Step::Exempt(_)
         ));
         assert_eq!(keys(&admit_listed(allow, &GET)).len(), 2);
         // Where no rule is, and where Weir itself would answer.
         for path in [GET[1], (":path", "/web/x"), status_call, report, page] {
             let step = admit_listed(deny, &[GET[0], path, ann]);
-            let Step::Block(answer, _) = step else {
+            let Step::Block(answer, _, listed) = step else {
                 panic!("{path:?} {step:?}")
             };
+            assert_eq!(listed.text(), "deny.networks 127.0.0.0/8");
             assert_eq!(answer.status, 403);
             assert_eq!(answer.grpc.code, answer::GrpcCode::PermissionDenied);
             let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
@@ -970,14 +1041,74 @@ mod tests {
         }
     }
 
+    /// Whatever it holds: what is left on its way to an upstream that shows it would say that it is not
+    /// the secret.
     #[test]
-    fn the_operators_secret_goes_no_further() {
-        for (secret, removed) in [
-            ("0123456789abcdef", vec!["x-ops"]),
-            ("anything else", vec![]),
+    fn the_operators_header_goes_no_further() {
+        let secret = "0123456789abcdef";
+        for sent in [
+            vec![secret],
+            vec!["anything else"],
+            vec![""],
+            vec![secret, "anything else"],
+            vec!["anything else", secret],
+            vec![secret, secret],
         ] {
-            let admission = admit_from("192.0.2.1", &[GET[0], GET[1], ("x-ops", secret)]);
-            assert_eq!(admission.remove, removed, "{secret}");
+            let mut headers = vec![GET[0], GET[1]];
+            headers.extend(sent.iter().map(|value| ("x-ops", *value)));
+            let admission = admit_from("192.0.2.1", &headers);
+            assert_eq!(admission.remove, ["x-ops"], "{sent:?}");
+            assert!(
+                admission.attempt.is_none(),
+                "nothing is told here: {sent:?}"
+            );
+            // Of a request that goes nowhere as well.
+            headers.extend([("x-user-id", "ann"); 2]);
+            assert_eq!(admit_from("127.0.0.1", &headers).remove, ["x-ops"]);
+        }
+        assert!(admit_from("192.0.2.1", &GET).remove.is_empty());
+    }
+
+    #[test]
+    fn a_secret_is_looked_at_where_it_opens_something_and_is_sent_once() {
+        let (status_call, page) = (
+            "/api/v1/rate-limits/status",
+            "/api/v1/rate-limits/status/page",
+        );
+        let report = "/api/v1/rate-limits/status/gateway";
+        let (right, wrong) = ("0123456789abcdef", "0123456789abcdee");
+        for (path, sent, tier, expected, is_right) in [
+            (report, vec![right], "free", 200, Some(true)),
+            (report, vec![wrong], "free", 403, Some(false)),
+            // Whoever asks about themselves need not guess.
+            (status_call, vec![wrong], "free", 403, Some(false)),
+            (status_call, vec![right], "free", 200, Some(true)),
+            (report, vec![], "free", 403, None),
+            (report, vec![""], "free", 403, None),
+            (report, vec![right, right], "free", 400, None),
+            (report, vec![right, wrong], "free", 400, None),
+            (report, vec![wrong], "ops", 200, None),
+            (page, vec![wrong], "free", 200, None),
+        ] {
+            let mut headers = vec![
+                (":method", "GET"),
+                (":path", path),
+                ("x-user-id", "ann"),
+                ("x-user-tier", tier),
+            ];
+            headers.extend(sent.iter().map(|value| ("x-ops", *value)));
+            let admission = admit_from("127.0.0.1", &headers);
+            let got = match &admission.step {
+                Step::Respond(answer, _) => answer.status,
+                _ => 200,
+            };
+            assert_eq!(got, expected, "{path} {sent:?} {tier}");
+            let attempt = admission.attempt.as_ref();
+            assert_eq!(
+                attempt.map(|attempt| attempt.is_right),
+                is_right,
+                "{path} {sent:?}"
+            );
         }
     }
 
@@ -1139,19 +1270,37 @@ mod tests {
     #[test]
     fn the_status_call_is_for_oneself_or_for_operators() {
         let ops = ("x-ops", "0123456789abcdef");
+        let key = "8254c329a92850f6d539dd376f4816ee2764517da5e0235514af433164480d7a";
+        let of_key = format!("?api_key_sha256={key}");
+        let of_key = of_key.as_str();
+        let tag = format!("{{k:{key}}}");
         for (target, headers, expected) in [
             ("", vec![], Err(400)),
             ("", vec![("x-user-id", "ann")], Ok("{u:ann}")),
-            (
-                "",
-                vec![("x-api-key", "k")],
-                Ok("{k:8254c329a92850f6d539dd376f4816ee2764517da5e0235514af433164480d7a}"),
-            ),
+            ("", vec![("x-api-key", "k")], Ok(tag.as_str())),
+            (of_key, vec![("x-api-key", "k")], Ok(tag.as_str())),
             ("?user_id=ann", vec![("x-user-id", "ann")], Ok("{u:ann}")),
             ("?user_id=bob", vec![("x-user-id", "ann")], Err(403)),
+            (of_key, vec![("x-user-id", "ann")], Err(403)),
+            ("?address=127.0.0.1", vec![("x-user-id", "ann")], Err(403)),
+            ("?address=127.0.0.1", vec![], Err(403)),
             ("?user_tier=careful", vec![("x-user-id", "ann")], Err(403)),
             ("?user_id=bob", vec![], Err(403)),
             ("?user_id=bob", vec![ops], Ok("{u:bob}")),
+            ("?%75ser_id=bob", vec![ops], Ok("{u:bob}")),
+            ("?user_id=bob#x", vec![ops], Ok("{u:bob}")),
+            (of_key, vec![ops], Ok(tag.as_str())),
+            (
+                "?user_id=bob&address=192.0.2.7",
+                vec![ops],
+                Ok("{a:192.0.2.7}:api:ip"),
+            ),
+            ("?address=192.0.2.7", vec![ops], Ok("{a:192.0.2.7}:api:ip")),
+            (
+                "?address=2001:db8::7",
+                vec![ops],
+                Ok("{a:2001:db8::}:api:ip"),
+            ),
             (
                 "?user_id=bob",
                 vec![("x-ops", "0123456789abcdee")],
@@ -1163,6 +1312,7 @@ mod tests {
                 Ok("{u:b%20b}"),
             ),
             ("", vec![ops], Err(400)),
+            ("?user_tier=free", vec![ops], Err(400)),
         ] {
             let path = format!("/api/v1/rate-limits/status{target}");
             let mut all = vec![(":method", "GET"), (":path", path.as_str())];
@@ -1171,17 +1321,69 @@ mod tests {
             match expected {
                 Err(code) => assert_eq!(status(&step), code, "{all:?}"),
                 Ok(tag) => {
-                    let about = keys(&step)
-                        .into_iter()
-                        .skip(1)
-                        .find(|key| key.contains(":user:"));
+                    let about = keys(&step).into_iter().skip(1);
+                    let about: Vec<String> = about.collect();
                     assert!(
-                        about.is_some_and(|key| key.contains(tag)),
-                        "{all:?} {step:?}"
+                        about.iter().any(|key| key.contains(tag)),
+                        "{all:?} {about:?}"
                     );
                 }
             }
         }
+    }
+
+    /// A parameter that was left out in silence made the answer one about somebody else.
+    #[test]
+    fn a_status_call_that_cannot_be_understood_says_what_can() {
+        for (query, told) in [
+            (
+                "tier=pro",
+                "\"tier\" is no parameter of this call; the parameters are user_id, \
+                          user_tier, api_key_sha256, address.",
+            ),
+            ("user_id=bob&path=/x", "\"path\" is no parameter"),
+            ("User_Id=bob", "\"User_Id\" is no parameter"),
+            ("user_id", "user_id is empty"),
+            ("user_id=", "user_id is empty"),
+            ("user_id=a&user_id=b", "user_id stands there twice"),
+            (
+                "user_id=a&api_key_sha256=8254c329a92850f6d539dd376f4816ee2764517da5e0235514af433164480d7a",
+                "two callers",
+            ),
+            ("api_key_sha256=8254c329a928", "64 digits"),
+            ("address=192.0.2", "\"192.0.2\", which is no address"),
+            ("address=192.0.2.7&user_tier=pro", "user_tier goes with"),
+        ] {
+            let path = format!("/api/v1/rate-limits/status?{query}");
+            let ops = ("x-ops", "0123456789abcdef");
+            let headers = [(":method", "GET"), (":path", path.as_str()), ops];
+            let Step::Respond(answer, _) = admit_from("127.0.0.1", &headers).step else {
+                panic!("{query}")
+            };
+            assert_eq!(answer.status, 400, "{query}");
+            let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+            let message = body["message"].as_str().unwrap();
+            assert!(message.contains(told), "{query}: {message}");
+        }
+    }
+
+    #[test]
+    fn where_the_tier_is_not_known_the_others_are_looked_up_besides() {
+        let ops = ("x-ops", "0123456789abcdef");
+        let ask = |query: &str| {
+            let path = format!("/api/v1/rate-limits/status?{query}");
+            let headers = [(":method", "GET"), (":path", path.as_str()), ops];
+            admit_from("127.0.0.1", &headers).step
+        };
+        let users = |step: &Step| {
+            keys(step)
+                .iter()
+                .filter(|key| key.contains(":api:user"))
+                .count()
+        };
+        assert_eq!(users(&ask("user_id=bob")), 2);
+        assert_eq!(users(&ask("user_id=bob&user_tier=free")), 1);
+        assert_eq!(users(&ask("address=192.0.2.7")), 0);
     }
 
     fn conclude(headers: &[(&str, &str)], outcome: &Outcome) -> Conclusion {

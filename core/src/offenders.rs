@@ -8,6 +8,7 @@ use std::io::Write;
 use std::rc::Rc;
 
 use crate::identity::{Subject, hex_digest};
+use crate::key;
 use crate::pack::{Packed, Packer};
 use crate::status;
 use crate::units::Micros;
@@ -43,8 +44,19 @@ struct Entry {
     count: u64,
     /// By how much the count may be too high.
     error: u64,
-    /// The rule that refused last.
-    rule: Rc<str>,
+    /// What refused last.
+    by: By,
+}
+
+/// What somebody is refused by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum By {
+    /// A rule, by its name.
+    Rule(Rc<str>),
+    /// A list, and the entry of it that they are on it by.
+    List(Rc<str>),
+    /// That what they sent is not the operators' secret.
+    Secret,
 }
 
 /// A subject in few bytes: its kind, and its id or the id's hash.
@@ -58,26 +70,26 @@ pub struct Offender {
     /// Refusals of late, older ones counting less: no fewer than `at_least`, no more than `at_most`.
     pub at_least: u64,
     pub at_most: u64,
-    pub rule: Rc<str>,
+    pub by: By,
 }
 
 impl Offenders {
     /// A request was refused.
-    pub fn refused(&mut self, subject: &Subject, rule: &Rc<str>) {
+    pub fn refused(&mut self, subject: &Subject, by: &By) {
         let mut name = std::mem::take(&mut self.draft);
         name.clear();
         write_name(&mut name, subject);
-        self.add(&name, rule);
+        self.add(&name, by);
         self.draft = name;
     }
 
-    fn add(&mut self, name: &[u8], rule: &Rc<str>) {
+    fn add(&mut self, name: &[u8], by: &By) {
         let hash = fnv(name);
         let same = |(entry, own): (&Entry, &u64)| *own == hash && entry.name.0 == name;
         let known = self.entries.iter().zip(&self.hashes).position(same);
         if let Some(entry) = known.and_then(|place| self.entries.get_mut(place)) {
             entry.count = entry.count.saturating_add(WHOLE);
-            entry.rule = rule.clone();
+            entry.by = by.clone();
             return;
         }
         if self.entries.len() >= MOST {
@@ -88,7 +100,7 @@ impl Offenders {
             name: Name(name.to_vec()),
             count: self.missed.saturating_add(WHOLE),
             error: self.missed,
-            rule: rule.clone(),
+            by: by.clone(),
         });
     }
 
@@ -166,7 +178,7 @@ impl Offenders {
                         name: entry.name.clone(),
                         count: entry.count.saturating_add(own),
                         error: entry.error.saturating_add(own),
-                        rule: entry.rule.clone(),
+                        by: entry.by.clone(),
                     });
                 }
             }
@@ -196,7 +208,7 @@ impl Offenders {
             name: entry.name.clone(),
             at_least: entry.count.saturating_sub(entry.error) / WHOLE,
             at_most: entry.count.div_ceil(WHOLE),
-            rule: entry.rule.clone(),
+            by: entry.by.clone(),
         };
         entries.iter().take(most).map(offender).collect()
     }
@@ -209,7 +221,7 @@ impl Offenders {
             out.bytes(&entry.name.0);
             out.number(entry.count);
             out.number(entry.error);
-            out.bytes(entry.rule.as_bytes());
+            entry.by.pack(out);
         }
     }
 
@@ -228,10 +240,32 @@ impl Offenders {
                 name,
                 count: packed.number()?,
                 error: packed.number()?,
-                rule: packed.text()?.into(),
+                by: By::unpack(packed)?,
             });
         }
         Some(offenders)
+    }
+}
+
+impl By {
+    fn pack(&self, out: &mut Packer) {
+        let (kind, text): (u64, &str) = match self {
+            By::Rule(name) => (0, name),
+            By::List(entry) => (1, entry),
+            By::Secret => (2, ""),
+        };
+        out.number(kind);
+        out.bytes(text.as_bytes());
+    }
+
+    fn unpack(packed: &mut Packed<'_>) -> Option<By> {
+        let (kind, text) = (packed.number()?, packed.text()?);
+        match kind {
+            0 => Some(By::Rule(text.into())),
+            1 => Some(By::List(text.into())),
+            2 => Some(By::Secret),
+            _ => None,
+        }
     }
 }
 
@@ -249,6 +283,19 @@ impl Name {
             Some(b'k') => "api_key",
             _ => "address",
         }
+    }
+
+    /// What the status call is to be asked, to tell of them; nothing where it could not: a long id is not
+    /// known, nor what has no address.
+    pub fn query(&self) -> Option<String> {
+        let (kind, id) = self.0.split_first()?;
+        let parameter = match kind {
+            b'u' => status::USER_ID,
+            b'k' => status::API_KEY,
+            b'a' if !id.is_empty() => status::ADDRESS,
+            _ => return None,
+        };
+        Some(format!("{parameter}={}", key::escaped(id)))
     }
 
     /// As the status call shows ids. A long id is told by its hash.
@@ -300,6 +347,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn rule(name: &str) -> By {
+        By::Rule(name.into())
+    }
 
     fn user(number: u32) -> Name {
         Name::of(&Subject::User(format!("user{number}").into_bytes()))
@@ -360,7 +411,7 @@ mod tests {
 
     fn run(refusals: &[u32]) -> (Offenders, Everybody) {
         let (mut sketch, mut everybody) = (Offenders::default(), Everybody::default());
-        let rule = Rc::from("api");
+        let rule = rule("api");
         for &who in refusals {
             if who == 0 {
                 sketch.halve();
@@ -414,7 +465,7 @@ mod tests {
     #[test]
     fn the_worst_comes_first_and_in_the_end_all_is_forgotten() {
         let mut sketch = Offenders::default();
-        let (api, other) = (Rc::from("api"), Rc::from("other"));
+        let (api, other) = (rule("api"), rule("other"));
         for _ in 0..100 {
             sketch.refused(&Subject::User(b"bob".to_vec()), &api);
         }
@@ -426,10 +477,7 @@ mod tests {
             (worst.name.text(), worst.name.kind()),
             ("bob".to_string(), "user")
         );
-        assert_eq!(
-            (worst.at_least, worst.at_most, &*worst.rule),
-            (100, 100, "api")
-        );
+        assert_eq!((worst.at_least, worst.at_most, &worst.by), (100, 100, &api));
         for (span, at_most) in [(1000, 100), (1000, 100), (1002, 25)] {
             sketch.age(Micros(span * HALVING.0));
             assert_eq!(sketch.top(1).remove(0).at_most, at_most);
@@ -440,25 +488,46 @@ mod tests {
 
     #[test]
     fn subjects_are_shown_as_the_status_call_shows_them() {
-        for (subject, kind, text) in [
-            (Subject::User("é \"b\"".into()), "user", "é \"b\""),
-            (Subject::User(b"a\xff".to_vec()), "user", "a%FF"),
+        let key = format!("api_key_sha256={}", hex_digest(b"secret"));
+        for (subject, kind, text, query) in [
+            (
+                Subject::User("é \"b\"".into()),
+                "user",
+                "é \"b\"",
+                "user_id=%C3%A9%20%22b%22",
+            ),
+            (
+                Subject::User(b"a\xff".to_vec()),
+                "user",
+                "a%FF",
+                "user_id=a%FF",
+            ),
+            (
+                Subject::User(b"a%FF".to_vec()),
+                "user",
+                "a%FF",
+                "user_id=a%25FF",
+            ),
             (
                 Subject::ApiKey(hex_digest(b"secret")),
                 "api_key",
                 "api-key:2bb80d537b1d",
+                key.as_str(),
             ),
             (
                 Subject::Address("192.0.2.7".parse().ok()),
                 "address",
                 "192.0.2.7",
+                "address=192.0.2.7",
             ),
-            (Subject::Address(None), "address", ""),
+            (Subject::Address(None), "address", "", ""),
         ] {
             let name = Name::of(&subject);
             assert_eq!((name.kind(), name.text().as_str()), (kind, text));
+            assert_eq!(name.query().unwrap_or_default(), query);
         }
         let long = Name::of(&Subject::User(vec![b'x'; 10_000]));
         assert!(long.text().starts_with("sha256:") && long.0.len() < 80);
+        assert_eq!(long.query(), None);
     }
 }

@@ -18,7 +18,7 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'unsafe-inl
 
 /// The page, for a browser. Where nobody can be an operator there is nothing that it could show.
 pub fn page(status: &Status) -> Answer {
-    let header = status.operator_header.as_ref().map(|(name, _)| name);
+    let header = status.operator_header.as_ref().map(|header| &header.name);
     if header.is_none() && status.operator_tier.is_none() {
         return answer::operators_only();
     }

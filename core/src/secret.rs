@@ -3,14 +3,23 @@
 
 use std::fmt;
 
+use sha2::{Digest, Sha256};
+
 use crate::json::{At, ConfigError};
 
 /// Shorter ones could be guessed.
 const SHORTEST: usize = 16;
 
+/// Hex digits of a SHA-256.
+pub const DIGEST_DIGITS: usize = 64;
+
 /// A secret that travels as a header's value.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
+
+/// A secret's SHA-256: enough to know the secret by, and nothing to come in with for who reads it.
+#[derive(Clone, Copy)]
+pub struct Fingerprint([u8; 32]);
 
 /// Why a text is no secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +61,60 @@ impl Secret {
     }
 }
 
+impl Fingerprint {
+    pub fn of(secret: &[u8]) -> Fingerprint {
+        Fingerprint(Sha256::digest(secret).into())
+    }
+
+    /// From 64 hex digits. What is none is not told: it may be the secret itself.
+    pub fn read(at: &At<'_>) -> Result<Fingerprint, ConfigError> {
+        let wrong = || {
+            at.error(
+                "is no SHA-256 in hex; write what `printf %s SECRET | sha256sum` prints, 64 digits",
+            )
+        };
+        let text = at.text()?;
+        if text.len() != DIGEST_DIGITS {
+            return Err(wrong());
+        }
+        let mut bytes = [0; 32];
+        for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            for digit in digits {
+                let digit = char::from(*digit).to_digit(16).ok_or_else(wrong)?;
+                *byte = (*byte << 4) | u8::try_from(digit).map_err(|_| wrong())?;
+            }
+        }
+        let fingerprint = Fingerprint(bytes);
+        if fingerprint.is(&Fingerprint::of(b"")) {
+            return Err(at.error(
+                "is the SHA-256 of nothing: the variable that held the secret was empty; write \
+                 what `printf %s SECRET | sha256sum` prints",
+            ));
+        }
+        Ok(fingerprint)
+    }
+
+    /// Takes the same time wherever the two differ, and however long the secrets are that they are of.
+    pub fn is(&self, other: &Fingerprint) -> bool {
+        let pairs = self.0.iter().zip(&other.0);
+        pairs.fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+    }
+
+    /// A few of its bytes, which tell it from others.
+    pub fn short(&self) -> u64 {
+        self.0
+            .iter()
+            .take(8)
+            .fold(0, |short, byte| (short << 8) | u64::from(*byte))
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fingerprint(…)")
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(…)")
@@ -89,6 +152,34 @@ mod tests {
             assert_eq!(secret.is(given.as_bytes()), is, "{given}");
         }
         assert_eq!(format!("{secret:?}"), "Secret(…)");
+    }
+
+    #[test]
+    fn a_fingerprint_is_of_one_secret() {
+        use crate::json::Json;
+        let read = |text: &str| {
+            let json = Json::Text(text.to_string());
+            Fingerprint::read(&At::new(&json, "sha256"))
+        };
+        // printf %s 0123456789abcdef | sha256sum
+        let digits = "9f9f5111f7b27a781f1f1ddde5ebc2dd2b796bfc7365c9c28b548e564176929f";
+        for digits in [digits.to_string(), digits.to_uppercase()] {
+            let known = read(&digits).unwrap();
+            assert!(known.is(&Fingerprint::of(b"0123456789abcdef")));
+            assert!(!known.is(&Fingerprint::of(b"0123456789abcdeg")));
+            assert!(!known.is(&Fingerprint::of(b"")));
+        }
+        let of_nothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        for (text, reason) in [
+            (digits.strip_prefix('9').unwrap(), "is no SHA-256"),
+            (&digits.replace('9', "g"), "is no SHA-256"),
+            ("the-secret-itself", "is no SHA-256"),
+            (of_nothing, "of nothing"),
+        ] {
+            let error = read(text).unwrap_err().to_string();
+            assert!(error.contains(reason), "{text}: {error}");
+            assert!(!error.contains("the-secret-itself"), "{error}");
+        }
     }
 
     #[test]

@@ -2,31 +2,65 @@
 //! It decides who may ask about whom, and how the answer reads.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use percent_encoding::percent_decode;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
+use crate::address;
 use crate::answer::{self, Answer};
-use crate::exempt::Treatment;
+use crate::exempt::{Listed, Treatment};
 use crate::gathering::{Gathering, Heard};
-use crate::identity::{Caller, Subject};
+use crate::identity::{ANONYMOUS_TIER, Caller, DEFAULT_TIER, Sources, Subject};
 use crate::key;
 use crate::live::Edition;
 use crate::policy::{Limit, LimitId, Policy, Rule, Scope, Status};
 use crate::question::{Check, Question};
 use crate::rollout::Counting;
 use crate::script::{Kind, Reading, Retry};
+use crate::secret::DIGEST_DIGITS;
 
 /// Where the filter answers status calls.
 pub const PATH: &[u8] = b"/api/v1/rate-limits/status";
 pub const METHOD: &[u8] = b"GET";
 
+/// What a call may ask, by the names of a query.
+const PARAMETERS: [&str; 4] = [USER_ID, USER_TIER, API_KEY, ADDRESS];
+pub const USER_ID: &str = "user_id";
+const USER_TIER: &str = "user_tier";
+pub const API_KEY: &str = "api_key_sha256";
+pub const ADDRESS: &str = "address";
+
+/// Limits of other tiers than the one that is assumed: as many as Redis looks up besides in half a
+/// millisecond.
+const MOST_OTHERS: usize = 256;
+/// As much of what somebody wrote as a message repeats.
+const LONGEST_WORD: usize = 64;
+
 /// A status call on its way to the store: about whom, and which limits were asked about.
 #[derive(Debug)]
 pub struct Inquiry {
     about: Caller,
-    treatment: Treatment,
+    listed: Option<Listed>,
+    /// Whether an operator asks about somebody else, who is known by what the query says alone.
+    about_other: bool,
+    /// Whether the query does not say of which tier they are.
+    is_tier_assumed: bool,
     limits: Vec<(LimitId, Counting)>,
+    /// Where the tier is assumed: limits of the others, each tier's by its name.
+    others: Vec<(String, Vec<(LimitId, Counting)>)>,
+    /// Whether there were too many of them.
+    is_cut: bool,
+}
+
+/// What a query asks. What is not there is about whoever asks.
+#[derive(Debug, Default)]
+struct Asked {
+    user_id: Option<Vec<u8>>,
+    user_tier: Option<String>,
+    /// In lower case.
+    api_key: Option<String>,
+    address: Option<IpAddr>,
 }
 
 /// What the status call tells.
@@ -34,17 +68,39 @@ pub struct Inquiry {
 struct Report<'a> {
     user_id: String,
     user_tier: &'a str,
+    /// What of this the gateway does not know and took for granted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    assumed: Vec<&'static str>,
+    /// What to know about this answer, and what to ask instead.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
     /// The list of the policy that they are on, so that no limit holds for them.
     #[serde(skip_serializing_if = "Option::is_none")]
     listed: Option<&'static str>,
+    /// The entry of the list, for operators.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    listed_by: Option<String>,
     /// The variant of each experiment that is for them.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     variants: BTreeMap<&'a str, &'a str>,
-    rate_limits: BTreeMap<&'a str, Usage<'a>>,
+    /// In the order in which rules apply.
+    rate_limits: InOrder<'a>,
+    /// Limits of tiers that they might be of: those with usage.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    other_tiers: BTreeMap<&'a str, InOrder<'a>>,
     /// Of the policy that is in force here; 0 for the configuration's own.
     policy_version: u64,
     /// Seconds since the Unix epoch, by the store's clock.
     timestamp: u64,
+}
+
+/// An object whose members come in this order.
+struct InOrder<'a>(Vec<(&'a str, Usage<'a>)>);
+
+impl Serialize for InOrder<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, usage)| (name, usage)))
+    }
 }
 
 /// A rule's leading limit, and all limits that the rule sets for this caller.
@@ -84,61 +140,177 @@ struct Scoped<'a> {
     line: Line,
 }
 
-impl Inquiry {
-    /// Who may ask about whom. `secret` is the value of the operator header, if one is configured
-    /// and was sent.
-    pub fn try_new(
-        policy: &Policy,
-        (caller, treatment): (Caller, Treatment),
-        query: &[u8],
-        secret: Option<&[u8]>,
-    ) -> Result<(Inquiry, Question), Answer> {
-        let operator = is_operator(&policy.status, &caller, secret);
-        let user_id = parameter(query, b"user_id");
-        let user_tier = parameter(query, b"user_tier");
-        let own_id = |id: &Vec<u8>| caller.subject == Subject::User(id.clone());
-        let own_tier = |tier: &Vec<u8>| tier.as_slice() == caller.tier.as_bytes();
-        let about_self =
-            user_id.as_ref().is_none_or(own_id) && user_tier.as_ref().is_none_or(own_tier);
-        if caller.subject.is_anonymous() && !(operator && user_id.is_some()) {
-            return Err(match about_self {
-                true => answer::no_identity(
-                    "Say who is asking: send a user id or an API key with the request.",
-                ),
-                false => answer::forbidden(),
-            });
+// === impl Asked ===
+
+impl Asked {
+    /// What cannot be understood is told, and never left out: the answer would be about another.
+    fn read(query: &[u8]) -> Result<Asked, Answer> {
+        let wrong = |message: String| Err(answer::bad_query(&message));
+        let mut asked = Asked::default();
+        let pairs = query.split(|byte| *byte == b'&');
+        for pair in pairs.filter(|pair| !pair.is_empty()) {
+            let mut parts = pair.splitn(2, |byte| *byte == b'=');
+            let mut next = || decoded(parts.next().unwrap_or_default());
+            let (name, value) = (next(), next());
+            let Some(name) = PARAMETERS.iter().find(|known| known.as_bytes() == name) else {
+                return wrong(format!(
+                    "{:?} is no parameter of this call; the parameters are {}.",
+                    word(&name),
+                    PARAMETERS.join(", ")
+                ));
+            };
+            if value.is_empty() {
+                return wrong(format!(
+                    "{name} is empty; give it a value, or leave it out."
+                ));
+            }
+            let is_new = match *name {
+                USER_ID => asked.user_id.replace(value).is_none(),
+                USER_TIER => asked.user_tier.replace(lossy(&value)).is_none(),
+                API_KEY => {
+                    let is_digest =
+                        value.len() == DIGEST_DIGITS && value.iter().all(u8::is_ascii_hexdigit);
+                    if !is_digest {
+                        return wrong(format!(
+                            "{name} is no SHA-256 in hex; write what `printf %s KEY | sha256sum` \
+                             prints, 64 digits. The live page has links with all of them."
+                        ));
+                    }
+                    let hash = lossy(&value.to_ascii_lowercase());
+                    asked.api_key.replace(hash).is_none()
+                }
+                _ => {
+                    let Some(address) = address::parse_peer(&value) else {
+                        return wrong(format!(
+                            "{name} is {:?}, which is no address; write one such as 192.0.2.7.",
+                            word(&value)
+                        ));
+                    };
+                    asked.address.replace(address).is_none()
+                }
+            };
+            if !is_new {
+                return wrong(format!("{name} stands there twice; keep one of them."));
+            }
         }
-        if !about_self && !operator {
-            return Err(answer::forbidden());
+        if asked.user_id.is_some() && asked.api_key.is_some() {
+            return wrong(format!(
+                "{USER_ID} and {API_KEY} are two callers; ask about one at a time."
+            ));
         }
-        let asker = caller.subject.clone();
-        if about_self {
-            return Ok(Inquiry::ask(policy, &asker, caller, treatment));
+        if asked.address.is_some() && asked.is_of_nobody() && asked.user_tier.is_some() {
+            return wrong(format!(
+                "{USER_TIER} goes with {USER_ID} or {API_KEY}; who has neither is of the tier \
+                 {ANONYMOUS_TIER:?}."
+            ));
         }
-        let about = match (user_id, user_tier) {
-            (Some(id), tier) => Caller {
-                subject: Subject::User(id),
-                tier: tier.map_or("free".to_string(), |tier| lossy(&tier)),
-                // Where somebody else calls from is not known.
-                client: None,
-                address: None,
-            },
-            (None, tier) => Caller {
-                tier: tier.map_or(caller.tier.clone(), |tier| lossy(&tier)),
-                ..caller
-            },
-        };
-        // Nor is it known which API key they would send.
-        let treatment = policy.exemptions.treatment(&about, None);
-        Ok(Inquiry::ask(policy, &asker, about, treatment))
+        Ok(asked)
     }
 
-    fn ask(
+    fn is_of_nobody(&self) -> bool {
+        self.user_id.is_none() && self.api_key.is_none()
+    }
+
+    /// Whether it says no more than what the caller is.
+    fn is_about(&self, caller: &Caller) -> bool {
+        let own_id = |id: &Vec<u8>| caller.subject == Subject::User(id.clone());
+        let own_key = |hash: &String| caller.subject == Subject::ApiKey(hash.clone());
+        self.address.is_none()
+            && self.user_id.as_ref().is_none_or(own_id)
+            && self.api_key.as_ref().is_none_or(own_key)
+            && self
+                .user_tier
+                .as_ref()
+                .is_none_or(|tier| *tier == caller.tier)
+    }
+}
+
+// === impl Inquiry ===
+
+impl Inquiry {
+    /// Who may ask about whom.
+    pub fn try_new(
         policy: &Policy,
-        asker: &Subject,
-        about: Caller,
-        treatment: Treatment,
-    ) -> (Inquiry, Question) {
+        sources: &Sources,
+        (caller, treatment): (Caller, Treatment),
+        query: &[u8],
+        is_operator: bool,
+    ) -> Result<(Inquiry, Question), Answer> {
+        let asked = Asked::read(query)?;
+        let is_nobody = caller.subject.is_anonymous();
+        let is_about_self = asked.is_about(&caller);
+        if !is_operator && !is_about_self {
+            return Err(answer::forbidden());
+        }
+        if is_nobody && is_operator && asked.is_of_nobody() && asked.address.is_none() {
+            return Err(answer::bad_query(&format!(
+                "Say about whom: pass {USER_ID}, {API_KEY} or {ADDRESS}."
+            )));
+        }
+        if is_nobody && !is_operator {
+            return Err(answer::no_identity(
+                "Say who is asking: send a user id or an API key with the request.",
+            ));
+        }
+        let asker = caller.subject.clone();
+        if is_about_self {
+            let inquiry = Inquiry::new(caller, treatment);
+            return Ok(inquiry.ask(policy, &asker));
+        }
+        let is_tier_assumed = asked.user_tier.is_none() && !asked.is_of_nobody();
+        let about = match asked {
+            Asked {
+                user_id: None,
+                api_key: None,
+                address: None,
+                user_tier,
+            } => Caller {
+                tier: user_tier.unwrap_or(caller.tier),
+                ..caller
+            },
+            Asked {
+                user_id,
+                api_key,
+                address,
+                user_tier,
+            } => {
+                let client = address.map(|address| sources.client(address));
+                let (subject, usual_tier) = match (user_id, api_key) {
+                    (Some(id), _) => (Subject::User(id), DEFAULT_TIER),
+                    (None, Some(hash)) => (Subject::ApiKey(hash), DEFAULT_TIER),
+                    (None, None) => (Subject::Address(client), ANONYMOUS_TIER),
+                };
+                Caller {
+                    subject,
+                    tier: user_tier.unwrap_or_else(|| usual_tier.to_string()),
+                    client,
+                    address,
+                }
+            }
+        };
+        // Nor is it known which API key a user would send.
+        let treatment = policy.exemptions.treatment(&about, None);
+        let inquiry = Inquiry {
+            about_other: true,
+            is_tier_assumed,
+            ..Inquiry::new(about, treatment)
+        };
+        Ok(inquiry.ask(policy, &asker))
+    }
+
+    fn new(about: Caller, treatment: Treatment) -> Inquiry {
+        Inquiry {
+            listed: treatment.listed(about.clone()),
+            about,
+            about_other: false,
+            is_tier_assumed: false,
+            limits: Vec::new(),
+            others: Vec::new(),
+            is_cut: false,
+        }
+    }
+
+    fn ask(mut self, policy: &Policy, asker: &Subject) -> (Inquiry, Question) {
         let terms = &policy.status.terms;
         let own = Check {
             key: key::of_status(asker, terms.quota.algorithm()),
@@ -146,74 +318,176 @@ impl Inquiry {
             cost: Status::COST,
         };
         let of_rule = |rule| {
-            let counting = Rule::counting(rule, &about.subject);
-            let arm = policy.arm(rule, &about.subject);
-            let limits = rule.limits_for(arm, &about.tier, about.address);
+            let counting = Rule::counting(rule, &self.about.subject);
+            let arm = policy.arm(rule, &self.about.subject);
+            let limits = rule.limits_for(arm, &self.about.tier, self.about.address);
             limits.map(move |limit| (limit, counting))
         };
-        let limits: Vec<(LimitId, Counting)> = policy.rules().iter().flat_map(of_rule).collect();
-        let checks = limits
-            .iter()
-            .filter_map(|(id, counting)| Some((policy.limit(*id)?, *counting)))
-            .map(|(limit, counting)| Check {
+        self.limits = policy.rules().iter().flat_map(of_rule).collect();
+        if self.is_tier_assumed {
+            self.ask_of_other_tiers(policy);
+        }
+        let checks = |limits: &[(LimitId, Counting)]| -> Vec<Check> {
+            let limits = limits.iter();
+            let limits = limits.filter_map(|(id, counting)| Some((policy.limit(*id)?, *counting)));
+            let about = &self.about;
+            let checks = limits.map(|(limit, counting)| Check {
                 key: key::of(limit, counting, &about.subject, about.client),
                 terms: limit.terms.clone(),
                 cost: limit.cost,
             });
+            checks.collect()
+        };
         let mut question = Question::default();
         question.ask(Kind::Take, [own]);
-        if !limits.is_empty() {
-            question.ask(Kind::Peek, checks);
+        for limits in self.asked() {
+            question.ask(Kind::Peek, checks(limits));
         }
-        let inquiry = Inquiry {
-            about,
-            treatment,
-            limits,
-        };
-        (inquiry, question)
+        (self, question)
     }
 
-    /// The answer, once the store has told of both operations.
+    /// Limits that two tiers share a counter of are asked about apart: no operation names a key twice.
+    fn ask_of_other_tiers(&mut self, policy: &Policy) {
+        let mut room = MOST_OTHERS;
+        for rule in policy.rules() {
+            let counting = rule.counting(&self.about.subject);
+            for id in rule.by_tier(policy.arm(rule, &self.about.subject)) {
+                if self.limits.iter().any(|(known, _)| *known == id) {
+                    continue;
+                }
+                let Some(limit) = policy.limit(id) else {
+                    continue;
+                };
+                if room == 0 {
+                    self.is_cut = true;
+                    return;
+                }
+                room -= 1;
+                let known = self.others.iter_mut();
+                match known.into_iter().find(|(tier, _)| *tier == limit.whom) {
+                    Some((_, limits)) => limits.push((id, counting)),
+                    None => self.others.push((limit.whom.clone(), vec![(id, counting)])),
+                }
+            }
+        }
+    }
+
+    /// The limits of each operation that only looks, in order.
+    fn asked(&self) -> impl Iterator<Item = &[(LimitId, Counting)]> {
+        let own = Some(self.limits.as_slice()).filter(|limits| !limits.is_empty());
+        let others = self.others.iter().map(|(_, limits)| limits.as_slice());
+        own.into_iter().chain(others)
+    }
+
+    /// The answer, once the store has told of all operations.
     pub fn answer(&self, edition: &Edition, gathering: &Gathering) -> Answer {
         let policy = &edition.policy;
         let mut operations = gathering.operations();
         let Some((refused, [Heard::Told(own)])) = operations.next() else {
             return answer::unavailable();
         };
-        // Nothing was asked about somebody whom no limit is for.
-        let peeked = operations.next().map_or(&[][..], |(_, peeked)| peeked);
         if refused {
             return answer::status_refused(&policy.status.terms.quota, *own);
         }
-        let mut rules: BTreeMap<&str, OfRule<'_>> = BTreeMap::new();
-        for ((id, counting), heard) in self.limits.iter().zip(peeked) {
-            let (Some(limit), Heard::Told(reading)) = (policy.limit(*id), heard) else {
-                // A part of the usage would pass for the whole.
+        let mut heard = operations.map(|(_, heard)| heard);
+        // Nothing was asked about somebody whom no limit is for.
+        let own = match self.limits.as_slice() {
+            [] => &[][..],
+            _ => heard.next().unwrap_or_default(),
+        };
+        let Some(rate_limits) = by_rule(policy, &self.limits, own) else {
+            return answer::unavailable();
+        };
+        let mut other_tiers = BTreeMap::new();
+        for ((tier, limits), heard) in self.others.iter().zip(heard) {
+            let Some(mut of_tier) = by_rule(policy, limits, heard) else {
                 return answer::unavailable();
             };
-            let of_rule = rules.entry(&limit.rule);
-            let (_, limits) = of_rule.or_insert_with(|| (*counting, Vec::new()));
-            limits.push((limit, *reading));
+            of_tier.0.retain(|(_, usage)| usage.is_used());
+            if !of_tier.0.is_empty() {
+                other_tiers.insert(tier.as_str(), of_tier);
+            }
         }
-        let rate_limits = rules
-            .into_iter()
-            .filter_map(|(rule, (counting, limits))| Some((rule, usage(counting, &limits)?)));
+        let listed = self.listed.as_ref();
         answer::json(
             "weir_status",
             &Report {
                 user_id: id_text(&self.about.subject),
                 user_tier: &self.about.tier,
-                listed: self.treatment.list(),
+                assumed: self
+                    .is_tier_assumed
+                    .then_some(USER_TIER)
+                    .into_iter()
+                    .collect(),
+                notes: self.notes(policy),
+                listed: listed.map(Listed::list),
+                listed_by: listed.filter(|_| self.about_other).map(Listed::text),
                 variants: policy
                     .experiments()
                     .iter()
                     .filter_map(|own| Some((own.name.as_str(), own.variant(&self.about.subject)?)))
                     .collect(),
-                rate_limits: rate_limits.collect(),
+                rate_limits,
+                other_tiers,
                 policy_version: edition.version.0,
                 timestamp: gathering.now().0 / 1_000_000,
             },
         )
+    }
+
+    /// What an operator should know who would otherwise tell a customer the wrong number.
+    fn notes(&self, policy: &Policy) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.is_tier_assumed {
+            notes.push(format!(
+                "The gateway does not know the caller's tier; {:?} is assumed. Pass {USER_TIER} to \
+                 see the limits of another. other_tiers has the limits of other tiers that are in use.",
+                self.about.tier
+            ));
+        }
+        if self.is_cut {
+            notes.push(format!(
+                "The tiers have more limits than one call looks up ({MOST_OTHERS} besides the assumed \
+                 ones); pass {USER_TIER} to see all of one."
+            ));
+        }
+        let has_address_limits = || policy.limits().any(|(_, limit)| limit.scope == Scope::Ip);
+        if self.about_other && self.about.address.is_none() && has_address_limits() {
+            notes.push(format!(
+                "Limits by address are not among these; pass {ADDRESS} too to see them."
+            ));
+        }
+        notes
+    }
+}
+
+/// What was heard of limits, rule by rule. Nothing where one of them could not be read: a part of the
+/// usage would pass for the whole.
+fn by_rule<'a>(
+    policy: &'a Policy,
+    limits: &[(LimitId, Counting)],
+    heard: &[Heard],
+) -> Option<InOrder<'a>> {
+    let mut rules: Vec<(&str, OfRule<'_>)> = Vec::new();
+    for (place, (id, counting)) in limits.iter().enumerate() {
+        let (Some(limit), Some(Heard::Told(reading))) = (policy.limit(*id), heard.get(place))
+        else {
+            return None;
+        };
+        match rules.last_mut() {
+            Some((rule, (_, limits))) if *rule == limit.rule => limits.push((limit, *reading)),
+            _ => rules.push((&limit.rule, (*counting, vec![(limit, *reading)]))),
+        }
+    }
+    let rules = rules.into_iter();
+    let rules =
+        rules.filter_map(|(rule, (counting, limits))| Some((rule, usage(counting, &limits)?)));
+    Some(InOrder(rules.collect()))
+}
+
+impl Usage<'_> {
+    fn is_used(&self) -> bool {
+        self.limits.iter().any(|limit| limit.line.current_usage > 0)
     }
 }
 
@@ -255,34 +529,22 @@ fn line(limit: &Limit, reading: Reading) -> Line {
     }
 }
 
-/// Whether the caller may ask about others.
-pub fn is_operator(status: &Status, caller: &Caller, secret: Option<&[u8]>) -> bool {
-    let by_tier = status
-        .operator_tier
-        .as_ref()
-        .is_some_and(|tier| *tier == caller.tier);
-    by_tier || secret.is_some_and(|secret| is_operators(status, secret))
+/// Whether the caller may ask about others, whatever secret they sent.
+pub fn is_operators_tier(status: &Status, caller: &Caller) -> bool {
+    let tier = status.operator_tier.as_ref();
+    tier.is_some_and(|tier| *tier == caller.tier)
 }
 
-/// Whether this value of the operator header is the one that only operators know.
-pub fn is_operators(status: &Status, secret: &[u8]) -> bool {
-    let expected = status.operator_header.as_ref();
-    expected.is_some_and(|(_, expected)| expected.is(secret))
+/// A part of a query, as it was before it was encoded.
+fn decoded(part: &[u8]) -> Vec<u8> {
+    let spaced = part
+        .iter()
+        .map(|&byte| if byte == b'+' { b' ' } else { byte });
+    percent_decode(&spaced.collect::<Vec<u8>>()).collect()
 }
 
-/// A query parameter's value, decoded; the first where there are several. An empty one is absent.
-fn parameter(query: &[u8], name: &[u8]) -> Option<Vec<u8>> {
-    query
-        .split(|byte| *byte == b'&')
-        .find_map(|pair| pair.strip_prefix(name)?.strip_prefix(b"="))
-        .map(|value| {
-            let spaced: Vec<u8> = value
-                .iter()
-                .map(|&byte| if byte == b'+' { b' ' } else { byte })
-                .collect();
-            percent_decode(&spaced).collect()
-        })
-        .filter(|value: &Vec<u8>| !value.is_empty())
+fn word(written: &[u8]) -> String {
+    lossy(written.get(..LONGEST_WORD).unwrap_or(written))
 }
 
 fn lossy(bytes: &[u8]) -> String {

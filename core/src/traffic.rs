@@ -36,6 +36,8 @@ pub struct Interval {
     pub calls: u32,
     pub questions: u32,
     pub failures: u32,
+    /// Wrong ones that were sent as the operators' secret.
+    pub wrong_secrets: u32,
     pub latency: Latency,
 }
 
@@ -170,13 +172,23 @@ impl Interval {
     }
 
     fn counts(&self) -> impl Iterator<Item = u32> {
-        let own = [self.calls, self.questions, self.failures];
+        let own = [
+            self.calls,
+            self.questions,
+            self.failures,
+            self.wrong_secrets,
+        ];
         let counts = self.outcomes.iter().chain(&self.degraded).copied();
         counts.chain(own)
     }
 
     fn counts_mut(&mut self) -> impl Iterator<Item = &mut u32> {
-        let own = [&mut self.calls, &mut self.questions, &mut self.failures];
+        let own = [
+            &mut self.calls,
+            &mut self.questions,
+            &mut self.failures,
+            &mut self.wrong_secrets,
+        ];
         let counts = self.outcomes.iter_mut().chain(&mut self.degraded);
         counts.chain(own)
     }

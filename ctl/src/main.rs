@@ -275,11 +275,13 @@ fn describe(out: &mut impl Write, document: &Document) -> Result<()> {
     for warning in &policy.warnings {
         writeln!(out, "warning: {warning}")?;
     }
-    if policy.status.operator_header.is_some() {
+    let header = policy.status.operator_header.as_ref();
+    if header.is_some_and(|header| header.is_written_out) {
         writeln!(
             out,
             "warning: the operators' secret is in this policy: whoever reads Redis reads it, and \
-             whoever reaches a sidecar that has no --secret-file"
+             whoever reaches a sidecar that has no --secret-file; instead of \"value\" write its \
+             \"sha256\", which `printf %s SECRET | sha256sum` prints"
         )?;
     }
     Ok(())

@@ -113,12 +113,18 @@ fn each_request_has_a_line_that_tells_its_decision(world: &World) {
             ],
         ),
         ("/elsewhere", 200, ["unmatched", "", "", "", "", ""]),
-        ("/blocked", 403, ["blocked", "", "", "", "", ""]),
+        (
+            "/blocked",
+            403,
+            ["blocked", "", "", "", "", "user:7b412527489f"],
+        ),
     ] {
         let line = of(path);
         assert_eq!(line["status"], status, "{line}");
         assert_eq!(told(line, &names), expected, "{line}");
     }
+    let listed = told(of("/blocked"), &["list", "entry"]);
+    assert_eq!(listed, ["deny.users", ""]);
     // The worker may know of the refusal.
     let third = of("/hammered/third");
     let source = &told(third, &["source"])[0];

@@ -38,11 +38,14 @@ pub const CASES: &[Case] = cases![
     the_gateway_tells_operators_of_its_traffic_and_nobody_else,
     counts_go_on_under_a_policy_that_is_published,
     the_worst_offenders_are_told_as_the_status_call_tells_subjects,
+    blocked_callers_are_told_with_the_entry_that_blocks_them,
+    guesses_at_the_operators_secret_are_few_counted_and_told,
     the_gateway_answers_while_redis_is_dead,
 ];
 
 const OPERATOR: (&str, &str) = ("X-Operator", "only-operators-know-this");
 const GATEWAY: &str = "/api/v1/rate-limits/status/gateway";
+const STATUS: &str = "/api/v1/rate-limits/status";
 const MICROS: &str = "weir_store_latency_micros";
 
 /// A line of what Prometheus reads: a name and labels.
@@ -557,8 +560,119 @@ fn the_worst_offenders_are_told_as_the_status_call_tells_subjects(world: &World)
     assert_eq!(line(0), expected("user", "Ann: \"the\" <hammer>", 80));
     assert_eq!(line(1), expected("api_key", "api-key:8254c329a928", 30));
     assert_eq!(line(2), expected("address", &anonymous.address, 20));
+    let query = |place: usize| offenders[place]["query"].as_str().unwrap();
+    let operators = Visitor::of_tier(&gateway, "operators");
+    for (place, subject) in [(0, "Ann: \"the\" <hammer>"), (1, "api-key:8254c329a928")] {
+        let status = operators.get(format!("{STATUS}?{}", query(place)));
+        assert_eq!(status.status, 200, "{status:?}");
+        assert_eq!(status.json().unwrap()["user_id"], subject);
+    }
+    assert_eq!(query(2), format!("address={}", anonymous.address));
     assert_eq!(offenders.len(), 13);
     assert!(offenders[3..].iter().all(|one| one["denied_at_most"] == 1));
+}
+
+/// A list of whom nobody knows who they are cannot be taken back, nor seen to hit the right ones.
+fn blocked_callers_are_told_with_the_entry_that_blocks_them(world: &World) {
+    let redis = Redis::start().unwrap();
+    let policy = include_str!("metrics.json").replace(
+        r#""deny": {"#,
+        r#""deny": { "networks": ["127.77.0.0/16"], "api_keys": ["8254c329a928"],"#,
+    );
+    let gateway = world.gateway().redis(&redis).policy(Policy::Text(policy));
+    let gateway = gateway.start().unwrap();
+    let network = Visitor::anonymous(&gateway).moved_to("127.77.1.2");
+    // By the digits that the list of the refused shows of the key "k".
+    let key = Visitor::anonymous(&gateway).with("X-API-Key", "k");
+    let user = Visitor::anonymous(&gateway).named("banned");
+    for (visitor, times) in [(&network, 9), (&key, 6), (&user, 3)] {
+        for _ in 0..times {
+            assert_eq!(visitor.get("/dots/x").status, 403);
+        }
+    }
+    let told = reports(&gateway, "blocked callers", |report| {
+        sum(&report["requests"]["blocked"]) == 18
+    });
+    let lines = told["offenders"].as_array().unwrap().iter();
+    let lines = lines.map(|line| {
+        let text = |field: &str| line[field].as_str().unwrap_or_default().to_owned();
+        let times = line["denied_at_most"].as_u64().unwrap();
+        (text("subject"), text("list"), times)
+    });
+    let expected = [
+        ("127.77.1.2", "deny.networks 127.77.0.0/16", 9),
+        ("api-key:8254c329a928", "deny.api_keys 8254c329a928", 6),
+        ("banned", "deny.users", 3),
+    ];
+    let expected = expected.map(|(who, by, times)| (who.to_owned(), by.to_owned(), times));
+    assert_eq!(lines.collect::<Vec<_>>(), expected);
+    let operator = Visitor::of_tier(&gateway, "operators");
+    for (query, by) in [
+        ("address=127.77.9.9", "deny.networks 127.77.0.0/16"),
+        ("user_id=banned", "deny.users"),
+    ] {
+        let status = operator.get(format!("{STATUS}?{query}")).json().unwrap();
+        assert_eq!(
+            (&status["listed"], &status["listed_by"]),
+            (&"deny".into(), &by.into())
+        );
+    }
+}
+
+fn guesses_at_the_operators_secret_are_few_counted_and_told(world: &World) {
+    let redis = Redis::start().unwrap();
+    let hash = weir_core::identity::hex_digest(OPERATOR.1.as_bytes());
+    let policy = include_str!("metrics.json").replace(
+        &format!(r#""value": "{}""#, OPERATOR.1),
+        &format!(r#""sha256": "{hash}""#),
+    );
+    assert!(policy.contains(&hash));
+    let gateway = world.gateway().redis(&redis).workers(1);
+    let gateway = gateway.policy(Policy::Text(policy)).start().unwrap();
+    let guesser = Visitor::anonymous(&gateway);
+    let elsewhere = Visitor::anonymous(&gateway);
+    let ask = |visitor: &Visitor, secret: &str| {
+        let visitor = visitor.clone().with(OPERATOR.0, secret);
+        visitor.get(GATEWAY)
+    };
+    assert_eq!(ask(&guesser, OPERATOR.1).status, 200, "by its SHA-256");
+    // What an operator's forgotten script sends is one guess, however often.
+    for _ in 0..30 {
+        assert_eq!(ask(&guesser, "last-years-operators-secret").status, 403);
+    }
+    assert_eq!(ask(&guesser, OPERATOR.1).status, 200);
+    for number in 1..10 {
+        assert_eq!(ask(&guesser, &format!("guess number {number}")).status, 403);
+    }
+    for secret in ["guess number 10", OPERATOR.1] {
+        let answer = ask(&guesser, secret);
+        assert_eq!(answer.status, 429, "{answer:?}");
+        let wait: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+        assert!((1..=60).contains(&wait), "{wait}");
+    }
+    // Nobody else is shut out, nor are the guesser's own requests.
+    assert_eq!(ask(&elsewhere, OPERATOR.1).status, 200);
+    assert_eq!(guesser.get("/elsewhere").status, 200);
+    counts(&gateway, "weir_operators_wrong_secrets_total", &[], 41.0);
+    let told = reports(&gateway, "wrong secrets", |report| {
+        report["wrong_secrets"] == 41
+    });
+    let worst = &told["offenders"][0];
+    assert_eq!(
+        (
+            &worst["subject"],
+            &worst["wrong_secret"],
+            &worst["denied_at_most"]
+        ),
+        (&guesser.address.as_str().into(), &true.into(), &41.into())
+    );
+    let log = gateway.log();
+    let line = format!(
+        "10 different wrong operators' secrets came from {}",
+        guesser.address
+    );
+    assert!(log.contains(&line), "{log}");
+    assert!(!log.contains(OPERATOR.1) && !log.contains("guess number"));
 }
 
 fn the_gateway_answers_while_redis_is_dead(world: &World) {

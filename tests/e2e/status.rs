@@ -21,6 +21,10 @@ pub const CASES: &[Case] = cases![
     an_api_key_has_a_status,
     others_are_for_operators_only,
     an_id_of_any_bytes_can_be_asked_about,
+    what_an_operator_is_told_by_assumption_is_said_to_be,
+    addresses_and_keys_can_be_asked_about_by_operators_alone,
+    a_call_that_cannot_be_understood_says_what_can,
+    rules_come_in_the_order_in_which_they_apply,
 ];
 
 const PATH: &str = "/api/v1/rate-limits/status";
@@ -147,7 +151,7 @@ fn every_spelling_of_the_path_is_the_status_call(world: &World) {
         "/api//../v1/rate-limits/status",
         "/api/v1/rate-limits/%73tatus",
         "/api/v1\\rate-limits/status",
-        "/api/v1/rate-limits/status?x=1",
+        "/api/v1/rate-limits/status?",
     ] {
         assert!(ok(&visitor.get(path))["rate_limits"].is_object(), "{path}");
     }
@@ -266,4 +270,123 @@ fn an_id_of_any_bytes_can_be_asked_about(world: &World) {
         let visitor = Visitor::anonymous(world.reference()).named(id);
         assert_eq!(ok(&visitor.get(PATH))["user_id"], told);
     }
+}
+
+/// The tier is not known to a gateway that is asked about somebody: `free` was told of everybody.
+fn what_an_operator_is_told_by_assumption_is_said_to_be(world: &World) {
+    let gateway = world.workshop();
+    let id = unique("paying");
+    let paying = Visitor::anonymous(gateway).named(&id).tier("premium");
+    for _ in 0..3 {
+        paying.get("/identity/x");
+    }
+    let operator = Visitor::anonymous(gateway).with("X-Operator", SECRET);
+    let status = ok(&operator.get(format!("{PATH}?user_id={id}")));
+    assert_eq!(
+        (&status["user_tier"], &status["assumed"]),
+        (&json!("free"), &json!(["user_tier"]))
+    );
+    let premium = &status["other_tiers"]["premium"]["identity"];
+    assert_eq!(
+        (&premium["limit"], &premium["current_usage"]),
+        (&json!(500), &json!(3)),
+        "{status}"
+    );
+    // Of no rule that they have not used.
+    let used = status["other_tiers"].as_object().unwrap().values();
+    for rules in used {
+        let rules = rules.as_object().unwrap();
+        assert!(rules.keys().all(|rule| rule == "identity"), "{status}");
+    }
+    let notes = status["notes"].to_string();
+    assert!(notes.contains("Pass user_tier"), "{notes}");
+    assert!(notes.contains("pass address"), "{notes}");
+    let known = ok(&operator.get(format!("{PATH}?user_id={id}&user_tier=premium")));
+    for field in ["assumed", "other_tiers"] {
+        assert_eq!(known[field], Value::Null, "{known}");
+    }
+    assert_eq!(known["rate_limits"]["identity"]["current_usage"], 3);
+    // Who asks about themselves is told nothing but what is so.
+    let own = ok(&paying.get(PATH));
+    for field in ["assumed", "other_tiers", "notes"] {
+        assert_eq!(own[field], Value::Null, "{own}");
+    }
+}
+
+fn addresses_and_keys_can_be_asked_about_by_operators_alone(world: &World) {
+    let gateway = world.workshop();
+    let operator = || Visitor::anonymous(gateway).with("X-Operator", SECRET);
+    let nobody = Visitor::anonymous(gateway);
+    let key = unique("key");
+    let holder = Visitor::anonymous(gateway).with("X-API-Key", &key);
+    let hash = weir_core::identity::hex_digest(key.as_bytes());
+    for _ in 0..2 {
+        nobody.get("/identity/x");
+        holder.get("/identity/x");
+    }
+    let of_address = format!("{PATH}?address={}", nobody.address);
+    let of_key = format!("{PATH}?api_key_sha256={hash}");
+    let status = ok(&operator().get(&of_address));
+    assert_eq!(
+        (&status["user_id"], &status["user_tier"]),
+        (&json!(nobody.address), &json!("anonymous"))
+    );
+    assert_eq!(
+        status["rate_limits"]["identity"]["current_usage"], 2,
+        "{status}"
+    );
+    let status = ok(&operator().get(&of_key));
+    assert_eq!(status["user_id"], format!("api-key:{}", &hash[..12]));
+    assert_eq!(
+        status["rate_limits"]["identity"]["current_usage"], 2,
+        "{status}"
+    );
+    for refused in [
+        Visitor::of_tier(gateway, "free"),
+        Visitor::anonymous(gateway).moved_to(&nobody.address),
+    ] {
+        for path in [&of_address, &of_key] {
+            assert_eq!(refused.get(path).status, 403, "{path}");
+        }
+    }
+    assert_eq!(
+        ok(&holder.get(&of_key))["rate_limits"]["identity"]["current_usage"],
+        2
+    );
+    assert_eq!(Visitor::anonymous(gateway).get(PATH).status, 400);
+}
+
+fn a_call_that_cannot_be_understood_says_what_can(world: &World) {
+    let gateway = world.workshop();
+    let operator = Visitor::anonymous(gateway).with("X-Operator", SECRET);
+    for (query, told) in [
+        (
+            "user_id=ann&tier=pro",
+            "the parameters are user_id, user_tier, api_key_sha256, address.",
+        ),
+        ("user_id=ann&path=/identity/x", "\"path\" is no parameter"),
+        ("user_id=", "user_id is empty"),
+        ("ip=192.0.2.7", "\"ip\" is no parameter"),
+        ("api_key_sha256=8254c329a928", "64 digits"),
+        (
+            "",
+            "Say about whom: pass user_id, api_key_sha256 or address.",
+        ),
+    ] {
+        let answer = operator.get(format!("{PATH}?{query}"));
+        assert_eq!(answer.status, 400, "{query}: {answer:?}");
+        let body = answer.json().unwrap();
+        assert_eq!(body["error"], "Bad query");
+        let message = body["message"].as_str().unwrap();
+        assert!(message.contains(told), "{query}: {message}");
+    }
+}
+
+fn rules_come_in_the_order_in_which_they_apply(world: &World) {
+    let answer = Visitor::of_tier(world.reference(), "free").get(PATH);
+    let text = answer.text();
+    // By priority; of these the alphabet would put the second first.
+    let order = ["auth_api", "upload_api", "search_api", "general_api"];
+    let places = order.map(|rule| text.find(&format!("\"{rule}\":")).unwrap());
+    assert!(places.is_sorted(), "{places:?} in {text}");
 }

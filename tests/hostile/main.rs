@@ -237,6 +237,21 @@ fn the_operators_secret_stays_with_weir(gateway: &Gateway) {
             upstream_saw(&request.send().unwrap(), "x-operator").is_empty(),
             "{path}"
         );
+        // However often, and whatever comes with it: an upstream that shows what it gets must not
+        // tell either whether a guess was right.
+        for sent in [
+            vec![OPERATOR, OPERATOR],
+            vec!["x", OPERATOR],
+            vec![OPERATOR, "x", ""],
+            vec!["a guess"],
+        ] {
+            let request = client.get(path);
+            let request = sent.iter().fold(request, |request, value| {
+                request.header("X-Operator", value)
+            });
+            let saw = upstream_saw(&request.send().unwrap(), "x-operator");
+            assert!(saw.is_empty(), "{path} {sent:?}: {saw:?}");
+        }
     }
     let status = client
         .get("/api/v1/rate-limits/status?user_id=ann")

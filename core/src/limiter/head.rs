@@ -33,7 +33,8 @@ pub struct Head<'a> {
     pub peer: Option<&'a [u8]>,
     /// What is said of costs: the headers that the policy asks for, as often as they were sent.
     pub costs: Vec<(&'a [u8], &'a [u8])>,
-    pub operator_secret: Option<&'a [u8]>,
+    /// What was sent in the operators' header.
+    pub operator_secret: Said<'a>,
 }
 
 // === impl Told ===
@@ -94,7 +95,7 @@ impl<'a> Head<'a> {
             .status
             .operator_header
             .as_ref()
-            .map(|(name, _)| name.as_bytes());
+            .map(|header| header.name.as_bytes());
         let mut head = Head {
             target: b"/",
             method: b"",
@@ -104,7 +105,7 @@ impl<'a> Head<'a> {
             repeated: None,
             peer: None,
             costs: Vec::new(),
-            operator_secret: None,
+            operator_secret: Said::Nothing,
         };
         let (mut peers, mut is_transcoded) = (0, false);
         for (name, value) in headers {
@@ -126,7 +127,10 @@ impl<'a> Head<'a> {
                         head.repeated = Some(field);
                     }
                     if operator_header == Some(name) {
-                        head.operator_secret = Some(value);
+                        head.operator_secret = match head.operator_secret {
+                            Said::Nothing => Said::Once(value),
+                            Said::Once(_) | Said::Often => Said::Often,
+                        };
                     }
                     if policy
                         .cost_headers()

@@ -31,7 +31,7 @@ use crate::limit::Algorithm;
 use crate::question::Terms;
 use crate::record::VariantId;
 use crate::rollout::{Counting, Mode};
-use crate::secret::Secret;
+use crate::secret::Fingerprint;
 use crate::units::Cost;
 
 /// A whole policy, ready to match.
@@ -190,8 +190,17 @@ pub enum Body {
 pub struct Status {
     pub terms: Rc<Terms>,
     pub operator_tier: Option<String>,
-    /// A header and the value that only operators know.
-    pub operator_header: Option<(String, Secret)>,
+    pub operator_header: Option<OperatorHeader>,
+}
+
+/// The header that operators send what only they know in. It is for Weir alone, and goes no further.
+#[derive(Clone, Debug)]
+pub struct OperatorHeader {
+    /// In lower case, as Envoy has it.
+    pub name: String,
+    pub secret: Fingerprint,
+    /// Whether the policy holds the secret itself, for whoever reads the policy.
+    pub is_written_out: bool,
 }
 
 /// A request as rules see it.
@@ -314,6 +323,14 @@ impl Rule {
     /// Whether it is enforced for this caller, or on trial.
     pub fn counting(&self, subject: &Subject) -> Counting {
         self.mode.counting(&self.name, subject)
+    }
+
+    /// All limits by tier, whosever: each tier's, and `default`'s.
+    pub fn by_tier<'a>(&'a self, arm: Option<Arm<'a>>) -> impl Iterator<Item = LimitId> + use<'a> {
+        let limits = arm.and_then(|arm| arm.limits).unwrap_or(&self.limits);
+        let TierLimits { by_tier, default } = &limits.user;
+        let listed = by_tier.iter().flat_map(|(_, limits)| limits);
+        listed.chain(default.iter().flatten()).copied()
     }
 
     /// The limits that apply to this tier and address, in the order they are reported. `arm` is the

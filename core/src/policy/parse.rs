@@ -2,8 +2,8 @@
 
 use super::pattern::IndexBuilder;
 use super::{
-    Answers, Body, Host, Limit, LimitId, Matching, NetworkLimits, OnStoreFailure, Pattern, Policy,
-    Rule, RuleLimits, Scope, Status, TierLimits, doubts, experiment, titles,
+    Answers, Body, Host, Limit, LimitId, Matching, NetworkLimits, OnStoreFailure, OperatorHeader,
+    Pattern, Policy, Rule, RuleLimits, Scope, Status, TierLimits, doubts, experiment, titles,
 };
 use crate::address::{Cidr, CidrError};
 use crate::approach::{Approach, Pace};
@@ -16,7 +16,7 @@ use crate::lease::{LeaseTerms, Size};
 use crate::limit::{Algorithm, Quota, QuotaError};
 use crate::question::Terms;
 use crate::rollout::Mode;
-use crate::secret::Secret;
+use crate::secret::{Fingerprint, Secret};
 
 /// Names end up in keys, metrics and structured fields; 64 keeps all of them short.
 const LONGEST_NAME: usize = 64;
@@ -25,6 +25,24 @@ const DEFAULT_PRIORITY: u64 = 100;
 /// Polling once a second is in bounds; a caller that wants more should read the headers instead.
 const DEFAULT_STATUS_LIMIT: u64 = 60;
 const DEFAULT_STATUS_WINDOW_SECONDS: u64 = 60;
+
+/// Request headers that the upstream, the proxy or Weir itself has a use for.
+const USED_HEADERS: [&str; 14] = [
+    "accept",
+    "authorization",
+    "connection",
+    "content-length",
+    "content-type",
+    "cookie",
+    "host",
+    "origin",
+    "proxy-authorization",
+    "user-agent",
+    "x-api-key",
+    "x-forwarded-for",
+    "x-user-id",
+    "x-user-tier",
+];
 
 /// What an operator looks for at night; a client may ignore it.
 const DEFAULT_DEGRADED_HEADER: &str = "x-weir-degraded";
@@ -505,7 +523,7 @@ fn status(at: Option<&At<'_>>) -> Result<Status, ConfigError> {
         .transpose()?;
     let operator_header = fields
         .optional("operator_header")
-        .map(|at| header(&at))
+        .map(|at| operator_header(&at))
         .transpose()?;
     fields.finish()?;
     let quota = default_quota(Some(at), limit, window)?;
@@ -516,11 +534,38 @@ fn status(at: Option<&At<'_>>) -> Result<Status, ConfigError> {
     })
 }
 
-fn header(at: &At<'_>) -> Result<(String, Secret), ConfigError> {
+fn operator_header(at: &At<'_>) -> Result<OperatorHeader, ConfigError> {
     let mut fields = at.fields()?;
     let name_at = fields.required("name")?;
     let name = header_name(&name_at, name_at.text()?)?;
-    let value = Secret::read(&fields.required("value")?)?;
+    if USED_HEADERS.contains(&name.as_str()) {
+        return Err(name_at.error(format!(
+            "is {name:?}, which others read too: the operators' header is removed from every request; \
+             name one of its own, such as \"X-Weir-Operator\""
+        )));
+    }
+    let value = fields.optional("value");
+    let digest = fields.optional("sha256");
+    let (secret, is_written_out) = match (value, digest) {
+        (Some(value), None) => (
+            Fingerprint::of(Secret::read(&value)?.expose().as_bytes()),
+            true,
+        ),
+        (None, Some(digest)) => (Fingerprint::read(&digest)?, false),
+        (Some(value), Some(_)) => {
+            return Err(value.error("stands beside \"sha256\", which says the same; remove it"));
+        }
+        (None, None) => {
+            return Err(at.error(
+                "lacks the operators' secret; give its \"sha256\": what `printf %s SECRET | \
+                 sha256sum` prints",
+            ));
+        }
+    };
     fields.finish()?;
-    Ok((name, value))
+    Ok(OperatorHeader {
+        name,
+        secret,
+        is_written_out,
+    })
 }

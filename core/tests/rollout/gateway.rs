@@ -109,8 +109,8 @@ impl Gateway {
         let sources = &self.config.sources;
         let admission = limiter::admit(&self.edition, sources, headers, &At(peer));
         let mut pending = match admission.step {
-            Step::Pass | Step::Exempt => return Answer::passed(),
-            Step::Block(answer, _) | Step::Respond(answer, _) => return Answer::of(answer, None),
+            Step::Pass | Step::Exempt(_) => return Answer::passed(),
+            Step::Block(answer, ..) | Step::Respond(answer, _) => return Answer::of(answer, None),
             Step::Report(_) => panic!("no operator asks here"),
             Step::Ask(pending) => pending,
         };

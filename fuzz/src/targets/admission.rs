@@ -31,6 +31,8 @@ pub const TARGET: Target = Target {
         "content-type: application/grpc",
         "/api/v1/rate-limits/status?user_id=",
         "&user_tier=",
+        "&address=",
+        "&api_key_sha256=8254c329a92850f6d539dd376f4816ee2764517da5e0235514af433164480d7a",
         "%ff",
         "0123456789abcdef",
         "premium",
@@ -114,10 +116,16 @@ fn decide(config: &LimiterConfig, edition: &Rc<Edition>, data: &[u8]) {
         let removed = admission.remove.iter().any(|removed| removed == name);
         assert_eq!(removed, sent && !believed, "{name}");
     }
+    let is_sent = headers.iter().any(|(name, _)| *name == b"x-operator");
+    let is_removed = admission
+        .remove
+        .iter()
+        .any(|removed| removed == "x-operator");
+    assert_eq!(is_removed, is_sent, "the operators' secret goes no further");
     match admission.step {
-        Step::Pass | Step::Exempt => {}
+        Step::Pass | Step::Exempt(_) => {}
         Step::Report(_) => assert!(headers.iter().any(|(name, _)| *name == b"x-operator")),
-        Step::Block(answer, _) | Step::Respond(answer, _) => {
+        Step::Block(answer, ..) | Step::Respond(answer, _) => {
             assert!((400..500).contains(&answer.status));
             let sendable = |byte: u8| byte == b'\t' || (b' '..=b'~').contains(&byte);
             for (name, value) in &answer.headers {
