@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use log::{error, info, warn};
 use weir_core::access_log;
-use weir_core::answer::{self, Answer, Headers};
+use weir_core::answer::{self, Answer, Headers, Protocol};
 use weir_core::batch::{Batcher, CallId, Effects, Health, Next, Settled, Silence};
 use weir_core::config::{AccessLog, Config, LimiterConfig};
 use weir_core::delays::StreamId;
@@ -18,7 +18,7 @@ use weir_core::gathering;
 use weir_core::guesses::{Attempt, Ruling};
 use weir_core::identity::{self, Sources};
 use weir_core::lease::Bid;
-use weir_core::limiter::{Bill, Ending, Hold, Pending, Protocol, Step, Worker};
+use weir_core::limiter::{Bill, Ending, Hold, Pending, Step, Worker};
 use weir_core::links::{Answer as StoreAnswer, LinkId};
 use weir_core::live::Edition;
 use weir_core::question::Part;

@@ -213,14 +213,21 @@ fn what_weir_answers_is_told_from_what_the_upstream_does(world: &World) {
         ),
         (asker.clone(), status(""), 200, "weir_status"),
         (asker.clone(), status("?"), 200, "weir_status"),
-        (asker.clone(), status("?a"), 429, "weir_status_denied"),
+        (asker.clone(), status("?&"), 429, "weir_status_denied"),
         (
             asker.clone(),
             status("?user_id=x"),
             403,
             "weir_operators_only",
         ),
-        (nobody.clone(), status("?b"), 400, "weir_no_identity"),
+        (nobody.clone(), status("?&&"), 400, "weir_no_identity"),
+        (nobody.clone(), status("?b"), 400, "weir_bad_query"),
+        (
+            nobody.clone().with("X-Operator", "a guess"),
+            status("?user_id=y"),
+            403,
+            "weir_wrong_secret",
+        ),
         (
             nobody.clone().with("content-type", "application/grpc"),
             status("?c"),
