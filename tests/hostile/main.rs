@@ -210,18 +210,17 @@ fn the_status_call_is_one_path_and_one_method(gateway: &Gateway) {
     }
     for (query, status) in [
         ("user_id=ann&user_id=bob", 400),
+        ("user_id=bob&user_id=ann", 400),
         ("%75ser_id=bob", 403),
         ("user_id=ann;user_id=bob", 403),
         ("user_id=ann%26user_id=bob", 403),
-        ("user_id=bob#", 403),
         ("address=127.0.0.1", 403),
         ("user%00_id=ann", 400),
     ] {
         let target = format!("/api/v1/rate-limits/status?{query}");
-        assert_eq!(ask("GET", &target).status, status, "{target}");
+        let answer = ask("GET", &target);
+        assert_eq!(answer.status, status, "{target}: {answer:?}");
     }
-    let other = ask("GET", "/api/v1/rate-limits/status?user_id=bob&user_id=ann");
-    assert_eq!(other.status, 403);
     for (method, target) in [
         ("HEAD", "/api/v1/rate-limits/status"),
         ("OPTIONS", "/api/v1/rate-limits/status"),
