@@ -51,10 +51,11 @@ fn requests(rule: &Rule) -> String {
         let names: Vec<String> = hosts.iter().map(Host::to_string).collect();
         names.join(",")
     });
-    let parts: Vec<String> = methods
-        .chain(hosts)
-        .chain([rule.pattern().to_string()])
-        .collect();
+    let pattern = match rule.matching {
+        Matching::Loose => rule.pattern().to_string(),
+        Matching::Exact => format!("{} (exact)", rule.pattern()),
+    };
+    let parts: Vec<String> = methods.chain(hosts).chain([pattern]).collect();
     parts.join(" ")
 }
 
@@ -170,7 +171,7 @@ mod tests {
         );
         let expected = "  \
   a     GET,PUT,HEAD *.example.com /a  shadow: everyone 10/day token bucket, burst 5; cost 2
-  bc    /b/*                           enforced for 10 %: any tier 1/s fixed window · any tier \
+  bc    /b/* (exact)                   enforced for 10 %: any tier 1/s fixed window · any tier \
 9/2h leaky bucket warn at 0.5
   none  /d                             no limits
   off   /c                             off: free 1/90s fixed window · any other tier 2/h fixed window · \
