@@ -23,7 +23,7 @@ const START: Duration = Duration::from_secs(60);
 const FIRST_FILTER: &str = "http_filters:";
 const ROUTER: &str = "- name: envoy.filters.http.router";
 /// What Weir has of the routes.
-const FOR_WEIR: &str = "request_headers_to_remove: [x-envoy-downstream-service-node]";
+const FOR_WEIR: &str = "request_headers_to_remove: [x-envoy-is-timeout-retry]";
 
 /// One that runs; it ends before its folder does.
 struct Envoy {
@@ -189,7 +189,7 @@ mod tests {
     fn plain_envoy_is_the_gateway_without_weir() {
         let gateway = fs::read_to_string(place::envoy().join("gateway.yaml")).unwrap();
         let plain = with_filter(&gateway, "").unwrap();
-        for word in ["filters.http.wasm", "downstream-service-node", "POLICY"] {
+        for word in ["filters.http.wasm", "is-timeout-retry", "POLICY"] {
             assert!(gateway.contains(word) && !plain.contains(word), "{word}");
         }
         for word in [

@@ -27,6 +27,7 @@ pub const CASES: &[Case] = cases![
     an_untrusted_peer_cannot_be_refused_for_what_is_ignored,
     a_forged_address_changes_nothing,
     a_filter_state_tells_the_peer_as_well,
+    early_header_mutation_tells_the_peer_as_well,
     an_ipv6_client_is_its_network,
     a_header_that_only_looks_like_an_identity_is_dropped,
     the_closest_network_counts_each_address,
@@ -286,14 +287,14 @@ fn a_forged_address_changes_nothing(world: &World) {
         ("X-Real-IP", "192.0.2.3"),
         ("X-Envoy-External-Address", "192.0.2.4"),
         ("Forwarded", "for=192.0.2.5"),
-        ("X-Envoy-Downstream-Service-Node", "127.0.0.1 192.0.2.6"),
+        ("X-Envoy-Is-Timeout-Retry", "127.0.0.1 192.0.2.6"),
     ];
     for (used, (name, value)) in (1..).zip(forged) {
         let answer = visitor.clone().with(name, value).get("/api/v1/items");
         assert_eq!(remaining(&answer), 200 - used, "{name}: {value}");
     }
     // Nor does it make an untrusted peer a trusted one.
-    for name in ["X-Forwarded-For", "X-Envoy-Downstream-Service-Node"] {
+    for name in ["X-Forwarded-For", "X-Envoy-Is-Timeout-Retry"] {
         let distrusted = Visitor::distrusted(world.workshop()).named("ann");
         let answer = distrusted.with(name, "127.0.0.1").get(PATH);
         assert_eq!(number(&answer, "x-ratelimit-limit"), 50, "{name}");
@@ -301,7 +302,7 @@ fn a_forged_address_changes_nothing(world: &World) {
         assert!(
             !headers
                 .iter()
-                .any(|(name, _)| name == "x-envoy-downstream-service-node"),
+                .any(|(name, _)| name == "x-envoy-is-timeout-retry"),
             "{headers:?}"
         );
     }
@@ -319,7 +320,7 @@ fn a_filter_state_tells_the_peer_as_well(world: &World) {
             .unwrap();
         let (_, after) = rest.split_once(WASM).unwrap();
         let after = after.replace(
-            r#", "direct_peer": { "header": "x-envoy-downstream-service-node" }"#,
+            r#", "direct_peer": { "header": "x-envoy-is-timeout-retry" }"#,
             "",
         );
         [before, SET_FILTER_STATE, WASM, &after].concat()
@@ -333,7 +334,7 @@ fn a_filter_state_tells_the_peer_as_well(world: &World) {
         let claims = visitor.named(unique("visitor")).tier("premium");
         // Of a premium user and an address, or of an address alone.
         let answer = claims
-            .with("X-Envoy-Downstream-Service-Node", "127.0.0.1")
+            .with("X-Envoy-Is-Timeout-Retry", "127.0.0.1")
             .get("/api/v1/search");
         let left = keys::of(world.redis(), &[&format!("a:{peer}")]);
         assert!(!left.is_empty(), "{peer}");
@@ -342,6 +343,56 @@ fn a_filter_state_tells_the_peer_as_well(world: &World) {
         assert_eq!(kept, user, "{peer}");
     }
 }
+
+/// Envoy clears some of its own headers after it, on requests from outside.
+fn early_header_mutation_tells_the_peer_as_well(world: &World) {
+    const WASM: &str = "          - name: envoy.filters.http.wasm\n";
+    let folder = changed_configuration("early", |file, text| {
+        if file != "gateway.yaml" {
+            return text;
+        }
+        let filters = "          http_filters:\n";
+        let (before, rest) = text.split_once(filters).unwrap();
+        let (_, after) = rest.split_once(WASM).unwrap();
+        [before, MUTATE_EARLY, filters, WASM, after].concat()
+    });
+    let policy = json!({ "rules": [{
+        "name": "all", "pattern": "/*",
+        "ip_limits": { "default": { "type": "fixed_window", "limit": 9, "window": 2_592_000 } },
+    }] });
+    let gateway = world.gateway().configuration(folder.path());
+    let gateway = gateway.policy(Policy::Text(policy.to_string()));
+    let gateway = gateway.trust(json!(["127.0.0.0/9"])).workers(1);
+    let gateway = gateway.start().unwrap();
+    for (peer, user) in [("127.100.2.4", true), ("127.200.2.4", false)] {
+        let visitor = Visitor::anonymous(&gateway).moved_to(peer);
+        let visitor = visitor
+            .named(unique("visitor"))
+            .with("X-Envoy-Is-Timeout-Retry", "127.0.0.1");
+        let answer = visitor.get("/x");
+        let left = keys::of(world.redis(), &[&format!("a:{peer}")]);
+        assert!(!left.is_empty(), "{peer}");
+        let headers = upstream_headers(&answer);
+        let has = |wanted: &str| headers.iter().any(|(name, _)| name == wanted);
+        assert_eq!(
+            (has("x-user-id"), has("x-envoy-is-timeout-retry")),
+            (user, false),
+            "{peer}"
+        );
+    }
+}
+
+const MUTATE_EARLY: &str = r#"          early_header_mutation_extensions:
+          - name: envoy.http.early_header_mutation.header_mutation
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
+              mutations:
+              - append:
+                  append_action: OVERWRITE_IF_EXISTS_OR_ADD
+                  header:
+                    key: x-envoy-is-timeout-retry
+                    value: "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"
+"#;
 
 const SET_FILTER_STATE: &str = r#"          - name: envoy.filters.http.set_filter_state
             typed_config:
