@@ -32,6 +32,7 @@ mod neighbours;
 mod no_wall;
 mod rollout;
 mod rules;
+mod spoiled;
 mod status;
 mod transport;
 mod visitor;
@@ -108,6 +109,7 @@ fn trials(world: &Arc<World>) -> Vec<Trial> {
         experiments::CASES,
         costs::CASES,
         failure::CASES,
+        spoiled::CASES,
         live_policy::CASES,
     ];
     let cases = one_way.iter().copied().chain(both_ways).flatten();
