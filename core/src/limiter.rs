@@ -629,7 +629,7 @@ impl Pending {
         };
         let mut ending =
             if policy.is_approached() && matches!(decided.verdict, Verdict::Passed { .. }) {
-                self.end_near(&decided, source, (&known, &would), receipt, worker)
+                self.end_near(passage, &decided, source, (&known, &would), receipt, worker)
             } else {
                 self.end(decided.verdict, source, &known, &would)
             };

@@ -15,6 +15,8 @@ pub struct Record {
     pub shown: Option<Standing>,
     /// How long the request was held back on purpose.
     pub delay: Millis,
+    /// It was to be held back, and all places that its caller may have were taken.
+    pub is_crowded: bool,
     /// What rules on trial would have done, each by the limit that decided, in order of priority:
     /// those that would have refused it, and those that would have let it pass.
     pub shadow_denied: Vec<LimitId>,
@@ -70,6 +72,7 @@ impl Record {
             source,
             shown,
             delay: Millis(0),
+            is_crowded: false,
             shadow_denied: Vec::new(),
             shadow_passed: Vec::new(),
             warned: Vec::new(),

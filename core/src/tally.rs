@@ -55,6 +55,8 @@ pub enum Series {
     Degraded(Degraded),
     /// For how long requests were held back, altogether.
     DelayedMillis,
+    /// Requests that were to be held back and found no place.
+    Crowded,
 }
 
 /// What is counted of a rule. The first four tell requests apart, the others are said of some.
@@ -79,7 +81,7 @@ pub enum Count {
 
 const SCOPES: [Scope; 3] = [Scope::Global, Scope::User, Scope::Ip];
 
-/// Where each count is: decisions, degraded, the delay, a block for each rule, then one for each
+/// Where each count is: decisions, degraded, the delay, the crowded, a block for each rule, then one for each
 /// variant of an experiment.
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
@@ -89,7 +91,8 @@ pub struct Layout {
 
 const DEGRADED_AT: usize = Outcome::ALL.len();
 const DELAY_AT: usize = DEGRADED_AT + Degraded::ALL.len();
-const RULES_AT: usize = DELAY_AT + 1;
+const CROWDED_AT: usize = DELAY_AT + 1;
+const RULES_AT: usize = CROWDED_AT + 1;
 const SCOPE_SIZE: usize = Count::ALL.len();
 const RULE_SIZE: usize = SCOPES.len() * SCOPE_SIZE;
 const VARIANT_SIZE: usize = Outcome::ALL.len();
@@ -191,6 +194,9 @@ impl Tally {
             let millis = u32::try_from(record.delay.0).unwrap_or(u32::MAX);
             self.add(Series::DelayedMillis, millis);
         }
+        if record.is_crowded {
+            self.add(Series::Crowded, 1);
+        }
     }
 
     /// Limits come rule by rule.
@@ -274,6 +280,7 @@ impl Layout {
             Series::Decision(outcome) => outcome as usize,
             Series::Degraded(how) => DEGRADED_AT + how as usize,
             Series::DelayedMillis => DELAY_AT,
+            Series::Crowded => CROWDED_AT,
             Series::Rule { rule, scope, count } => {
                 RULES_AT + rule * RULE_SIZE + scope as usize * SCOPE_SIZE + count as usize
             }
@@ -291,7 +298,10 @@ impl Layout {
             return Some(Series::Degraded(*how));
         }
         let Some(of_rules) = number.checked_sub(RULES_AT) else {
-            return Some(Series::DelayedMillis);
+            return Some(match number {
+                DELAY_AT => Series::DelayedMillis,
+                _ => Series::Crowded,
+            });
         };
         if let Some(of_variants) = number.checked_sub(self.variants_at()) {
             let variant = VariantId(u32::try_from(of_variants / VARIANT_SIZE).ok()?);
@@ -318,6 +328,7 @@ impl Series {
                 let count = Count::Denied;
                 Some(Series::Rule { rule, scope, count })
             }
+            Series::DelayedMillis => Some(Series::Crowded),
             _ => None,
         }
     }
@@ -329,6 +340,7 @@ impl Series {
             Series::Decision(_)
             | Series::Degraded(_)
             | Series::DelayedMillis
+            | Series::Crowded
             | Series::Variant { .. } => None,
         }
     }
@@ -343,6 +355,7 @@ impl Series {
             }
             Series::Degraded(how) => format!("weir.degraded_total.how.{}", how.name()),
             Series::DelayedMillis => "weir.delayed_millis_total".to_string(),
+            Series::Crowded => "weir.no_place_to_wait_total".to_string(),
             Series::Variant { variant, outcome } => {
                 let (experiment, variant) = policy.variant(variant)?;
                 // A slash is in no name: two names that are free need something between.

@@ -1,6 +1,8 @@
 //! Requests that are written to be somebody else, somewhere else or nobody at all, through a real
 //! Envoy.
 
+mod waiting;
+
 use std::fs;
 
 use serde_json::{Value, json};

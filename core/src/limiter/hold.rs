@@ -1,11 +1,12 @@
 //! The end of a request that passes near a limit: with a warning, or held back for a while. What it has
 //! taken is given back should it end before it went on.
 
-use super::{Conclusion, Ending, Pending, Wants, Worker};
+use super::{Conclusion, Ending, Passage, Pending, Wants, Worker};
 use crate::answer;
 use crate::approach::{Delay, Nearing, Pace};
 use crate::delays::{StreamId, Turn};
 use crate::gathering::Outcome;
+use crate::identity::Subject;
 use crate::lease::Spent;
 use crate::limit::Quota;
 use crate::question::{Check, Part};
@@ -19,6 +20,7 @@ use crate::verdict::{Decided, Standing, Verdict};
 /// What a worker needs in order to hold a request back, and to forget it.
 #[derive(Debug)]
 pub struct Hold {
+    caller: Subject,
     wait: Millis,
     /// When that was decided: asked on the worker's clock, told by the store's. By the worker itself
     /// if nothing.
@@ -54,7 +56,7 @@ impl Worker {
             not_before: later(*others),
         });
         let due = later(hold.wait);
-        self.delays.hold(stream, due, turn);
+        self.delays.hold(stream, hold.caller.clone(), due, turn);
         due
     }
 
@@ -138,6 +140,7 @@ impl Pending {
     /// The end of a request that passes, of a policy whose limits do something before they refuse.
     pub(super) fn end_near(
         &self,
+        passage: &Passage,
         decided: &Decided,
         source: record::Source,
         (known, would): (&[Standing], &[Option<Would>]),
@@ -146,10 +149,11 @@ impl Pending {
     ) -> Ending {
         let nearing = self.nearing(decided, worker);
         let Delay { wait, line } = nearing.delay;
-        // Where too many wait already, who is only slowed down is let go: it is within its limits.
-        let is_held = wait > Millis(0) && (line.is_some() || !worker.delays.is_full());
-        if is_held
-            && worker.delays.is_full()
+        let waits = wait > Millis(0);
+        let is_held = waits && worker.delays.has_room(&passage.subject);
+        let is_crowded = waits && !is_held;
+        // Where there is no place, who is only slowed down is let go: it is within its limits.
+        if is_crowded
             && let Some(line) = line
             && let Some(Some(standing)) = decided.standings.get(line.place)
         {
@@ -164,7 +168,11 @@ impl Pending {
                 reading,
                 ..*standing
             };
-            return self.end(Verdict::Refused { shown, retry }, source, known, would);
+            let mut ending = self.end(Verdict::Refused { shown, retry }, source, known, would);
+            if let Some(record) = &mut ending.record {
+                record.is_crowded = true;
+            }
+            return ending;
         }
         let mut ending = self.end(decided.verdict.clone(), source, known, would);
         if let Conclusion::Pass(headers) = &mut ending.conclusion {
@@ -177,6 +185,7 @@ impl Pending {
             );
         }
         if let Some(record) = &mut ending.record {
+            record.is_crowded = is_crowded;
             record.warned = nearing.warned.iter().map(|(limit, _)| *limit).collect();
             if is_held {
                 record.outcome = record::Outcome::Delayed;
@@ -187,6 +196,7 @@ impl Pending {
         let turn = line.filter(|line| line.wait >= line.others);
         ending.hold = is_held.then(|| {
             Box::new(Hold {
+                caller: passage.subject.clone(),
                 wait,
                 decided: self.gathering.decided(),
                 turn: turn
@@ -426,15 +436,21 @@ mod tests {
     #[test]
     fn with_too_many_waiting_a_turn_is_refused_and_a_slow_request_goes_on() {
         let mut worker = worker();
+        let anybody = |number: u32| Subject::User(number.to_be_bytes().to_vec());
         for stream in 0..MOST as u32 {
-            worker.delays.hold(StreamId(stream), Micros(1), None);
+            let caller = anybody(stream);
+            worker
+                .delays
+                .hold(StreamId(stream), caller, Micros(1), None);
         }
         let slow = ask(&mut worker, "/slow", Some(&[(0, 60_000)]));
         assert!(slow.hold.is_none());
         assert_eq!(outcome(&slow), record::Outcome::Allowed);
         assert_eq!(header(&slow, "x-delay"), None);
+        assert!(slow.record.as_ref().unwrap().is_crowded);
         let turn = ask(&mut worker, "/line", Some(&[(0, 1500)]));
         assert_eq!(outcome(&turn), record::Outcome::Denied);
+        assert!(turn.record.as_ref().unwrap().is_crowded);
         assert_eq!(header(&turn, "retry-after").as_deref(), Some("1"));
         assert_eq!(header(&turn, "x-ratelimit-remaining").as_deref(), Some("0"));
         assert_eq!(turn.refunds.len(), 1);
