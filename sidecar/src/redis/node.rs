@@ -1,17 +1,22 @@
 //! One node of Redis: a connection that all requests share, opened again whenever it breaks.
 //! Bytes in, bytes out: what Redis says reaches the caller unchanged, or the caller is told that
 //! nothing did. No command is ever sent twice from here, because it may have run.
+//!
+//! A connection whose server says what it would say for ever (a primary that was demoted says
+//! READONLY) is left for another, which may lead elsewhere: to the primary that took over its address.
 
 use std::collections::VecDeque;
+use std::future::pending;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 use weir_core::wire::MAX_BODY;
+use weir_core::wire::error::ErrorClass;
 use weir_core::wire::resp::Replies;
 
 use super::address::Address;
@@ -35,6 +40,13 @@ const HUNG: Duration = Duration::from_secs(1);
 
 /// Between attempts to connect.
 const RETRY: Duration = Duration::from_millis(100);
+
+/// The least time from leaving a connection for what it answers to leaving the next one so: a failover
+/// is not waited for any longer, and a server that means what it says is not dialled all the time.
+const LEAVE_EVERY: Duration = Duration::from_secs(1);
+
+/// How often the log tells of the same reason to leave.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// A node. Dropping it closes its connection.
 pub struct Node {
@@ -74,6 +86,11 @@ enum Asker {
 struct Connection<'a> {
     pending: Mutex<VecDeque<Pending>>,
     pulse: &'a Mutex<Option<Instant>>,
+    /// From when on it may be left for what it answers.
+    may_leave: Instant,
+    /// The error that it is being left for: it is sent nothing more, and what is pending is answered.
+    leaving: Mutex<Option<String>>,
+    leaves: Notify,
 }
 
 /// Why a connection ended.
@@ -81,6 +98,15 @@ enum End {
     /// The node was dropped.
     Unwanted,
     Broken(io::Error),
+    /// It answers this, and would go on to.
+    Left(String),
+}
+
+/// When connections were left for what they answered, and what the log was told of it.
+#[derive(Default)]
+struct Leavings {
+    last: Option<Instant>,
+    told: Option<(ErrorClass, Instant)>,
 }
 
 impl Node {
@@ -135,7 +161,8 @@ async fn keep_connected(
 ) {
     // Requests wait for a first attempt, but not for one after another.
     let mut down: Option<Arc<str>> = None;
-    let mut greeting = "";
+    let mut greeting = "connected";
+    let mut leavings = Leavings::default();
     loop {
         let opened = match &down {
             None => dial.open(&address).await,
@@ -149,12 +176,18 @@ async fn keep_connected(
         };
         match opened {
             Ok(stream) => {
-                eprintln!("weir-sidecar: {address}: connected{greeting}");
-                greeting = " again";
+                if !greeting.is_empty() {
+                    eprintln!("weir-sidecar: {address}: {greeting}");
+                }
+                greeting = "connected again";
                 down = None;
-                match run(stream, &mut requests, &pulse).await {
+                match run(stream, &mut requests, &pulse, leavings.next()).await {
                     End::Unwanted => return,
                     End::Broken(error) => eprintln!("weir-sidecar: {address}: {error}"),
+                    End::Left(error) if leavings.is_news(&error) => {
+                        eprintln!("weir-sidecar: {address}: {error}: connecting anew");
+                    }
+                    End::Left(_) => greeting = "",
                 }
             }
             Err(error) => {
@@ -180,11 +213,15 @@ async fn run(
     stream: Box<dyn Stream>,
     requests: &mut mpsc::Receiver<Pipeline>,
     pulse: &Mutex<Option<Instant>>,
+    may_leave: Instant,
 ) -> End {
     let (from_redis, to_redis) = split(stream);
     let connection = Connection {
         pending: Mutex::default(),
         pulse,
+        may_leave,
+        leaving: Mutex::default(),
+        leaves: Notify::new(),
     };
     let ended = tokio::select! {
         ended = connection.write(to_redis, requests) => ended,
@@ -192,9 +229,32 @@ async fn run(
         ended = connection.watch() => ended,
     };
     *lock(pulse) = None;
-    match ended {
-        Ok(()) => End::Unwanted,
-        Err(error) => End::Broken(error),
+    match (ended, lock(&connection.leaving).take()) {
+        (Ok(()), _) => End::Unwanted,
+        (Err(_), Some(error)) => End::Left(error),
+        (Err(error), None) => End::Broken(error),
+    }
+}
+
+impl Leavings {
+    /// From when on the next connection may be left.
+    fn next(&self) -> Instant {
+        let now = Instant::now();
+        self.last.map_or(now, |last| last + LEAVE_EVERY)
+    }
+
+    /// A connection was left. Whether the log is to hear of it.
+    fn is_news(&mut self, error: &str) -> bool {
+        let now = Instant::now();
+        self.last = Some(now);
+        let class = ErrorClass::of(error.as_bytes());
+        let is_news = self
+            .told
+            .is_none_or(|(told, at)| told != class || at + TELL_EVERY <= now);
+        if is_news {
+            self.told = Some((class, now));
+        }
+        is_news
     }
 }
 
@@ -209,6 +269,8 @@ impl Connection<'_> {
         let mut out = BytesMut::new();
         loop {
             tokio::select! {
+                biased;
+                () = self.leaves.notified() => return pending().await,
                 request = requests.recv() => match request {
                     Some(request) => self.send(request, &mut out),
                     None => return Ok(()),
@@ -263,6 +325,9 @@ impl Connection<'_> {
                 let reply = buffer.split_to(scanned + length).freeze();
                 scanned = 0;
                 self.deliver(reply)?;
+                if lock(&self.leaving).is_some() && lock(&self.pending).is_empty() {
+                    return Err(broken("left"));
+                }
             }
             scanned = buffer.len();
             if scanned > MAX_BODY {
@@ -272,6 +337,7 @@ impl Connection<'_> {
     }
 
     fn deliver(&self, reply: Bytes) -> io::Result<()> {
+        self.look_at(&reply);
         let mut pending = lock(&self.pending);
         let Some(first) = pending.front_mut() else {
             return Err(broken("a reply to no command"));
@@ -293,6 +359,18 @@ impl Connection<'_> {
             Asker::Ourselves => {}
         }
         Ok(())
+    }
+
+    /// Leaves the connection if the reply is one that stays.
+    fn look_at(&self, reply: &[u8]) {
+        let Some(error) = reply.strip_prefix(b"-") else {
+            return;
+        };
+        if ErrorClass::of(error).stays() && Instant::now() >= self.may_leave {
+            let error = String::from_utf8_lossy(error.trim_ascii_end());
+            lock(&self.leaving).get_or_insert(error.into_owned());
+            self.leaves.notify_one();
+        }
     }
 
     /// Gives a hung connection up. Its successor must answer a PING before it is sent anything.

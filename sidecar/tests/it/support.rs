@@ -1,13 +1,15 @@
 //! A real Redis, a sidecar in front of it, and a client that speaks raw bytes.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::Parser;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use weir_core::wire::resp::{Replies, command};
 use weir_sidecar::Sidecar;
@@ -59,6 +61,58 @@ impl Redis {
     }
 }
 
+/// An address that new connections follow to where it leads, as a Service of Kubernetes: those that
+/// are open stay where they are. Ends when dropped.
+pub struct MovingAddress {
+    pub port: u16,
+    target: Arc<AtomicU16>,
+    connections: Arc<AtomicUsize>,
+    accepting: JoinHandle<()>,
+}
+
+impl MovingAddress {
+    pub async fn of(redis: &Redis) -> MovingAddress {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let target = Arc::new(AtomicU16::new(redis.port));
+        let connections = Arc::new(AtomicUsize::new(0));
+        let (to, count) = (target.clone(), connections.clone());
+        let accepting = tokio::spawn(async move {
+            let mut open = JoinSet::new();
+            loop {
+                let (mut near, _) = listener.accept().await.unwrap();
+                count.fetch_add(1, Ordering::SeqCst);
+                let port = to.load(Ordering::SeqCst);
+                let mut far = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                open.spawn(async move {
+                    let _ = copy_bidirectional(&mut near, &mut far).await;
+                });
+            }
+        });
+        MovingAddress {
+            port,
+            target,
+            connections,
+            accepting,
+        }
+    }
+
+    pub fn leads_to(&self, redis: &Redis) {
+        self.target.store(redis.port, Ordering::SeqCst);
+    }
+
+    /// How many were opened.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for MovingAddress {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
 /// Looks until it holds.
 pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
@@ -78,7 +132,11 @@ pub struct Running {
 impl Running {
     /// A sidecar in front of this Redis that has heard from it.
     pub async fn before(redis: &Redis, flags: &[&str]) -> Running {
-        let url = format!("redis://127.0.0.1:{}", redis.port);
+        Running::before_port(redis.port, flags).await
+    }
+
+    pub async fn before_port(port: u16, flags: &[&str]) -> Running {
+        let url = format!("redis://127.0.0.1:{port}");
         let sidecar = Running::with(&[&["--redis", &url], flags].concat()).await;
         sidecar.is_healthy().await;
         sidecar

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use weir_lab::port;
 use weir_lab::scratch::Scratch;
 
-use crate::support::{Redis, Running, add, add_by_source, eventually, sum};
+use crate::support::{
+    MovingAddress, Redis, Running, add, add_by_source, eventually, fail, resp, sum,
+};
 
 #[tokio::test]
 async fn a_hung_redis_is_answered_for_in_time_and_asked_no_command_twice() {
@@ -140,4 +142,87 @@ async fn without_the_right_password_everyone_is_told_why() {
         .await;
         assert_eq!(sidecar.health().await.0, 503);
     }
+}
+
+/// What a connection answers, and would go on to answer.
+const STAYS: [&str; 8] = [
+    "READONLY You can't write against a read only replica.",
+    "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+    "NOAUTH Authentication required.",
+    "WRONGPASS invalid username-password pair or user is disabled.",
+    "NOPERM this user has no permissions to run the 'eval' command",
+    "MISCONF Redis is configured to save RDB snapshots, but is unable to persist to disk.",
+    "NOREPLICAS Not enough good replicas to write.",
+    "LOADING Redis is loading the dataset in memory",
+];
+
+#[tokio::test]
+async fn a_primary_that_was_demoted_is_left_for_the_one_that_took_over_its_address() {
+    let (old, new) = (Redis::start(&[]), Redis::start(&[]));
+    let address = MovingAddress::of(&old).await;
+    let sidecar = Running::before_port(address.port, &[]).await;
+    sidecar.post(&add_by_source("weir:a", 1)).await;
+    new.lab.follow(&old.lab).unwrap();
+    new.lab.promote().unwrap();
+    old.lab.follow(&new.lab).unwrap();
+    address.leads_to(&new);
+
+    let started = Instant::now();
+    let told = sidecar.post(&add("weir:a", 1)).await;
+    assert!(told.starts_with("-READONLY "), "{told}");
+    eventually("the new primary is asked", async || {
+        match sidecar.post(&add_by_source("weir:a", 1)).await {
+            told if told == sum(2, 1) => true,
+            told => panic!("{told}"),
+        }
+    })
+    .await;
+    assert!(started.elapsed() < Duration::from_secs(1));
+    assert_eq!(address.connections(), 2);
+}
+
+#[tokio::test]
+async fn every_answer_that_stays_the_same_ends_its_connection_and_no_other_does() {
+    let redis = Redis::start(&[]);
+    for text in STAYS {
+        let address = MovingAddress::of(&redis).await;
+        let sidecar = Running::before_port(address.port, &[]).await;
+        sidecar.post(&add_by_source("weir:b", 0)).await;
+        // Of one request all are answered first.
+        let told = sidecar
+            .post(&[fail("weir:b", text), add("weir:b", 0)].concat())
+            .await;
+        let word = text.split(' ').next().unwrap();
+        assert!(told.starts_with(&format!("-{word} ")), "{told}");
+        assert!(told.ends_with(&sum(0, 0)), "{told}");
+        assert_eq!(sidecar.post(&add("weir:b", 0)).await, sum(0, 0), "{text}");
+        assert_eq!(address.connections(), 2, "{text}");
+    }
+    let address = MovingAddress::of(&redis).await;
+    let sidecar = Running::before_port(address.port, &[]).await;
+    for text in ["OOM command not allowed", "BUSY", "Alone", "MOVED 1 h:1"] {
+        sidecar.post(&fail("weir:b", text)).await;
+        assert_eq!(sidecar.post(&add("weir:b", 0)).await, sum(0, 0), "{text}");
+    }
+    assert_eq!(address.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_means_it_is_dialled_once_a_second_and_costs_nobody_an_answer() {
+    let (redis, primary) = (Redis::start(&[]), Redis::start(&[]));
+    redis.lab.follow(&primary.lab).unwrap();
+    let address = MovingAddress::of(&redis).await;
+    let sidecar = Running::before_port(address.port, &[]).await;
+    let started = Instant::now();
+    let mut asked = 0;
+    while started.elapsed() < Duration::from_millis(2500) {
+        let told = sidecar.post(&add_by_source("weir:a", 1).repeat(20)).await;
+        assert_eq!(told.matches("-READONLY ").count(), 20, "{told}");
+        asked += 1;
+    }
+    let connections = address.connections();
+    assert!((3..=4).contains(&connections), "{connections} for {asked}");
+    // Nor does what is no answer of Redis's leave anything.
+    sidecar.post(&resp("PING")).await;
+    assert_eq!(address.connections(), connections);
 }
