@@ -13,7 +13,7 @@ set -eu
 : "${UPSTREAM_HOST:=127.0.0.1}" "${UPSTREAM_PORT:=8080}"          # what the gateway guards
 : "${STORE:=bridge}"                                              # the way to Redis: bridge, sidecar
 : "${REDIS_HOST:=127.0.0.1}" "${REDIS_PORT:=6379}"                # for STORE=bridge
-: "${REDIS_PASSWORD:=}"                                           # for STORE=bridge; none if empty
+: "${REDIS_USERNAME:=}" "${REDIS_PASSWORD:=}"                     # for STORE=bridge; none if empty
 : "${SIDECAR_HOST:=127.0.0.1}" "${SIDECAR_PORT:=6380}"            # for STORE=sidecar
 : "${STORE_SECRET:=}"                                             # what the sidecar asks for, if it does
 : "${TIMEOUT_MS:=50}"                                             # the longest wait for the store
@@ -28,7 +28,7 @@ here=$(dirname "$0")
 : "${RENDERED:=$(mktemp -d)/gateway.yaml}"                         # where the filled-in template goes
 
 export WASM LISTEN PORT ADMIN_HOST ADMIN_PORT UPSTREAM_HOST UPSTREAM_PORT REDIS_HOST REDIS_PORT
-export REDIS_PASSWORD SIDECAR_HOST SIDECAR_PORT STORE_SECRET TIMEOUT_MS TRUST POLICY WORKERS
+export SIDECAR_HOST SIDECAR_PORT STORE_SECRET TIMEOUT_MS TRUST POLICY WORKERS
 export GATEWAYS TOPOLOGY POLICY_POLL_MS ACCESS_LOG
 # Envoy writes durations in seconds.
 TIMEOUT_SECONDS=$(printf '%d.%03ds' $((TIMEOUT_MS / 1000)) $((TIMEOUT_MS % 1000)))
@@ -39,7 +39,17 @@ case $TOPOLOGY in
   *) echo "start.sh: TOPOLOGY=$TOPOLOGY: must be single or cluster" >&2; exit 1 ;;
 esac
 case $STORE in
-  bridge) overlays="store-bridge redis-$TOPOLOGY" TRANSPORT=stream ;;
+  bridge)
+    overlays="store-bridge redis-$TOPOLOGY" TRANSPORT=stream
+    [ "$REDIS_USERNAME" ] && [ -z "$REDIS_PASSWORD" ] &&
+      { echo "start.sh: REDIS_USERNAME=$REDIS_USERNAME without REDIS_PASSWORD: set both" >&2; exit 1; }
+    if [ "$REDIS_PASSWORD" ]; then
+      overlays="$overlays redis-auth"
+      export REDIS_USERNAME REDIS_PASSWORD
+    else
+      unset REDIS_USERNAME REDIS_PASSWORD
+    fi
+    ;;
   sidecar) overlays=store-sidecar TRANSPORT=http ;;
   *) echo "start.sh: STORE=$STORE: must be bridge or sidecar" >&2; exit 1 ;;
 esac

@@ -17,6 +17,8 @@ use weir_core::units::{Micros, Millis};
 /// Numbers of the proxy-wasm ABI 0.2.1: <https://github.com/proxy-wasm/spec>.
 mod abi {
     pub const OK: u32 = 0;
+    pub const BAD_ARGUMENT: u32 = 2;
+    pub const PARSE_FAILURE: u32 = 4;
 
     pub const HTTP_REQUEST_HEADERS: u32 = 0;
     pub const HTTP_RESPONSE_HEADERS: u32 = 2;
@@ -376,6 +378,15 @@ pub fn record_metric(metric: MetricId, value: u64) {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotDone;
 
+/// Why a call could not be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotSent {
+    /// The proxy has no cluster of that name.
+    UnknownCluster,
+    /// It does not say why.
+    Refused,
+}
+
 fn done(status: u32) -> Result<(), NotDone> {
     if status == abi::OK {
         Ok(())
@@ -467,7 +478,7 @@ pub fn respond(answer: &Answer, protocol: Protocol) {
 
 /// The call's answer comes to the context that is active now, so this is for root contexts only:
 /// a stream may end before the answer comes.
-pub fn post(store: &StoreConfig, replies: &str, body: &[u8]) -> Result<CallId, NotDone> {
+pub fn post(store: &StoreConfig, replies: &str, body: &[u8]) -> Result<CallId, NotSent> {
     let StoreConfig {
         cluster,
         secret,
@@ -502,7 +513,12 @@ pub fn post(store: &StoreConfig, replies: &str, body: &[u8]) -> Result<CallId, N
             &mut call,
         )
     };
-    done(status).map(|()| CallId(call))
+    match status {
+        abi::OK => Ok(CallId(call)),
+        // Of all that Envoy calls a bad argument, only the cluster comes from outside.
+        abi::BAD_ARGUMENT => Err(NotSent::UnknownCluster),
+        _ => Err(NotSent::Refused),
+    }
 }
 
 /// The body of the answer that is being handed over.
@@ -514,8 +530,28 @@ pub fn call_response_body(size: usize) -> Option<Vec<u8>> {
 
 /// Opens a stream to a cluster; what comes on it comes to the context that is active now. Envoy takes it
 /// for gRPC, and puts five bytes before each message (see `weir_core::wire::bridge`).
-pub fn open_link(cluster: &str) -> Result<LinkId, NotDone> {
-    let service = grpc_service(cluster);
+pub fn open_link(cluster: &str) -> Result<LinkId, NotSent> {
+    match grpc_stream(&grpc_service(cluster)) {
+        Ok(link) => Ok(link),
+        Err(_) if !knows(cluster) => Err(NotSent::UnknownCluster),
+        Err(_) => Err(NotSent::Refused),
+    }
+}
+
+/// Whether the proxy has that cluster, where a stream to it could not be opened. By its bare name Envoy
+/// looks for it before all else, and says what it says of what it cannot read; of one in a message
+/// it says only that there is no stream.
+fn knows(cluster: &str) -> bool {
+    match grpc_stream(cluster.as_bytes()) {
+        Ok(link) => {
+            close_link(link);
+            true
+        }
+        Err(status) => status != abi::PARSE_FAILURE,
+    }
+}
+
+fn grpc_stream(service: &[u8]) -> Result<LinkId, u32> {
     let metadata = serialise(&[]);
     // Nobody reads the path that these two make.
     let name = "weir";
@@ -534,7 +570,10 @@ pub fn open_link(cluster: &str) -> Result<LinkId, NotDone> {
             &mut stream,
         )
     };
-    done(status).map(|()| LinkId(stream))
+    match status {
+        abi::OK => Ok(LinkId(stream)),
+        status => Err(status),
+    }
 }
 
 /// Sends a message on a link that is open.

@@ -46,6 +46,12 @@ const MOST_SETTLED: usize = 64;
 /// The golden ratio's share of 256: multiples of it spread evenly, however many there are.
 const JITTER_STEP: u32 = 159;
 
+/// Under this name stands what the log was told of a connection that is kept.
+const KEPT: &str = "weir.store.kept";
+
+/// Under this name stands the role of the first instance with this `vm_id`.
+const ROLE: &str = "weir.role";
+
 /// Access logs read it as `%FILTER_STATE(wasm.weir:PLAIN)%`.
 const FILTER_STATE: &str = "weir";
 
@@ -105,8 +111,15 @@ impl Root {
     /// Reads the plugin's configuration; whether it could be.
     pub fn configure(&mut self) -> bool {
         let bytes = host::plugin_configuration();
-        let text = String::from_utf8_lossy(&bytes);
-        match Config::parse(&text) {
+        let config = Config::read(&bytes).and_then(|config| {
+            // Envoy tries each plugin in a VM of its own first: only what they share tells of others.
+            let own = config.role().name();
+            host::update_shared(ROLE, |first| first.is_empty().then(|| own.into()));
+            let first = host::shared(ROLE).unwrap_or_else(|| own.into());
+            config.beside(&String::from_utf8_lossy(&first))?;
+            Ok(config)
+        });
+        match config {
             Ok(Config::Bridge) => self.role = Role::Bridge,
             Ok(Config::Limiter(config)) => {
                 let configuration = identity::hex_digest(&bytes);
@@ -301,7 +314,8 @@ impl Limiter {
     pub fn report(&self) -> Answer {
         let now = self.now();
         let health = self.batcher.borrow().health();
-        self.metrics.report(&self.edition(), health, now)
+        let notices = self.store.notices();
+        self.metrics.report(&self.edition(), health, &notices, now)
     }
 
     /// A request waits for the store to answer a part; without a ticket, nobody does.
@@ -477,6 +491,7 @@ impl Limiter {
                 self.metrics.came_back(id, now, answer.ok());
                 let effects = self.batcher.borrow_mut().answered(now, id, answer);
                 self.perform(effects);
+                self.log_kept();
             }
             Heard::Mine => {}
             Heard::Adopted => {
@@ -532,6 +547,7 @@ impl Limiter {
     fn retire(&self) {
         self.metrics.retire(&self.live.in_force(), self.now());
         self.live.leave();
+        self.store.retire();
     }
 
     /// Tells in the log how the store does, when that changes.
@@ -548,6 +564,16 @@ impl Limiter {
             info!("weir: the store is asked again");
         }
         health
+    }
+
+    /// Tells in the log why redis_proxy keeps a connection that it should leave, once for all workers.
+    fn log_kept(&self) {
+        let kept = self.batcher.borrow_mut().kept();
+        if let Some(kept) = kept
+            && host::claim(KEPT, kept.as_bytes())
+        {
+            warn!("weir: {kept}");
+        }
     }
 
     /// Sends first, so that the next batch travels while this one's requests go on.
@@ -582,11 +608,17 @@ impl Limiter {
             let mut batcher = self.batcher.borrow_mut();
             match sent {
                 Ok(id) => {
-                    self.metrics.sent(id, now, questions);
+                    if questions > 0 {
+                        self.metrics.sent(id, now, questions);
+                    }
                     batcher.sent(outgoing, id);
                 }
-                Err(host::NotDone) => {
-                    settled.extend(batcher.not_sent(now, outgoing));
+                Err(_) => {
+                    let why = self.store.trouble().map_or_else(
+                        || "Envoy did not make the call".to_string(),
+                        |notice| notice.to_string(),
+                    );
+                    settled.extend(batcher.not_sent(now, outgoing, why));
                 }
             }
         }

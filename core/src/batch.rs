@@ -11,6 +11,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::iter;
 use std::rc::Rc;
 
 use crate::breaker::{Breaker, Permit};
@@ -20,7 +21,8 @@ use crate::question::{Part, Question};
 use crate::script::{self, By, Script, Shape};
 use crate::slot::{Lane, Slot, Topology};
 use crate::units::{Micros, Millis};
-use crate::wire::resp::{Reader, Token};
+use crate::wire::error::{self, ErrorClass};
+use crate::wire::resp::{self, Reader, Token};
 
 /// The most questions in a call, and the most checks of all together unless one question alone has
 /// more: Redis serves nobody else while it runs, about 1.2 ms for 64 questions of three checks each.
@@ -32,6 +34,20 @@ const PATIENCE: u64 = 10;
 const LONG_ROUND_TRIP: Micros = Micros(1_000);
 /// Enough calls in flight to keep a far Redis busy, few enough to bound what a dead one holds.
 const MOST_CALLS: usize = 8;
+
+/// Redis answers nothing any more on this connection, so redis_proxy takes it for dead and dials
+/// another. Never SKIP: it would shift the replies, and one request would get another's.
+const HANG_UP: [&[u8]; 3] = [b"CLIENT", b"REPLY", b"OFF"];
+/// Whoever has not shown the password may not even say that. But Redis (from 6.2.6 on) hangs up by
+/// itself on a command of more than ten words that comes from such a one.
+const WORDS_OF_A_STRANGER: usize = 11;
+const STRANGER: &[u8] = b"Protocol error: unauthenticated";
+/// A server that means what it says is not left more often.
+const LEAVE_EVERY: Micros = Micros(1_000_000);
+/// What redis_proxy says of itself when Redis does not answer.
+const UPSTREAM: &[u8] = b"upstream failure";
+/// How the sidecar's refusals begin.
+const SIDECAR: &[u8] = b"ERR weir-sidecar:";
 
 /// The requests of one worker that wait for the store. `T` is how the caller finds a request again.
 #[derive(Debug)]
@@ -55,7 +71,14 @@ enum Turn {
 
 #[derive(Debug)]
 struct LaneState<T> {
+    topology: Topology,
     timeout: Millis,
+    hang_up: HangUp,
+    /// When redis_proxy was made to hang up last.
+    left: Option<Micros>,
+    left_for: Option<ErrorClass>,
+    /// Why it would not.
+    kept: Option<String>,
     waiting: Vec<Waiting<T>>,
     /// Parts of what is too large for a call: one goes with each.
     patient: VecDeque<Waiting<T>>,
@@ -71,6 +94,20 @@ struct LaneState<T> {
     probe: Option<Probe>,
     sent: u64,
     failed: u64,
+}
+
+/// Whether redis_proxy is being made to hang up. Meanwhile nothing is asked: all replies stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HangUp {
+    No,
+    /// Once no call is under way.
+    Due,
+    /// Nobody has said yet whether it was sent.
+    Leaves,
+    UnderWay {
+        id: CallId,
+        since: Micros,
+    },
 }
 
 /// A question that tells whether the store takes, and where to ask it.
@@ -166,7 +203,7 @@ impl<T> Batcher<T> {
         Batcher {
             script: Script::production(),
             lanes: (0..topology.lanes())
-                .map(|_| LaneState::new(timeout, jitter))
+                .map(|_| LaneState::new(topology, timeout, jitter))
                 .collect(),
             turn: Turn::NotAsked,
             put_off: Settled::new(),
@@ -244,6 +281,11 @@ impl<T> Batcher<T> {
             })
     }
 
+    /// Why redis_proxy would not hang up, told once.
+    pub fn kept(&mut self) -> Option<String> {
+        self.lanes.iter_mut().find_map(|lane| lane.kept.take())
+    }
+
     /// A turn has come.
     pub fn turn(&mut self, now: Micros) -> Effects<T> {
         self.turn = Turn::NotAsked;
@@ -254,14 +296,24 @@ impl<T> Batcher<T> {
     pub fn sent(&mut self, outgoing: Outgoing<T>, id: CallId) {
         if let Some(lane) = self.lanes.get_mut(outgoing.lane.0) {
             lane.sent += 1;
-            lane.calls.push((id, outgoing.call));
+            if outgoing.call.hangs_up() {
+                let since = outgoing.call.since;
+                lane.hang_up = HangUp::UnderWay { id, since };
+            } else {
+                lane.calls.push((id, outgoing.call));
+            }
         }
     }
 
-    /// An outgoing call could not be sent.
-    pub fn not_sent(&mut self, now: Micros, outgoing: Outgoing<T>) -> Settled<T> {
+    /// An outgoing call could not be sent, for this reason.
+    pub fn not_sent(&mut self, now: Micros, outgoing: Outgoing<T>, why: String) -> Settled<T> {
         if let Some(lane) = self.lanes.get_mut(outgoing.lane.0) {
-            lane.fail(now, outgoing.call.probe());
+            if outgoing.call.hangs_up() {
+                lane.hang_up = HangUp::No;
+            } else {
+                lane.trouble = why;
+                lane.fail(now, outgoing.call.probe());
+            }
         }
         outgoing.call.fail().collect()
     }
@@ -277,11 +329,14 @@ impl<T> Batcher<T> {
         let mut again = None;
         let lanes = self.lanes.iter_mut().enumerate();
         for (number, lane) in lanes {
+            if lane.hung_up(now, id, answer) {
+                break;
+            }
             let Some(place) = lane.calls.iter().position(|(own, _)| *own == id) else {
                 continue;
             };
             let (_, call) = lane.calls.swap_remove(place);
-            let unknown = lane.read(now, call, answer, &mut settled);
+            let unknown = lane.read(now, call, answer, &self.script, &mut settled);
             if !unknown.commands.is_empty() {
                 again = Some((Lane(number), unknown));
             }
@@ -325,6 +380,22 @@ impl<T> Batcher<T> {
 
     fn outgoing(&self, lane: Lane, mut call: Call<T>) -> Outgoing<T> {
         let mut body = Vec::new();
+        if call.hangs_up() {
+            let state = self.lanes.get(lane.0);
+            let words = match state.and_then(|state| state.left_for) {
+                Some(ErrorClass::NoAuth) => WORDS_OF_A_STRANGER,
+                _ => HANG_UP.len(),
+            };
+            let more = iter::repeat_n(&b"-"[..], words - HANG_UP.len());
+            let words: Vec<&[u8]> = HANG_UP.into_iter().chain(more).collect();
+            resp::command(&mut body, words.into_iter());
+            return Outgoing {
+                body,
+                commands: 1,
+                lane,
+                call,
+            };
+        }
         for command in &mut call.commands {
             let questions = command.asked.iter().map(|asked| &asked.question);
             let checks = questions.map(|question| question.checks().len());
@@ -352,9 +423,14 @@ impl<T> Outgoing<T> {
 }
 
 impl<T> LaneState<T> {
-    fn new(timeout: Millis, jitter: u8) -> LaneState<T> {
+    fn new(topology: Topology, timeout: Millis, jitter: u8) -> LaneState<T> {
         LaneState {
+            topology,
             timeout,
+            hang_up: HangUp::No,
+            left: None,
+            left_for: None,
+            kept: None,
             waiting: Vec::new(),
             patient: VecDeque::new(),
             calls: Vec::new(),
@@ -369,7 +445,8 @@ impl<T> LaneState<T> {
     }
 
     fn is_idle(&self) -> bool {
-        self.nobody_waits() && self.calls.is_empty() && self.probe.is_none()
+        let nothing_asked = self.calls.is_empty() && self.hang_up == HangUp::No;
+        self.nobody_waits() && nothing_asked && self.probe.is_none()
     }
 
     fn nobody_waits(&self) -> bool {
@@ -377,6 +454,9 @@ impl<T> LaneState<T> {
     }
 
     fn may_send(&self, now: Micros) -> bool {
+        if self.hang_up != HangUp::No {
+            return false;
+        }
         let Some(latest) = self.calls.iter().map(|(_, call)| call.since).max() else {
             return true;
         };
@@ -392,6 +472,12 @@ impl<T> LaneState<T> {
     }
 
     fn next_call(&mut self, now: Micros, settled: &mut Settled<T>) -> Option<Call<T>> {
+        // Whatever is under way then would have no reply.
+        if self.hang_up == HangUp::Due && self.calls.is_empty() {
+            self.hang_up = HangUp::Leaves;
+            self.left = Some(now);
+            return Some(Call::to_hang_up(now));
+        }
         match self.breaker.permit(now) {
             Permit::Calls => {
                 self.probe = None;
@@ -406,7 +492,8 @@ impl<T> LaneState<T> {
                 let failed = self.waiting.drain(..).chain(self.patient.drain(..));
                 let failed = failed.filter_map(|waiting| waiting.ticket);
                 settled.extend(failed.map(|ticket| (ticket, Outcome::Failed)));
-                let (slot, question) = self.probe.as_ref().filter(|_| permit == Permit::Look)?;
+                let looks = permit == Permit::Look && self.hang_up == HangUp::No;
+                let (slot, question) = self.probe.as_ref().filter(|_| looks)?;
                 self.breaker.looked();
                 let look = Waiting {
                     ticket: None,
@@ -438,6 +525,7 @@ impl<T> LaneState<T> {
         now: Micros,
         call: Call<T>,
         answer: Result<&[u8], Silence>,
+        script: &Script,
         settled: &mut Settled<T>,
     ) -> Call<T> {
         let mut reader = Reader::new(answer.unwrap_or_default());
@@ -451,7 +539,7 @@ impl<T> LaneState<T> {
         // Whether something was taken matters only to who wonders whether it can be.
         let (wonders, mut took) = (self.breaker.is_shut(), false);
         for command in call.commands {
-            match command.read(call.since, &mut reader, silence) {
+            match command.read(call.since, &mut reader, silence, script) {
                 Answered::Told(outcomes) => {
                     took = took || (wonders && command.took(&outcomes));
                     let outcomes = command.asked.into_iter().zip(outcomes);
@@ -464,8 +552,11 @@ impl<T> LaneState<T> {
                         ..command
                     });
                 }
-                Answered::Failed(trouble) => {
+                Answered::Failed(trouble, class) => {
                     self.trouble = trouble;
+                    if let Some(class) = class.filter(|class| class.stays()) {
+                        self.leave(now, class);
+                    }
                     failed = failed.or_else(|| command.probe());
                     settled.extend(command.fail());
                 }
@@ -480,9 +571,59 @@ impl<T> LaneState<T> {
         unknown
     }
 
+    /// What Redis answers will stay the same on this connection: redis_proxy is to hang up, and dial
+    /// another, which may lead elsewhere. In a cluster the command would go to one node, and not to
+    /// the one that answered; there redis_proxy asks for the map of slots anew.
+    fn leave(&mut self, now: Micros, class: ErrorClass) {
+        let lately = |left: Micros| now.0.saturating_sub(left.0) < LEAVE_EVERY.0;
+        let is_due = self.topology == Topology::Single && !self.left.is_some_and(lately);
+        if is_due && self.hang_up == HangUp::No {
+            self.hang_up = HangUp::Due;
+            self.left_for = Some(class);
+        }
+    }
+
+    /// Whether this was the call that makes redis_proxy hang up. Without a reply, or with one of
+    /// redis_proxy's own, it does.
+    fn hung_up(&mut self, now: Micros, id: CallId, answer: Result<&[u8], Silence>) -> bool {
+        if !matches!(self.hang_up, HangUp::UnderWay { id: own, .. } if own == id) {
+            return false;
+        }
+        let token = Reader::new(answer.unwrap_or_default()).token();
+        // Its own deadline may be a moment away.
+        if let Ok(None) = token {
+            return true;
+        }
+        self.hang_up = HangUp::No;
+        self.breaker.looks_at(now);
+        match token {
+            Ok(Some(Token::Error(error))) if error.starts_with(UPSTREAM) => {}
+            Ok(Some(Token::Error(error))) if error::holds(error, STRANGER) => {}
+            // The sidecar hangs up by itself.
+            Ok(Some(Token::Error(error))) if error.starts_with(SIDECAR) => {}
+            Ok(Some(Token::Error(error))) => {
+                self.kept = Some(format!(
+                    "redis_proxy keeps a connection to Redis that answers {:?}: CLIENT REPLY OFF, \
+                     which makes it hang up, is answered {:?}; it needs custom_commands: [client] \
+                     in redis_proxy, and +client|reply for Redis's user",
+                    self.trouble,
+                    words(error)
+                ));
+            }
+            _ => {}
+        }
+        true
+    }
+
     fn expire(&mut self, now: Micros, settled: &mut Settled<T>) {
         let timeout = self.timeout.0.saturating_mul(1000);
         let late = |since: Micros, after: u64| now.0.saturating_sub(since.0) >= after;
+        if let HangUp::UnderWay { since, .. } = self.hang_up
+            && late(since, timeout.saturating_mul(2))
+        {
+            self.hang_up = HangUp::No;
+            self.breaker.looks_at(now);
+        }
         let too_late = |waiting: &Waiting<T>| {
             let patience = if waiting.patient { PATIENCE } else { 1 };
             late(waiting.since, timeout.saturating_mul(patience))
@@ -569,6 +710,18 @@ impl<T> Call<T> {
         }
     }
 
+    fn to_hang_up(now: Micros) -> Call<T> {
+        Call {
+            since: now,
+            commands: Vec::new(),
+        }
+    }
+
+    /// It asks nothing.
+    fn hangs_up(&self) -> bool {
+        self.commands.is_empty()
+    }
+
     fn questions(&self) -> usize {
         self.commands
             .iter()
@@ -606,6 +759,22 @@ fn words(error: &[u8]) -> String {
     String::from_utf8_lossy(error.get(..LONGEST_TROUBLE).unwrap_or(error)).into_owned()
 }
 
+/// An error in its own words; where a command is missing, with its name and the mend.
+fn refusal(error: &[u8], class: ErrorClass, script: &Script) -> String {
+    let missing = match class {
+        ErrorClass::NoPerm => error::refused_command(error, script.source()),
+        _ => None,
+    };
+    match missing {
+        None => words(error),
+        Some(command) => format!(
+            "Redis's user may not use {command}: ACL SETUSER … +{} (docs/operating.md lists all \
+             that Weir needs)",
+            command.to_lowercase()
+        ),
+    }
+}
+
 fn probe(slot: Slot, question: &Question) -> Option<Probe> {
     Some((slot, Rc::new(question.probing()?)))
 }
@@ -617,7 +786,7 @@ enum Answered {
     /// Redis does not know the script, and has not been sent it.
     Unknown,
     /// An error of the store, or bytes that are no reply of the script: in words.
-    Failed(String),
+    Failed(String, Option<ErrorClass>),
 }
 
 impl<T> Command<T> {
@@ -639,23 +808,32 @@ impl<T> Command<T> {
     }
 
     /// Reads this command's reply off the replies.
-    fn read(&self, asked: Micros, reader: &mut Reader<'_>, silence: Silence) -> Answered {
+    fn read(
+        &self,
+        asked: Micros,
+        reader: &mut Reader<'_>,
+        silence: Silence,
+        script: &Script,
+    ) -> Answered {
         let reply = match reader.token() {
             Ok(Some(Token::Bulk(Some(reply)))) => reply,
             Ok(Some(Token::Error(error))) if error.starts_with(b"NOSCRIPT") => {
                 return match self.by {
                     By::Sha => Answered::Unknown,
-                    By::Source => Answered::Failed(words(error)),
+                    By::Source => Answered::Failed(words(error), Some(ErrorClass::NoScript)),
                 };
             }
-            Ok(Some(Token::Error(error))) => return Answered::Failed(words(error)),
-            Ok(None) => return Answered::Failed(silence.to_string()),
-            _ => return Answered::Failed(STRANGE.to_string()),
+            Ok(Some(Token::Error(error))) => {
+                let class = ErrorClass::of(error);
+                return Answered::Failed(refusal(error, class, script), Some(class));
+            }
+            Ok(None) => return Answered::Failed(silence.to_string(), None),
+            _ => return Answered::Failed(STRANGE.to_string(), None),
         };
         let integers = script::integers(reply);
         let answer = integers.map(|integers| script::decode(&self.shape, integers));
         let Some(Ok(answer)) = answer else {
-            return Answered::Failed(STRANGE.to_string());
+            return Answered::Failed(STRANGE.to_string(), None);
         };
         let mut told = answer.told.into_iter();
         let outcomes = self.asked.iter().map(|waiting| Outcome::Told {
@@ -843,7 +1021,7 @@ mod tests {
         let mut batcher = after(1, 0, 400);
         ask(&mut batcher, Micros(400), 1..2);
         let outgoing = batcher.turn(Micros(400)).outgoing.remove(0);
-        let settled = batcher.not_sent(Micros(400), outgoing);
+        let settled = batcher.not_sent(Micros(400), outgoing, String::new());
         batcher.put_off(settled);
         assert!(!batcher.is_idle());
         let settled = batcher.turn(Micros(401)).settled;
@@ -1065,7 +1243,7 @@ mod tests {
         let mut batcher = batcher();
         ask(&mut batcher, Micros(0), 0..2);
         let outgoing = batcher.turn(Micros(0)).outgoing.remove(0);
-        let settled = batcher.not_sent(Micros(0), outgoing);
+        let settled = batcher.not_sent(Micros(0), outgoing, String::new());
         assert!(failed(&settled) && settled.len() == 2 && batcher.is_idle());
     }
 
@@ -1215,5 +1393,200 @@ mod tests {
             tickets(&answered(&mut batcher, 2, 7, &replies).settled),
             [3]
         );
+    }
+
+    const READONLY: &[u8] = b"-READONLY You can't write against a read only replica.\r\n";
+    const HANGS_UP: &str = "*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$3\r\nOFF\r\n";
+    const FAILURE: &[u8] = b"-upstream failure\r\n";
+
+    /// A call was answered READONLY, and this is what follows.
+    fn after_readonly(batcher: &mut Batcher<u32>, now: u64, id: u32) -> Effects<u32> {
+        ask(batcher, Micros(now), 1..2);
+        send(batcher, Micros(now), id);
+        answered(batcher, now + 100, id, READONLY)
+    }
+
+    #[test]
+    fn an_answer_that_stays_makes_redis_proxy_hang_up_while_others_wait() {
+        let mut batcher = batcher();
+        let effects = after_readonly(&mut batcher, 0, 1);
+        assert_eq!(effects.settled, [(1, Outcome::Failed)]);
+        assert_eq!(hand_over(&mut batcher, effects.outgoing, 2), HANGS_UP);
+        assert!(!batcher.is_idle());
+
+        ask(&mut batcher, Micros(200), 3..5);
+        assert!(batcher.tick(Micros(10_000)).outgoing.is_empty());
+        let effects = answered(&mut batcher, 40_000, 2, FAILURE);
+        assert!(effects.settled.is_empty());
+        let body = hand_over(&mut batcher, effects.outgoing, 3);
+        assert!(body.contains("key3") && body.contains("key4"), "{body}");
+        assert_eq!(batcher.kept(), None);
+    }
+
+    #[test]
+    fn every_answer_that_stays_does_and_no_other() {
+        let wrapped = "-ERR Error running script (call to f_ff42): @user_script:2: -READONLY You";
+        for (error, hangs_up) in [
+            ("-MASTERDOWN Link with MASTER is down", true),
+            ("-NOAUTH Authentication required.", true),
+            ("-WRONGPASS invalid username-password pair", true),
+            ("-NOPERM this user has no permissions", true),
+            ("-MISCONF Redis is configured to save RDB snapshots", true),
+            ("-NOREPLICAS Not enough good replicas to write.", true),
+            ("-LOADING Redis is loading the dataset in memory", true),
+            (wrapped, true),
+            ("-OOM command not allowed", false),
+            ("-BUSY Redis is busy running a script.", false),
+            ("-upstream failure", false),
+            ("-UNREACHABLE weir-sidecar: gone", false),
+        ] {
+            let mut batcher = batcher();
+            ask(&mut batcher, Micros(0), 1..2);
+            send(&mut batcher, Micros(0), 1);
+            let effects = answered(&mut batcher, 100, 1, format!("{error}\r\n").as_bytes());
+            assert_eq!(effects.outgoing.len(), usize::from(hangs_up), "{error}");
+        }
+    }
+
+    #[test]
+    fn who_was_not_let_in_says_more_than_a_stranger_may() {
+        let mut batcher = batcher();
+        ask(&mut batcher, Micros(0), 1..2);
+        send(&mut batcher, Micros(0), 1);
+        let effects = answered(
+            &mut batcher,
+            100,
+            1,
+            b"-NOAUTH Authentication required.\r\n",
+        );
+        let body = hand_over(&mut batcher, effects.outgoing, 2);
+        assert!(body.starts_with("*11\r\n$6\r\nCLIENT\r\n"), "{body}");
+        let told = b"-ERR Protocol error: unauthenticated multibulk length\r\n";
+        answered(&mut batcher, 200, 2, told);
+        assert_eq!(batcher.kept(), None);
+    }
+
+    #[test]
+    fn nothing_is_under_way_when_replies_stop() {
+        let mut batcher = batcher();
+        // Where the round trip is long, calls overlap.
+        ask(&mut batcher, Micros(0), 1..2);
+        send(&mut batcher, Micros(0), 1);
+        answered(&mut batcher, 20_000, 1, &reply(1));
+        for id in [2, 3] {
+            let now = Micros(20_000 * u64::from(id));
+            ask(&mut batcher, now, id..id + 1);
+            send(&mut batcher, now, id);
+        }
+        let effects = answered(&mut batcher, 61_000, 2, READONLY);
+        assert!(effects.outgoing.is_empty());
+        let effects = answered(&mut batcher, 62_000, 3, READONLY);
+        assert_eq!(hand_over(&mut batcher, effects.outgoing, 4), HANGS_UP);
+    }
+
+    #[test]
+    fn a_server_that_means_it_is_left_once_a_second() {
+        let mut batcher = batcher();
+        let effects = after_readonly(&mut batcher, 0, 1);
+        hand_over(&mut batcher, effects.outgoing, 2);
+        answered(&mut batcher, 40_000, 2, FAILURE);
+        let effects = after_readonly(&mut batcher, 50_000, 3);
+        assert!(effects.outgoing.is_empty());
+        let effects = after_readonly(&mut batcher, 1_000_500, 4);
+        // That is the third failure, and the breaker opens; it is left all the same.
+        assert_eq!(hand_over(&mut batcher, effects.outgoing, 5), HANGS_UP);
+    }
+
+    #[test]
+    fn an_open_breaker_looks_at_the_new_connection_at_once() {
+        let mut batcher = batcher();
+        let effects = after_readonly(&mut batcher, 0, 1);
+        hand_over(&mut batcher, effects.outgoing, 2);
+        answered(&mut batcher, 40_000, 2, FAILURE);
+        for (now, id) in [(50_000, 3), (60_000, 4)] {
+            after_readonly(&mut batcher, now, id);
+        }
+        assert_eq!(batcher.health().open, 1);
+        // Looks fail, until one comes when it may be left again.
+        let (mut now, mut id) = (60_100, 5);
+        let left = loop {
+            now += 10_000;
+            let effects = batcher.tick(Micros(now));
+            if effects.outgoing.is_empty() {
+                continue;
+            }
+            assert!(hand_over(&mut batcher, effects.outgoing, id).contains("EVALSHA"));
+            let effects = answered(&mut batcher, now + 100, id, READONLY);
+            id += 1;
+            if !effects.outgoing.is_empty() {
+                break effects.outgoing;
+            }
+        };
+        assert_eq!(hand_over(&mut batcher, left, id), HANGS_UP);
+        assert!((1_000_000..2_000_000).contains(&now), "{now}");
+        let effects = answered(&mut batcher, now + 50_000, id, FAILURE);
+        let body = hand_over(&mut batcher, effects.outgoing, id + 1);
+        assert!(body.contains("EVALSHA"), "{body}");
+    }
+
+    #[test]
+    fn without_an_answer_redis_proxy_is_given_its_own_time() {
+        let mut batcher = batcher();
+        let effects = after_readonly(&mut batcher, 0, 1);
+        hand_over(&mut batcher, effects.outgoing, 2);
+        let silence = batcher.answered(Micros(50_100), CallId(2), Err(Silence::Late));
+        assert!(silence.outgoing.is_empty());
+        ask(&mut batcher, Micros(80_000), 7..8);
+        assert!(batcher.tick(Micros(90_000)).outgoing.is_empty());
+        let effects = batcher.tick(Micros(100_200));
+        assert!(hand_over(&mut batcher, effects.outgoing, 3).contains("key7"));
+    }
+
+    #[test]
+    fn a_redis_proxy_that_would_not_hang_up_is_told_of_with_the_mend() {
+        for (answer, told) in [
+            ("ERR unknown command 'CLIENT', with args", true),
+            ("NOPERM User weir has no permissions to run 'client'", true),
+            ("ERR weir-sidecar: only EVALSHA and reads are served", false),
+        ] {
+            let mut batcher = batcher();
+            let effects = after_readonly(&mut batcher, 0, 1);
+            hand_over(&mut batcher, effects.outgoing, 2);
+            answered(&mut batcher, 300, 2, format!("-{answer}\r\n").as_bytes());
+            let kept = batcher.kept();
+            let is_told = kept.is_some_and(|kept| kept.contains("custom_commands: [client]"));
+            assert_eq!(is_told, told, "{answer}");
+            ask(&mut batcher, Micros(400), 8..9);
+            assert!(send(&mut batcher, Micros(400), 3).contains("key8"));
+        }
+    }
+
+    #[test]
+    fn in_a_cluster_nobody_is_made_to_hang_up() {
+        let mut batcher: Batcher<u32> = Batcher::new(Topology::Cluster, TIMEOUT, 0);
+        batcher.ask(Micros(0), Some(1), &part("key", Topology::Cluster));
+        let effects = batcher.turn(Micros(0));
+        hand_over(&mut batcher, effects.outgoing, 1);
+        let effects = answered(&mut batcher, 100, 1, READONLY);
+        assert!(effects.outgoing.is_empty());
+    }
+
+    #[test]
+    fn a_command_that_the_user_lacks_is_named_with_the_mend() {
+        let mut batcher = batcher();
+        let error = "ERR ACL failure in script: User t has no permissions to run the 'exists' \
+                     command script: on @user_script:2.";
+        for id in 1..4 {
+            ask(&mut batcher, Micros(0), id..id + 1);
+            send(&mut batcher, Micros(0), id);
+            let effects = answered(&mut batcher, 1, id, format!("-{error}\r\n").as_bytes());
+            if !effects.outgoing.is_empty() {
+                hand_over(&mut batcher, effects.outgoing, 90);
+                answered(&mut batcher, 1, 90, FAILURE);
+            }
+        }
+        let told = "may not use EXISTS: ACL SETUSER … +exists";
+        let trouble = batcher.trouble().unwrap();
+        assert!(trouble.contains(told), "{trouble}");
     }
 }

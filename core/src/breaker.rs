@@ -113,6 +113,13 @@ impl Breaker {
         }
     }
 
+    /// The next look comes at that time: what it failed for has been mended, as far as that is known.
+    pub fn looks_at(&mut self, time: Micros) {
+        if let State::Open { until, .. } = &mut self.state {
+            *until = Micros(until.0.min(time.0));
+        }
+    }
+
     /// Up to a quarter more than the wait, so that a thousand workers do not look at once.
     fn open(&mut self, now: Micros, wait: Millis) {
         let micros = wait.0 * 1000;

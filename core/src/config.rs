@@ -7,6 +7,7 @@ use crate::identity::Sources;
 use crate::json::{At, ConfigError, Json};
 use crate::limit::Share;
 use crate::policy::Policy;
+use crate::protobuf;
 use crate::secret::Secret;
 use crate::slot::Topology;
 use crate::units::Millis;
@@ -80,15 +81,25 @@ const LONGEST_POLICY_POLL_MS: u64 = 3_600_000;
 /// Far beyond any fleet: a share too small to let anybody through is a mistake.
 const MOST_HOLDERS: u64 = 100_000;
 
-#[derive(Clone, Copy)]
-enum Role {
+/// What an instance is, without what it needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
     Limiter,
     Bridge,
 }
 
 impl Config {
     pub fn parse(text: &str) -> Result<Config, ConfigError> {
-        let json = Json::parse(text, "configuration")?;
+        Config::read(text.as_bytes())
+    }
+
+    /// From what Envoy hands over: JSON, or the bytes of a `google.protobuf.Struct`.
+    pub fn read(bytes: &[u8]) -> Result<Config, ConfigError> {
+        let text = String::from_utf8_lossy(bytes);
+        let json = Json::parse(&text, "configuration").or_else(|error| {
+            let json = protobuf::read_struct(bytes).filter(|_| !bytes.is_empty());
+            json.ok_or(error)
+        })?;
         let at = At::new(&json, "configuration");
         let mut fields = at.fields()?;
         let role = fields.required("role")?;
@@ -117,6 +128,36 @@ impl Config {
         };
         fields.finish()?;
         Ok(config)
+    }
+
+    /// What is wrong where the first instance of this `vm_id` had the role of that name. Envoy opens
+    /// the bridge's connection in the middle of the limiter's call, and a VM cannot be entered twice.
+    pub fn beside(&self, first: &str) -> Result<(), ConfigError> {
+        match first == self.role().name() {
+            true => Ok(()),
+            false => Err(ConfigError {
+                path: "vm_config.vm_id".to_string(),
+                message: "is the same for limiter and bridge; the bridge needs a VM of its own: \
+                          give it another vm_id, as envoy/store-bridge.yaml does"
+                    .to_string(),
+            }),
+        }
+    }
+
+    pub fn role(&self) -> Role {
+        match self {
+            Config::Limiter(_) => Role::Limiter,
+            Config::Bridge => Role::Bridge,
+        }
+    }
+}
+
+impl Role {
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Limiter => "limiter",
+            Role::Bridge => "bridge",
+        }
     }
 }
 
@@ -223,6 +264,26 @@ mod tests {
             panic!("a limiter was configured");
         };
         assert_eq!(limiter.store, StoreConfig::default());
+    }
+
+    #[test]
+    fn what_is_no_json_is_read_as_a_struct_and_what_is_neither_is_told_to_be_no_json() {
+        // `role: bridge` as a google.protobuf.Struct.
+        let role = b"\x0a\x10\x0a\x04role\x12\x08\x1a\x06bridge";
+        assert_eq!(Config::read(role).unwrap().role(), Role::Bridge);
+        // The first byte of a Struct is a blank of JSON.
+        assert!(Config::parse("\n{\"role\": \"bridge\"}").is_ok());
+        let cut = &role[..role.len() - 1];
+        let told = Config::read(cut).unwrap_err().to_string();
+        assert!(told.contains("configuration: is not JSON"), "{told}");
+    }
+
+    #[test]
+    fn limiter_and_bridge_share_no_vm() {
+        let bridge = Config::Bridge;
+        assert_eq!(bridge.beside("bridge"), Ok(()));
+        let told = bridge.beside("limiter").unwrap_err();
+        assert!(told.to_string().contains("another vm_id"), "{told}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::answer::{self, Answer};
 use crate::batch::Health;
 use crate::live::Version;
+use crate::notice::Notice;
 use crate::offenders::{By, Offender, Offenders};
 use crate::pack::{Packed, Packer};
 use crate::record::Outcome;
@@ -96,6 +97,8 @@ struct RuleReport {
 
 #[derive(Serialize)]
 struct StoreReport {
+    /// What only an operator can mend, in words.
+    notices: Vec<String>,
     /// Ways to the store of the active workers, and those that are not used for now.
     lanes: u32,
     open_lanes: u32,
@@ -186,8 +189,13 @@ impl View {
 }
 
 /// The answer to an operator, from all workers' views, by a worker that runs this version of the
-/// policy. `now` is the time of day.
-pub fn report(views: &[View], Version(version): Version, now: Micros) -> Answer {
+/// policy. `notices` is what it knows of the store; `now` is the time of day.
+pub fn report(
+    views: &[View],
+    notices: &[Notice],
+    Version(version): Version,
+    now: Micros,
+) -> Answer {
     let last = traffic::interval(now);
     let first = last.saturating_sub(INTERVALS as u64 - 1);
     let silent = |view: &View| now.0.saturating_sub(view.at.0);
@@ -231,6 +239,7 @@ pub fn report(views: &[View], Version(version): Version, now: Micros) -> Answer 
             interval_seconds: INTERVAL_SECONDS,
             from: first * INTERVAL_SECONDS,
             store: StoreReport {
+                notices: notices.iter().map(Notice::to_string).collect(),
                 lanes: active.iter().map(|view| view.lanes).sum(),
                 open_lanes: active.iter().map(|view| view.open_lanes).sum(),
                 breaker_opened: seen.iter().map(|view| view.opened).sum(),
@@ -434,7 +443,7 @@ mod tests {
     }
 
     fn told(views: &[View]) -> Value {
-        let answer = report(views, Version(3), NOW);
+        let answer = report(views, &[], Version(3), NOW);
         assert_eq!(answer.status, 200);
         serde_json::from_slice(&answer.body).unwrap()
     }

@@ -127,6 +127,12 @@ impl Proxy {
         self.cut();
     }
 
+    /// New connections lead there; those that are open stay where they are, as behind the Service of a
+    /// Kubernetes whose endpoint changes.
+    pub fn lead_to(&self, target: SocketAddr) {
+        *lock(&self.network.target) = target;
+    }
+
     /// New connections lead there; those that are open end.
     pub fn point_at(&self, target: SocketAddr) {
         *lock(&self.network.target) = target;

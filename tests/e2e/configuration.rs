@@ -1,4 +1,4 @@
-//! What Envoy says of a policy when it starts.
+//! What Envoy says of a policy when it starts, and of the configuration around it.
 
 use std::{
     fs,
@@ -6,16 +6,29 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
+use serde_json::Value;
 use weir_lab::{
-    gateway::{self, Policy},
+    deadline,
+    gateway::{self, Gateway, Policy},
     place,
+    scratch::Scratch,
 };
 
-use crate::{Case, cases, crowd::rush, visitor::Visitor, world::World};
+use crate::{
+    Case, cases,
+    crowd::rush,
+    failure::recovers,
+    visitor::{Visitor, remaining},
+    world::{SOON, World, changed_configuration},
+};
 
 pub const CASES: &[Case] = cases![
     every_defect_is_refused_with_its_message,
     the_rules_are_told_once_whatever_the_number_of_workers,
+    limiter_and_bridge_in_one_vm_are_refused,
+    a_configuration_that_is_a_struct_is_read,
+    a_cluster_that_this_envoy_does_not_know_is_told_by_name,
+    a_cluster_that_comes_late_needs_no_password_in_the_environment,
 ];
 
 fn every_defect_is_refused_with_its_message(world: &World) {
@@ -99,4 +112,140 @@ fn the_rules_are_told_once_whatever_the_number_of_workers(world: &World) {
              user enterprise sliding_window 10000/3600s, ip default sliding_window 200/3600s",
         ]
     );
+}
+
+fn limiter_and_bridge_in_one_vm_are_refused(world: &World) {
+    let folder = changed_configuration("one-vm", |_, text| {
+        text.replace("vm_id: weir_bridge", "vm_id: weir_limiter")
+    });
+    let gateway = world.gateway().configuration(folder.path());
+    let log = gateway.start_expecting_refusal().unwrap();
+    let told = gateway::refusal(&log).unwrap();
+    assert_eq!(
+        told,
+        "weir: vm_config.vm_id: is the same for limiter and bridge; the bridge needs a VM of its \
+         own: give it another vm_id, as envoy/store-bridge.yaml does"
+    );
+}
+
+/// YAML that is no string reaches the filter as the bytes of protobuf.
+fn a_configuration_that_is_a_struct_is_read(world: &World) {
+    const STRING: &str = "google.protobuf.StringValue\n                  value: |";
+    const STRUCT: &str = "google.protobuf.Struct\n                  value:";
+    let folder = changed_configuration("struct", |_, text| text.replace(STRING, STRUCT));
+    let gateway = world.gateway().configuration(folder.path());
+    let gateway = gateway.start().unwrap();
+    let visitor = Visitor::of_tier(&gateway, "free");
+    recovers(&gateway, &visitor, "/api/v1/items");
+    let visitor = Visitor::of_tier(&gateway, "free");
+    for used in 1..=100 {
+        assert_eq!(remaining(&visitor.get("/api/v1/items")), 100 - used);
+    }
+    assert_eq!(visitor.get("/api/v1/items").status, 429);
+}
+
+/// Nobody calls, so no breaker opens: the log, the statistics and the page tell it from the start.
+fn a_cluster_that_this_envoy_does_not_know_is_told_by_name(world: &World) {
+    for transport in ["stream", "http"] {
+        let folder = changed_configuration("unknown", |file, text| match file {
+            "gateway.yaml" => {
+                text.replace(r#""cluster": "weir_store""#, r#""cluster": "weir_stroe""#)
+            }
+            "start.sh" => text.replace("TRANSPORT=stream", &format!("TRANSPORT={transport}")),
+            _ => text,
+        });
+        let gateway = world.gateway().workers(2).configuration(folder.path());
+        let gateway = gateway.policy(Policy::Text(WATCHED.to_owned()));
+        let gateway = gateway.start().unwrap();
+        let notice = "this Envoy knows no cluster \"weir_stroe\", which is store.cluster";
+        deadline::poll(SOON, "word of it in the log", || {
+            Ok(gateway.log().contains(notice).then_some(()))
+        })
+        .unwrap();
+        let gauge = || gateway.stat("wasmcustom.weir.store.unknown_cluster");
+        deadline::poll(SOON, "every worker in the gauge", || {
+            Ok((gauge()? >= Some(2)).then_some(()))
+        })
+        .unwrap();
+        let told = notices(&gateway);
+        assert!(told.iter().any(|told| told.contains(notice)), "{told:?}");
+
+        let visitor = Visitor::anonymous(&gateway);
+        for _ in 0..4 {
+            assert_eq!(visitor.get("/x").status, 200);
+        }
+        deadline::poll(SOON, "the reason in the log", || {
+            let asked = format!("the store is not asked for now: {notice}");
+            Ok(gateway.log().contains(&asked).then_some(()))
+        })
+        .unwrap();
+        let of_it = |line: &&str| line.contains("[error]") && line.contains(notice);
+        assert_eq!(gateway.log().lines().filter(of_it).count(), 1, "told once");
+    }
+}
+
+/// Where clusters come by CDS, one that read a password from a variable that is not set would end
+/// Envoy in a worker, long after the start.
+fn a_cluster_that_comes_late_needs_no_password_in_the_environment(world: &World) {
+    let scratch = Scratch::try_new("cds").unwrap();
+    let file = scratch.file("cds.yaml");
+    // Envoy sees a file that is moved to its place.
+    let publish = |resources: &str| {
+        let draft = scratch.file("draft.yaml");
+        fs::write(&draft, resources).unwrap();
+        fs::rename(&draft, &file).unwrap();
+    };
+    publish("resources: []\n");
+    let dynamic = format!(
+        "node: {{ id: weir, cluster: weir }}\ndynamic_resources:\n  cds_config:\n    resource_api_version: V3\n    \
+         path_config_source: {{ path: {} }}\nbootstrap_extensions:",
+        file.display()
+    );
+    let folder = changed_configuration("late", |file, text| match file {
+        "store-bridge.yaml" => {
+            let (others, _) = text.split_once("  - name: weir_redis\n").unwrap();
+            others.replace("bootstrap_extensions:", &dynamic)
+        }
+        "redis-single.yaml" => String::new(),
+        _ => text,
+    });
+    let gateway = world.gateway().configuration(folder.path());
+    let gateway = gateway.start().unwrap();
+    let visitor = Visitor::of_tier(&gateway, "free");
+    assert_eq!(visitor.get("/api/v1/items").status, 200);
+
+    let shipped = |name: &str| fs::read_to_string(place::envoy().join(name)).unwrap();
+    let bridge = shipped("store-bridge.yaml");
+    let (_, cluster) = bridge.split_once("  - name: weir_redis\n").unwrap();
+    let cluster = [cluster, &shipped("redis-single.yaml")].concat();
+    let redis = world.redis().address();
+    let cluster = cluster
+        .replace("${REDIS_HOST}", &redis.ip().to_string())
+        .replace("${REDIS_PORT}", &redis.port().to_string())
+        .replace("${TIMEOUT_SECONDS}", "1s");
+    let kind = "\"@type\": type.googleapis.com/envoy.config.cluster.v3.Cluster";
+    publish(&format!(
+        "resources:\n  - {kind}\n    name: weir_redis\n{cluster}"
+    ));
+    recovers(&gateway, &visitor, "/api/v1/items");
+    assert!(gateway.process().exited().is_none());
+}
+
+/// One rule for all paths, and a secret for the operators.
+const WATCHED: &str = r#"{
+    "rules": [{ "name": "all", "pattern": "/**", "ip_limits": { "default":
+        { "type": "fixed_window", "limit": 100, "window": 60, "on_store_failure": "allow" } } }],
+    "status": { "operator_header": { "name": "x-operator", "value": "an operator's own secret" } }
+}"#;
+
+/// What the live page tells of the store.
+pub fn notices(gateway: &Gateway) -> Vec<String> {
+    let visitor = Visitor::anonymous(gateway).with("x-operator", "an operator's own secret");
+    let report = visitor.get("/api/v1/rate-limits/status/gateway");
+    let report: Value = report.json().unwrap();
+    let notices = report["store"]["notices"].as_array().unwrap();
+    notices
+        .iter()
+        .map(|notice| notice.as_str().unwrap().to_owned())
+        .collect()
 }

@@ -29,10 +29,12 @@ type Case<W> = fn(&str, &mut W) -> Result<()>;
 /// How often a case is tried on a machine that is too busy to judge it.
 const ATTEMPTS: u32 = 3;
 /// Cases that `make test` runs too: one of each kind.
-const QUICK: [&str; 8] = [
+const QUICK: [&str; 10] = [
     "redis_is_killed_and_restarted_empty",
     "redis_hangs_and_goes_on",
     "a_replica_is_promoted",
+    "a_primary_is_demoted_behind_its_address",
+    "the_password_changes",
     "what_is_refused_is_given_back_on_every_shard",
     "slots_move",
     "a_primary_fails_over",

@@ -25,6 +25,7 @@ pub const CASES: &[(&str, Case)] = &[
     ("connections_are_lost_without_a_word", half_open),
     ("the_network_hangs", network_hung),
     ("a_replica_is_promoted", promoted),
+    ("a_primary_is_demoted_behind_its_address", demoted),
     ("redis_is_out_of_memory", out_of_memory),
     ("a_key_holds_something_else", wrong_type),
     ("the_password_changes", wrong_password),
@@ -125,6 +126,33 @@ fn promoted(name: &str, world: &mut Single) -> Result<()> {
     outcome?.opened()
 }
 
+/// Connections that are kept lead to what is a replica now; new ones lead to the new primary.
+fn demoted(name: &str, world: &mut Single) -> Result<()> {
+    let replica = Redis::start_with_password(crate::world::PASSWORD)?;
+    replica.follow(&world.redis)?;
+    let mut watch = Watch::start(name, &world.gateway)?;
+    let port = replica.port().to_string();
+    let mut operator = world.redis.connection()?;
+    world.proxy.lead_to(replica.address());
+    replica.promote()?;
+    redis::cmd("REPLICAOF")
+        .arg("127.0.0.1")
+        .arg(port)
+        .exec(&mut operator)?;
+    watch.recovers()?;
+    watch.go_on(A_WHILE);
+    let outcome = watch.ends(Counted::ByReplica);
+    world.redis.promote()?;
+    world.proxy.point_at(world.redis.address());
+    let outcome = outcome?;
+    ensure!(
+        outcome.marked() > 0,
+        "nobody met the replica: {:?}",
+        outcome.story
+    );
+    outcome.is_back_within(Duration::from_secs(2))
+}
+
 fn out_of_memory(name: &str, world: &mut Single) -> Result<()> {
     let mut watch = Watch::start(name, &world.gateway)?;
     world.redis.command(&["CONFIG", "SET", "maxmemory", "1"])?;
@@ -165,11 +193,7 @@ fn wrong_password(name: &str, world: &mut Single) -> Result<()> {
     world.proxy.cut();
     watch.degrades()?;
     set(&mut operator, crate::world::PASSWORD)?;
-    if world.gateway.sidecar().is_none() {
-        // Envoy does not look at what becomes of its AUTH: what was not let in stays so until it ends.
-        let words = ["CLIENT", "KILL", "TYPE", "normal"];
-        redis::Cmd::new().arg(&words[..]).exec(&mut operator)?;
-    }
+    // Envoy does not look at what becomes of its AUTH, and keeps a connection that was not let in.
     watch.recovers()?;
     watch.go_on(A_WHILE);
     watch.ends(Counted::Throughout)?.opened()

@@ -247,6 +247,14 @@ impl Outcome {
         })
     }
 
+    /// All was well again so soon, and no hand was needed.
+    pub fn is_back_within(&self, time: Duration) -> Result<()> {
+        let recovered = self.recovered.unwrap_or(Duration::MAX);
+        self.stalls().judge(recovered <= time, || {
+            format!("it took {recovered:.1?} to recover: {:?}", self.story)
+        })
+    }
+
     /// The breakers opened, and the statistics tell it.
     pub fn opened(&self) -> Result<()> {
         let Story {

@@ -102,6 +102,11 @@ fn code(error: &[u8]) -> Option<ErrorClass> {
     known.map(|(_, class)| *class)
 }
 
+/// Whether an error has these words in it.
+pub fn holds(error: &[u8], words: &[u8]) -> bool {
+    find(error, words).is_some()
+}
+
 fn find(text: &[u8], words: &[u8]) -> Option<usize> {
     text.windows(words.len()).position(|part| part == words)
 }
