@@ -118,11 +118,11 @@ build: $(LAB) ## Build the filter, the sidecar and weir-policy, for release
 	@$(LAB) build
 
 # A comment comes through the environment, so that it may hold quotes.
-policy-check: $(POLICY_TOOL) ## Say whether FILE is a policy
-	@$(if $(FILE),,$(error FILE=… names the policy))$(CTL) check '$(FILE)'
+policy-check: $(POLICY_TOOL) ## Say whether FILE is a policy; STRICT=1 takes warnings for errors
+	@$(if $(FILE),,$(error FILE=… names the policy))$(CTL) check '$(FILE)' $(if $(STRICT),--strict)
 
 policy-push: $(POLICY_TOOL) ## Publish FILE for running gateways; COMMENT says why, DRY_RUN=1 only what
-	@$(if $(FILE),,$(error FILE=… names the policy))$(CTL) push '$(FILE)' $(if $(DRY_RUN),--dry-run) --comment "$${COMMENT-}"
+	@$(if $(FILE),,$(error FILE=… names the policy))$(CTL) push '$(FILE)' $(if $(DRY_RUN),--dry-run) $(if $(STRICT),--strict) --comment "$${COMMENT-}"
 
 policy-rollback: $(POLICY_TOOL) ## Publish the previous policy again, or version TO
 	@$(CTL) rollback $(if $(TO),--to $(TO)) --comment "$${COMMENT-}"

@@ -173,12 +173,16 @@ impl HttpStream {
             step,
             protocol,
             attempt,
+            is_tier_unknown,
         } = limiter::admit(&edition, sources, headers.iter(), &RequestFacts);
         if let Some(notice) = edition.policy.exemptions.notice() {
             warn!("weir: {notice}");
         }
         for name in &remove {
             host::remove_request_header(name);
+        }
+        if is_tier_unknown {
+            self.limiter.tier_unknown(&edition);
         }
         let step = match attempt {
             Some(attempt) => self.limiter.judge(&attempt, step, protocol),

@@ -297,6 +297,12 @@ impl Limiter {
         }
     }
 
+    /// A request came from somebody whose tier the policy does not name.
+    pub fn tier_unknown(&self, edition: &Rc<Edition>) {
+        self.will_tell();
+        self.metrics.tier_unknown(edition);
+    }
+
     fn count(&self, pending: &Pending, record: &Record) {
         self.will_tell();
         self.metrics.count(pending, record);

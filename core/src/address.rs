@@ -70,6 +70,18 @@ impl Networks {
     pub fn is_empty(&self) -> bool {
         self.v4.0.is_empty() && self.v6.0.is_empty()
     }
+
+    /// The families of addresses all of which are in it.
+    pub fn whole_families(&self) -> Vec<&'static str> {
+        let v4 = self.v4.hold_all(0, u32::MAX, |last| last.checked_add(1));
+        let v6 = self.v6.hold_all(0, u128::MAX, |last| last.checked_add(1));
+        let families = [(v4, "IPv4"), (v6, "IPv6")];
+        families
+            .into_iter()
+            .filter(|(all, _)| *all)
+            .map(|(_, name)| name)
+            .collect()
+    }
 }
 
 impl FromIterator<Cidr> for Networks {
@@ -107,6 +119,18 @@ impl<N: Copy + Ord> Ranges<N> {
             }
         }
         Ranges(widest)
+    }
+
+    /// Whether no number from the first to the last is left out.
+    fn hold_all(&self, first: N, last: N, next: impl Fn(N) -> Option<N>) -> bool {
+        let mut wanted = Some(first);
+        for &(first, end) in &self.0 {
+            if wanted.is_none_or(|wanted| first > wanted) {
+                return false;
+            }
+            wanted = next(end);
+        }
+        wanted.is_none() && self.0.last().is_some_and(|&(_, end)| end == last)
     }
 
     fn find(&self, number: N) -> Option<(N, N)> {

@@ -10,7 +10,7 @@ use std::cell::Cell;
 use std::collections::HashSet;
 
 use crate::address::{Cidr, Networks};
-use crate::identity::{Caller, Subject, hex_digest};
+use crate::identity::{self, Caller, Subject, hex_digest};
 use crate::json::{At, ConfigError, Fields};
 use crate::policy::check_name;
 use crate::secret::DIGEST_DIGITS;
@@ -106,6 +106,73 @@ impl Exemptions {
             deny: list(DENY, Digits::Beginning)?,
             stale: Cell::default(),
         })
+    }
+
+    /// What is probably not meant, in a sentence each.
+    pub fn doubts(&self) -> Vec<String> {
+        let mut doubts = Vec::new();
+        for (name, list, outcome) in [
+            (ALLOW, &self.allow, "meets no limit"),
+            (DENY, &self.deny, "is refused with 403"),
+        ] {
+            for family in list.networks.whole_families() {
+                doubts.push(format!(
+                    "{name}.networks: they leave no {family} address out, so everybody {outcome}; narrow them"
+                ));
+            }
+            let mut assumed: Vec<&String> = list
+                .tiers
+                .iter()
+                .filter(|tier| identity::is_assumed(tier))
+                .collect();
+            assumed.sort_unstable();
+            for tier in assumed {
+                doubts.push(format!(
+                    "{name}.tiers: {tier:?} is the tier of whoever comes without one, and each of them \
+                     {outcome}; name another tier"
+                ));
+            }
+        }
+        let both = self.allow.users.intersection(&self.deny.users);
+        let both = both.map(|user| format!("user {:?}", String::from_utf8_lossy(user)));
+        let tiers = self.allow.tiers.intersection(&self.deny.tiers);
+        let keys = self.allow.api_keys.0.iter();
+        let keys = keys.filter(|key| self.deny.api_keys.find(key).is_some());
+        let tiers = tiers.map(|tier| format!("tier {tier:?}"));
+        let keys = keys.map(|key| format!("API key {:?}", key.get(..12).unwrap_or(key)));
+        let mut both: Vec<String> = both.chain(tiers).chain(keys).collect();
+        both.sort_unstable();
+        if let Some(first) = both.first() {
+            let others = match both.len() - 1 {
+                0 => String::new(),
+                more => format!(" (and {more} more)"),
+            };
+            doubts.push(format!(
+                "allow, deny: {first}{others} is on both lists, and \"deny\" wins; take it off \"allow\""
+            ));
+        }
+        doubts
+    }
+
+    pub fn names_user(&self, id: &str) -> bool {
+        [&self.allow, &self.deny]
+            .iter()
+            .any(|list| list.users.contains(id.as_bytes()))
+    }
+
+    /// The tiers on either list.
+    pub fn tiers(&self) -> impl Iterator<Item = &str> {
+        let tiers = self.allow.tiers.iter().chain(&self.deny.tiers);
+        tiers.map(String::as_str)
+    }
+
+    /// The list that a tier is on, by the name that the policy has for it.
+    pub fn lists_tier(&self, tier: &str) -> Option<&'static str> {
+        let lists = [(DENY, &self.deny), (ALLOW, &self.allow)];
+        lists
+            .into_iter()
+            .find(|(_, list)| list.tiers.contains(tier))
+            .map(|(name, _)| name)
     }
 
     /// Whether somebody is refused whatever they ask for: then everybody must be known.

@@ -109,6 +109,11 @@ pub struct Caller {
     pub address: Option<IpAddr>,
 }
 
+/// Whether callers have this tier whom nobody gave one.
+pub fn is_assumed(tier: &str) -> bool {
+    matches!(tier, DEFAULT_TIER | ANONYMOUS_TIER)
+}
+
 impl Sources {
     pub fn try_new(at: &At<'_>) -> Result<Sources, ConfigError> {
         let mut fields = at.fields()?;

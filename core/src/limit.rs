@@ -108,6 +108,40 @@ const LONGEST_WINDOW_SECONDS: u64 = 10 * 365 * 24 * 60 * 60;
 const DOUBLE_EXACT: u64 = 1 << 53;
 
 impl Quota {
+    /// Whether whatever this quota lets through fits into the other one, so that of the two the other
+    /// never refuses. Both count the same requests, at the same cost.
+    pub fn comes_before(self, other: Quota) -> bool {
+        use Algorithm::{FixedWindow, LeakyBucket, SlidingWindow, TokenBucket};
+        let (own, others) = (self.window.0, other.window.0);
+        let is_of_buckets = |quota: Quota| matches!(quota.algorithm, TokenBucket | LeakyBucket);
+        // At most so much within any time as long as the other's window.
+        let most = match self.algorithm {
+            SlidingWindow => self.limit.saturating_mul(others.div_ceil(own)),
+            // A span that is no whole window can end in one and begin in another.
+            FixedWindow => {
+                let is_aligned =
+                    other.algorithm == FixedWindow && own.checked_rem(others) == Some(0);
+                let windows = others.div_ceil(own).saturating_add(u64::from(!is_aligned));
+                self.limit.saturating_mul(windows)
+            }
+            TokenBucket | LeakyBucket => {
+                let refilled = u128::from(self.limit) * u128::from(others) / u128::from(own.max(1));
+                let refilled = u64::try_from(refilled).unwrap_or(u64::MAX);
+                self.capacity.saturating_add(refilled)
+            }
+        };
+        if !is_of_buckets(other) {
+            return most <= other.limit;
+        }
+        let is_slower = u128::from(self.limit) * u128::from(others)
+            <= u128::from(other.limit) * u128::from(own);
+        let at_once = match self.algorithm {
+            SlidingWindow | TokenBucket | LeakyBucket => self.capacity,
+            FixedWindow => self.limit.saturating_mul(2),
+        };
+        is_slower && at_once <= other.capacity
+    }
+
     /// `burst` is a token bucket's capacity; without it the capacity is the limit.
     pub fn try_new(
         algorithm: Algorithm,

@@ -26,7 +26,7 @@ use crate::live::{Edition, Epoch};
 use crate::local::Local;
 use crate::page;
 use crate::path;
-use crate::policy::{LimitId, OperatorHeader, Policy, Target};
+use crate::policy::{LimitId, OperatorHeader, Policy, Rule, Target};
 use crate::question::{Check, Part, Question};
 use crate::record::{self, Record, VariantId};
 use crate::rollout::{Counting, Trial, Would};
@@ -65,6 +65,8 @@ pub struct Admission {
     /// Somebody came with the operators' secret or for it, and the step is what becomes of it if it may
     /// be looked at: [`Guesses::judge`](crate::guesses::Guesses::judge).
     pub attempt: Option<Attempt>,
+    /// Whether the policy names tiers, and the caller's is none of them.
+    pub is_tier_unknown: bool,
 }
 
 #[derive(Debug)]
@@ -171,6 +173,7 @@ pub fn admit<'a>(
                         step: Step::Respond(answer, head.protocol),
                         protocol: head.protocol,
                         attempt: None,
+                        is_tier_unknown: false,
                     };
                 }
             }
@@ -190,8 +193,11 @@ pub fn admit<'a>(
     remove.extend(operators_header(policy, &head));
     let path = path::normalise(head.target);
     let mut attempt = None;
-    let step = match Service::at(head.method, &path) {
-        Some(service) => service_step(service, edition, sources, &head, facts, &mut attempt),
+    let (step, is_tier_unknown) = match Service::at(head.method, &path) {
+        Some(service) => {
+            let step = service_step(service, edition, sources, &head, facts, &mut attempt);
+            (step, false)
+        }
         None => passage_step(edition, sources, &path, &head, facts),
     };
     Admission {
@@ -199,6 +205,7 @@ pub fn admit<'a>(
         step,
         protocol: head.protocol,
         attempt,
+        is_tier_unknown,
     }
 }
 
@@ -306,13 +313,14 @@ fn block(caller: Caller, entry: Entry, protocol: Protocol) -> Step {
     Step::Block(answer::blocked(), protocol, Listed::denied(caller, entry))
 }
 
+/// What becomes of a request for the upstream, and whether its caller's tier is unknown.
 fn passage_step(
     edition: &Rc<Edition>,
     sources: &Sources,
     path: &[u8],
     head: &Head<'_>,
     facts: &Told<'_, impl Facts>,
-) -> Step {
+) -> (Step, bool) {
     let policy = &edition.policy;
     let target = Target {
         path,
@@ -322,14 +330,25 @@ fn passage_step(
     let mut rules = policy.matching(target).peekable();
     // Who is calling is asked of the proxy only where a rule or a list wants to know.
     if rules.peek().is_none() && !policy.exemptions.block() {
-        return Step::Pass;
+        return (Step::Pass, false);
     }
     let (caller, treatment) = caller(edition, sources, head.credentials, facts);
-    match treatment {
-        Treatment::Limited => {}
-        Treatment::Exempt(entry) => return Step::Exempt(Listed::allowed(caller, entry)),
-        Treatment::Blocked(entry) => return block(caller, entry, head.protocol),
-    }
+    let is_tier_unknown = !policy.knows_tier(&caller.tier);
+    let step = match treatment {
+        Treatment::Limited => limited_step(edition, rules, caller, head),
+        Treatment::Exempt(entry) => Step::Exempt(Listed::allowed(caller, entry)),
+        Treatment::Blocked(entry) => block(caller, entry, head.protocol),
+    };
+    (step, is_tier_unknown)
+}
+
+fn limited_step<'a>(
+    edition: &'a Rc<Edition>,
+    rules: impl Iterator<Item = &'a Rule>,
+    caller: Caller,
+    head: &Head<'_>,
+) -> Step {
+    let policy = &edition.policy;
     let (mut limits, mut trials, mut variants) = (Vec::new(), Vec::new(), Vec::new());
     // Of rules that do not cost the same each time.
     let (mut told, mut dues): (Vec<(Range<usize>, Cost)>, Vec<Due>) = (Vec::new(), Vec::new());

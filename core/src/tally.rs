@@ -57,6 +57,8 @@ pub enum Series {
     DelayedMillis,
     /// Requests that were to be held back and found no place.
     Crowded,
+    /// Requests of callers whose tier the policy does not name, though it names others.
+    TierUnknown,
 }
 
 /// What is counted of a rule. The first four tell requests apart, the others are said of some.
@@ -81,8 +83,8 @@ pub enum Count {
 
 const SCOPES: [Scope; 3] = [Scope::Global, Scope::User, Scope::Ip];
 
-/// Where each count is: decisions, degraded, the delay, the crowded, a block for each rule, then one for each
-/// variant of an experiment.
+/// Where each count is: decisions, degraded, the delay, the crowded, unknown tiers, a block for each rule,
+/// then one for each variant of an experiment.
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
     rules: usize,
@@ -92,7 +94,8 @@ pub struct Layout {
 const DEGRADED_AT: usize = Outcome::ALL.len();
 const DELAY_AT: usize = DEGRADED_AT + Degraded::ALL.len();
 const CROWDED_AT: usize = DELAY_AT + 1;
-const RULES_AT: usize = CROWDED_AT + 1;
+const TIER_AT: usize = CROWDED_AT + 1;
+const RULES_AT: usize = TIER_AT + 1;
 const SCOPE_SIZE: usize = Count::ALL.len();
 const RULE_SIZE: usize = SCOPES.len() * SCOPE_SIZE;
 const VARIANT_SIZE: usize = Outcome::ALL.len();
@@ -142,6 +145,11 @@ impl Tally {
 
     pub fn layout(&self) -> Layout {
         self.layout
+    }
+
+    /// A request of a caller whose tier the policy does not name.
+    pub fn tier_unknown(&mut self) {
+        self.add(Series::TierUnknown, 1);
     }
 
     /// A request that met no limit.
@@ -281,6 +289,7 @@ impl Layout {
             Series::Degraded(how) => DEGRADED_AT + how as usize,
             Series::DelayedMillis => DELAY_AT,
             Series::Crowded => CROWDED_AT,
+            Series::TierUnknown => TIER_AT,
             Series::Rule { rule, scope, count } => {
                 RULES_AT + rule * RULE_SIZE + scope as usize * SCOPE_SIZE + count as usize
             }
@@ -300,7 +309,8 @@ impl Layout {
         let Some(of_rules) = number.checked_sub(RULES_AT) else {
             return Some(match number {
                 DELAY_AT => Series::DelayedMillis,
-                _ => Series::Crowded,
+                CROWDED_AT => Series::Crowded,
+                _ => Series::TierUnknown,
             });
         };
         if let Some(of_variants) = number.checked_sub(self.variants_at()) {
@@ -341,6 +351,7 @@ impl Series {
             | Series::Degraded(_)
             | Series::DelayedMillis
             | Series::Crowded
+            | Series::TierUnknown
             | Series::Variant { .. } => None,
         }
     }
@@ -356,6 +367,7 @@ impl Series {
             Series::Degraded(how) => format!("weir.degraded_total.how.{}", how.name()),
             Series::DelayedMillis => "weir.delayed_millis_total".to_string(),
             Series::Crowded => "weir.no_place_to_wait_total".to_string(),
+            Series::TierUnknown => "weir.tier_unknown_total".to_string(),
             Series::Variant { variant, outcome } => {
                 let (experiment, variant) = policy.variant(variant)?;
                 // A slash is in no name: two names that are free need something between.
@@ -548,6 +560,7 @@ mod tests {
         };
         tally.count(&record, [(ids[0], None)].into_iter());
         tally.decided(Outcome::Unmatched);
+        tally.tier_unknown();
         let rule = "rule.a.scope.user.outcome.allowed.scope.global";
         expect(
             &mut tally,
@@ -564,6 +577,7 @@ mod tests {
                 (&format!("marks_total.{rule}.mark.warned"), 1),
                 ("marks_total.rule.b.scope.ip.mark.shadow_denied", 1),
                 (&format!("requests_total.{rule}.outcome.delayed"), 1),
+                ("tier_unknown_total", 1),
             ],
         );
     }

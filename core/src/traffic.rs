@@ -151,7 +151,10 @@ impl Interval {
         let count = match series {
             Series::Decision(outcome) => self.outcomes.get_mut(outcome as usize),
             Series::Degraded(how) => self.degraded.get_mut(how as usize),
-            Series::DelayedMillis | Series::Crowded | Series::Variant { .. } => None,
+            Series::DelayedMillis
+            | Series::Crowded
+            | Series::TierUnknown
+            | Series::Variant { .. } => None,
             Series::Rule { count, .. } => rule
                 .and_then(|rule| self.rule(rule))
                 .and_then(|counts| counts.get_mut(count as usize)),

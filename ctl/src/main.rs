@@ -45,6 +45,9 @@ enum Task {
     Check {
         /// The policy; - reads it from the input
         file: PathBuf,
+        /// Take warnings for errors
+        #[arg(long)]
+        strict: bool,
     },
     /// Publish a policy
     Push {
@@ -56,6 +59,9 @@ enum Task {
         /// Only say what would change
         #[arg(long)]
         dry_run: bool,
+        /// Take warnings for errors, and publish nothing then
+        #[arg(long)]
+        strict: bool,
         #[command(flatten)]
         place: Place,
     },
@@ -152,9 +158,10 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 fn perform(task: Task) -> Result<()> {
     let mut out = io::stdout().lock();
     match task {
-        Task::Check { file } => {
+        Task::Check { file, strict } => {
             let (_, document) = read(&file)?;
             describe(&mut out, &document)?;
+            warn(&mut out, &document, strict)?;
             writeln!(out, "ok: {} is a policy", name(&file))?;
             Ok(())
         }
@@ -162,12 +169,14 @@ fn perform(task: Task) -> Result<()> {
             file,
             comment,
             dry_run,
+            strict,
             place,
         } => {
             let (text, document) = read(&file)?;
             let mut redis = place.open()?;
             let current = shelf::current(&mut *redis)?;
             let changes = tell_changes(&mut out, current.as_ref(), &text, &document)?;
+            warn(&mut out, &document, strict)?;
             if dry_run || changes == Changes::None {
                 return Ok(());
             }
@@ -272,18 +281,35 @@ fn describe(out: &mut impl Write, document: &Document) -> Result<()> {
         return Ok(());
     };
     write!(out, "{}", policy.table())?;
-    for warning in &policy.warnings {
-        writeln!(out, "warning: {warning}")?;
-    }
+    Ok(())
+}
+
+/// Tells what is legal in a policy and probably not meant. Where that is not good enough, it is an error.
+fn warn(out: &mut impl Write, document: &Document, strict: bool) -> Result<()> {
+    let Document::Policy(policy) = document else {
+        return Ok(());
+    };
+    let mut warnings = policy.warnings.clone();
     let header = policy.status.operator_header.as_ref();
     if header.is_some_and(|header| header.is_written_out) {
-        writeln!(
-            out,
-            "warning: the operators' secret is in this policy: whoever reads Redis reads it, and \
-             whoever reaches a sidecar that has no --secret-file; instead of \"value\" write its \
-             \"sha256\", which `printf %s SECRET | sha256sum` prints"
-        )?;
+        warnings.push(
+            "the operators' secret is in this policy: whoever reads Redis reads it, and whoever reaches a \
+             sidecar that has no --secret-file; instead of \"value\" write its \"sha256\", which `printf %s \
+             SECRET | sha256sum` prints"
+                .into(),
+        );
     }
+    for warning in &warnings {
+        writeln!(out, "warning: {warning}")?;
+    }
+    ensure!(
+        !strict || warnings.is_empty(),
+        "{}, and --strict takes each for an error",
+        match warnings.len() {
+            1 => "there is 1 warning".to_owned(),
+            count => format!("there are {count} warnings"),
+        }
+    );
     Ok(())
 }
 

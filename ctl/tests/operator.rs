@@ -67,7 +67,7 @@ fn run(redis: &str, arguments: &[&str]) -> Output {
 fn policy(limit: u64) -> String {
     format!(
         r#"{{"rules": [{{"name": "api", "pattern": "/api/*", "user_limits":
-            {{"free": {{"type": "fixed_window", "limit": {limit}, "window": 60}}}}}}]}}"#
+            {{"default": {{"type": "fixed_window", "limit": {limit}, "window": 60}}}}}}]}}"#
     )
 }
 
@@ -81,7 +81,7 @@ fn a_policy_is_checked_without_a_redis() {
     assert_eq!(
         String::from_utf8(good.stdout).unwrap(),
         format!(
-            "  api  /api/*  free 5/min fixed window\nok: {} is a policy\n",
+            "  api  /api/*  any tier 5/min fixed window\nok: {} is a policy\n",
             file.display()
         )
     );
@@ -89,12 +89,46 @@ fn a_policy_is_checked_without_a_redis() {
     let told = String::from_utf8(bad.stderr).unwrap();
     assert!(
         !bad.status.success()
-            && told.contains("policy.json: policy.rules[0].user_limits.free.limit: is 0"),
+            && told.contains("policy.json: policy.rules[0].user_limits.default.limit: is 0"),
         "{told}"
     );
     let gone = check(&PathBuf::from("/nowhere/policy.json"));
     let told = String::from_utf8(gone.stderr).unwrap();
     assert!(told.contains("cannot read /nowhere/policy.json"), "{told}");
+}
+
+/// Without `default`, a tier that is spelt otherwise has no limit.
+fn doubtful() -> String {
+    policy(5).replace("default", "premium")
+}
+
+const DOUBT: &str = "warning: rule api: callers of other tiers than premium have no limit of their own; add \
+                     \"default\" to \"user_limits\"\n";
+
+#[test]
+fn what_is_probably_not_meant_is_warned_of_and_to_who_is_strict_an_error() {
+    let desk = Desk::new();
+    let file = desk.file(&doubtful());
+    let file = file.to_str().unwrap();
+    assert!(desk.ok(&["check", file]).contains(DOUBT));
+    let told = desk.fails(&["check", "--strict", file]);
+    assert_eq!(
+        told,
+        "weir-policy: there is 1 warning, and --strict takes each for an error\n"
+    );
+    desk.fails(&["push", "--strict", file]);
+    assert!(desk.ok(&["history"]).contains("nothing is published now"));
+    let told = desk.ok(&["push", file]);
+    assert!(
+        told.ends_with(&format!("{DOUBT}version 1 is published\n")),
+        "{told}"
+    );
+    // It is said again of what differs, and of what does not.
+    let changed = desk.file(&doubtful().replace('5', "6"));
+    let told = desk.ok(&["push", "--dry-run", changed.to_str().unwrap()]);
+    assert!(told.contains("5 → 6") && told.ends_with(DOUBT), "{told}");
+    let plain = desk.file(&policy(5));
+    desk.ok(&["check", "--strict", plain.to_str().unwrap()]);
 }
 
 #[test]
@@ -143,7 +177,7 @@ fn what_is_pushed_is_told_rule_by_rule_and_can_be_shown() {
     assert!(told.ends_with("version 1 is published\n"), "{told}");
     assert_eq!(
         desk.push(7, "more; it's \"quoted\""),
-        "~ rule api: user_limits.free.limit: 5 → 7\nversion 2 is published\n"
+        "~ rule api: user_limits.default.limit: 5 → 7\nversion 2 is published\n"
     );
     assert_eq!(
         desk.push(7, ""),
@@ -170,7 +204,7 @@ fn what_no_gateway_would_adopt_is_not_published() {
     let desk = Desk::new();
     desk.push(5, "");
     for (text, told) in [
-        (policy(0), "policy.rules[0].user_limits.free.limit: is 0"),
+        (policy(0), "policy.rules[0].user_limits.default.limit: is 0"),
         ("{".to_owned(), "policy: is not JSON"),
         (
             format!("{}{}", policy(6), " ".repeat(600_000)),
@@ -183,7 +217,7 @@ fn what_no_gateway_would_adopt_is_not_published() {
     }
     let file = desk.file(&policy(8));
     let told = desk.ok(&["push", "--dry-run", file.to_str().unwrap()]);
-    assert_eq!(told, "~ rule api: user_limits.free.limit: 5 → 8\n");
+    assert_eq!(told, "~ rule api: user_limits.default.limit: 5 → 8\n");
     assert_eq!(desk.ok(&["show"]), format!("{}\n", policy(5)));
 }
 
@@ -199,11 +233,11 @@ fn a_rollback_publishes_what_was_before_or_what_is_named() {
     }
     assert_eq!(
         desk.ok(&["rollback"]),
-        "~ rule api: user_limits.free.limit: 3 → 2\nversion 4 is published\n"
+        "~ rule api: user_limits.default.limit: 3 → 2\nversion 4 is published\n"
     );
     assert_eq!(
         desk.ok(&["rollback", "--to", "1"]),
-        "~ rule api: user_limits.free.limit: 2 → 1\nversion 5 is published\n"
+        "~ rule api: user_limits.default.limit: 2 → 1\nversion 5 is published\n"
     );
     assert!(
         desk.ok(&["history"])

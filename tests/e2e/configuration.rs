@@ -99,17 +99,20 @@ fn the_rules_are_told_once_whatever_the_number_of_workers(world: &World) {
     assert_eq!(
         told,
         [
-            "auth_api pattern /api/v1/auth/* priority 10: user anonymous fixed_window 5/300s, \
+            "auth_api pattern /api/v1/auth/* priority 10: user default fixed_window 5/300s, \
              ip default sliding_window 20/3600s",
             "upload_api pattern /api/v1/media/upload priority 50: \
              user free token_bucket 10/3600s burst 5, \
              user premium token_bucket 100/3600s burst 20, \
-             user enterprise token_bucket 1000/3600s burst 100",
+             user enterprise token_bucket 1000/3600s burst 100, \
+             user default token_bucket 10/3600s burst 5",
             "search_api pattern /api/v1/search priority 70: user free leaky_bucket 60/60s, \
-             user premium leaky_bucket 300/60s, ip default leaky_bucket 100/60s",
+             user premium leaky_bucket 300/60s, user enterprise leaky_bucket 300/60s, \
+             user default leaky_bucket 60/60s, ip default leaky_bucket 100/60s",
             "general_api pattern /api/v1/* priority 100: global sliding_window 50000/60s, \
              user free sliding_window 100/3600s, user premium sliding_window 1000/3600s, \
-             user enterprise sliding_window 10000/3600s, ip default sliding_window 200/3600s",
+             user enterprise sliding_window 10000/3600s, user default sliding_window 100/3600s, \
+             ip default sliding_window 200/3600s",
         ]
     );
 }

@@ -31,6 +31,7 @@ pub const CASES: &[Case] = cases![
     warnings_and_delays_are_counted,
     what_passes_by_a_lease_is_counted,
     whoever_meets_no_limit_is_counted_as_such,
+    a_tier_that_the_policy_does_not_name_is_counted,
     calls_are_told_with_their_time_and_size,
     statistics_name_no_caller,
     what_prometheus_reads_is_clean,
@@ -208,6 +209,17 @@ fn what_passes_by_a_lease_is_counted(world: &World) {
     let leased = of_rule("leased", "user", "weir_mark", "leased");
     let leased = value(&scrape(gateway), "weir_marks_total", &leased);
     assert!((6.0..12.0).contains(&leased), "{leased}");
+}
+
+/// Misspelt, it has another limit than is meant, and somebody should notice.
+fn a_tier_that_the_policy_does_not_name_is_counted(world: &World) {
+    let gateway = world.watched();
+    assert_eq!(Visitor::anonymous(gateway).get("/tiers/x").status, 200);
+    for tier in ["premium", "free", "operators", "Premium", "gold"] {
+        let visitor = Visitor::of_tier(gateway, tier);
+        assert_eq!(visitor.get("/tiers/x").status, 200, "{tier}");
+    }
+    counts(gateway, "weir_tier_unknown_total", &[], 2.0);
 }
 
 fn whoever_meets_no_limit_is_counted_as_such(world: &World) {
@@ -391,6 +403,7 @@ fn everything(world: &World) -> Gateway {
     }
     visitor().get("/elsewhere");
     visitor().named("banned").get("/x");
+    Visitor::of_tier(&gateway, "gold").get("/tiers/x");
     redis.stop();
     for path in ["/open/x", "/closed/x", "/kept/x"] {
         for _ in 0..5 {

@@ -180,7 +180,7 @@ const RULES: [Rule; 4] = [
     (
         "auth_api",
         "/api/v1/auth/",
-        &[("anonymous", quota(FixedWindow, 5, 300))],
+        &[("default", quota(FixedWindow, 5, 300))],
         Some(quota(SlidingWindow, 20, 3600)),
     ),
     (
@@ -190,6 +190,7 @@ const RULES: [Rule; 4] = [
             ("free", quota(TokenBucket { burst: 5 }, 10, 3600)),
             ("premium", quota(TokenBucket { burst: 20 }, 100, 3600)),
             ("enterprise", quota(TokenBucket { burst: 100 }, 1000, 3600)),
+            ("default", quota(TokenBucket { burst: 5 }, 10, 3600)),
         ],
         None,
     ),
@@ -199,6 +200,8 @@ const RULES: [Rule; 4] = [
         &[
             ("free", quota(LeakyBucket, 60, 60)),
             ("premium", quota(LeakyBucket, 300, 60)),
+            ("enterprise", quota(LeakyBucket, 300, 60)),
+            ("default", quota(LeakyBucket, 60, 60)),
         ],
         Some(quota(LeakyBucket, 100, 60)),
     ),
@@ -209,6 +212,7 @@ const RULES: [Rule; 4] = [
             ("free", quota(SlidingWindow, 100, 3600)),
             ("premium", quota(SlidingWindow, 1000, 3600)),
             ("enterprise", quota(SlidingWindow, 10_000, 3600)),
+            ("default", quota(SlidingWindow, 100, 3600)),
         ],
         Some(quota(SlidingWindow, 200, 3600)),
     ),
@@ -227,10 +231,8 @@ impl Account {
             path == *place || (place.ends_with('/') && path.starts_with(place))
         });
         let limits = matching.flat_map(|(rule, _, tiers, ip)| {
-            let user = tiers
-                .iter()
-                .find(|(name, _)| *name == tier)
-                .map(|(_, quota)| quota);
+            let of = |tier| tiers.iter().find(|(name, _)| *name == tier);
+            let user = of(tier).or_else(|| of("default")).map(|(_, quota)| quota);
             let scopes = [("user", user), ("ip", ip.as_ref())];
             scopes
                 .into_iter()

@@ -14,7 +14,7 @@ pub const CASES: &[Case] = cases![
     a_free_user_is_held_to_every_rule,
     a_premium_user_is_held_to_every_rule,
     an_enterprise_user_is_held_to_every_rule,
-    a_user_of_no_listed_tier_is_held_to_the_limits_for_addresses,
+    a_user_of_no_listed_tier_is_held_to_the_default,
 ];
 
 const PATHS: [&str; 4] = [
@@ -44,7 +44,7 @@ fn an_enterprise_user_is_held_to_every_rule(world: &World) {
     hold_to_every_rule(world, "enterprise");
 }
 
-fn a_user_of_no_listed_tier_is_held_to_the_limits_for_addresses(world: &World) {
+fn a_user_of_no_listed_tier_is_held_to_the_default(world: &World) {
     hold_to_every_rule(world, "unlisted");
 }
 

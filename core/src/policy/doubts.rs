@@ -1,8 +1,12 @@
 //! What is legal in a policy and probably not meant. Each doubt is one sentence that names the rule and says
 //! how to mend it. It changes nothing: who reads the warnings decides.
 
+use std::fmt;
+
 use super::pattern::{Index, LONGEST_PATH};
-use super::{Limit, Rule, Scope};
+use super::{Limit, Matching, Rule, Scope, Status};
+use crate::exempt::Exemptions;
+use crate::identity;
 use crate::limit::Algorithm;
 use crate::rollout::Mode;
 
@@ -11,13 +15,245 @@ const LARGE_LOG: u64 = 10_000;
 /// Each costs up to 12 µs of the longest path there is, so together most of a millisecond.
 const MANY_GONE_THROUGH: usize = 64;
 
-pub(super) fn of(rules: &[Rule], limits: &[Limit], patterns: &Index) -> Vec<String> {
-    let large = limits.iter().filter_map(large_log);
-    large
-        .chain(rules.iter().filter_map(partial_count))
-        .chain(rules.iter().filter_map(|rule| out_of_reach(rule, limits)))
-        .chain(costly_patterns(patterns))
-        .collect()
+/// What doubts are about: a policy as it is read.
+pub(super) struct Whole<'a> {
+    pub rules: &'a [Rule],
+    pub off: &'a [Rule],
+    pub limits: &'a [Limit],
+    pub patterns: &'a Index,
+    pub exemptions: &'a Exemptions,
+    pub status: &'a Status,
+}
+
+pub(super) fn of(whole: &Whole<'_>) -> Vec<String> {
+    let Whole { rules, limits, .. } = *whole;
+    let mut doubts: Vec<String> = no_rules(whole).into_iter().collect();
+    let tiers = Tiers::of(rules, limits);
+    for rule in rules {
+        let own: Vec<&Limit> = limits
+            .iter()
+            .filter(|limit| limit.rule == rule.name)
+            .collect();
+        doubts.extend(no_limits(rule, &own));
+        doubts.extend(no_default(rule));
+        doubts.extend(few_callers(rule));
+        doubts.extend(partial_count(rule));
+        doubts.extend(letters_left_out(rule));
+        doubts.extend(out_of_reach(rule, limits));
+        doubts.extend(below_a_tier(rule, &own));
+        doubts.extend(never_bind(rule, &own));
+    }
+    doubts.extend(limits.iter().filter_map(large_log));
+    doubts.extend(tiers.doubts(whole));
+    doubts.extend(whole.exemptions.doubts());
+    doubts.extend(operators(whole.status));
+    doubts.extend(costly_patterns(whole.patterns));
+    doubts
+}
+
+fn no_rules(whole: &Whole<'_>) -> Option<String> {
+    match (whole.rules, whole.off) {
+        ([], []) => Some("the policy has no rules, so no request meets a limit; add one".into()),
+        ([], _) => Some("every rule is off, so no request meets a limit; switch one on".into()),
+        _ => None,
+    }
+}
+
+fn no_limits(rule: &Rule, own: &[&Limit]) -> Option<String> {
+    own.is_empty().then(|| {
+        format!(
+            "rule {}: it has no limits, so it does nothing; add \"global_limit\", \"user_limits\" or \
+             \"ip_limits\", or take it out",
+            rule.name
+        )
+    })
+}
+
+/// A tier that is spelt otherwise, or is new, has no limit then.
+fn no_default(rule: &Rule) -> Option<String> {
+    let user = &rule.limits.user;
+    let listed: Vec<&str> = user.by_tier.iter().map(|(tier, _)| tier.as_str()).collect();
+    (user.default.is_none() && !listed.is_empty()).then(|| {
+        format!(
+            "rule {}: callers of other tiers than {} have no limit of their own; add \"default\" to \
+             \"user_limits\"",
+            rule.name,
+            listed.join(", ")
+        )
+    })
+}
+
+fn few_callers(rule: &Rule) -> Option<String> {
+    let Mode::Partly(percent) = rule.mode else {
+        return None;
+    };
+    let percent = percent.get();
+    (percent > 0.0 && percent < 1.0).then(|| {
+        format!(
+            "rule {}: enforce_percent {percent} is {percent} in a hundred callers; write {} if that share \
+             of all is meant",
+            rule.name,
+            percent * 100.0
+        )
+    })
+}
+
+/// Paths are compared in lower case, and what is not a small letter need not have been one.
+fn letters_left_out(rule: &Rule) -> Option<String> {
+    (rule.matching == Matching::Loose && rule.pattern.excludes_letters()).then(|| {
+        format!(
+            "rule {}: {:?} leaves letters out, and a loose rule takes capitals for small letters, so it may \
+             hold for more than is meant; add \"match\": \"exact\"",
+            rule.name,
+            rule.pattern.as_str()
+        )
+    })
+}
+
+/// An address is shared: an office's callers use its limit up together, and none reaches their own.
+fn below_a_tier(rule: &Rule, own: &[&Limit]) -> Vec<String> {
+    let of = |scope| {
+        let limits = own.iter().filter(move |limit| limit.scope == scope);
+        limits.filter(|limit| limit.variant.is_none())
+    };
+    let below = of(Scope::Ip).filter_map(|address| {
+        let (lower, upper) = (address.terms.quota, of(Scope::User));
+        let tiers = upper.filter(|user| lower.comes_before(user.terms.quota));
+        let tiers: Vec<String> = tiers.map(|user| format!("{} ({})", user.whom, Size(user))).collect();
+        (!tiers.is_empty()).then(|| {
+            format!(
+                "rule {}: callers of {} never reach their limit, since that of their address ({}, for {}) \
+                 comes first, and all behind one address share it; raise it, or limit strangers by \
+                 \"anonymous\" in \"user_limits\" instead",
+                rule.name,
+                tiers.join(", "),
+                Size(address),
+                address.whom
+            )
+        })
+    });
+    below.collect()
+}
+
+/// Limits that another one of the same requests always reaches first.
+fn never_bind(rule: &Rule, own: &[&Limit]) -> Vec<String> {
+    let mut doubts = Vec::new();
+    for (place, limit) in own.iter().enumerate() {
+        let first = own.iter().enumerate().find(|(other_place, other)| {
+            let is_everybodys = other.scope == Scope::Global && limit.scope != Scope::Global;
+            let is_beside = other.scope == limit.scope && other.whom == limit.whom;
+            let is_other = *other_place != place && other.variant == limit.variant;
+            // Of equals the second is too much.
+            let is_equal = limit.terms.quota.comes_before(other.terms.quota);
+            is_other
+                && (is_everybodys || is_beside && (!is_equal || *other_place < place))
+                && other.terms.quota.comes_before(limit.terms.quota)
+        });
+        if let Some((_, first)) = first {
+            doubts.push(format!(
+                "rule {}: the limit {} of {} never holds anybody back, since {} of {} is always reached \
+                 first; take one of them out",
+                rule.name,
+                Size(limit),
+                whose(limit),
+                Size(first),
+                whose(first)
+            ));
+        }
+    }
+    doubts
+}
+
+fn whose(limit: &Limit) -> String {
+    match limit.scope {
+        Scope::Global => "everybody".into(),
+        Scope::User => format!("tier {}", limit.whom),
+        Scope::Ip => format!("addresses in {}", limit.whom),
+    }
+}
+
+/// A limit in short: `100/60s`.
+struct Size<'a>(&'a Limit);
+
+impl fmt::Display for Size<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let quota = self.0.terms.quota;
+        write!(f, "{}/{}s", quota.limit(), quota.window_seconds())
+    }
+}
+
+/// The tiers that rules name, each with the first rule that does.
+struct Tiers<'a>(Vec<(&'a str, &'a str)>);
+
+impl<'a> Tiers<'a> {
+    fn of(rules: &'a [Rule], limits: &'a [Limit]) -> Tiers<'a> {
+        let named = limits.iter().filter(|limit| limit.scope == Scope::User);
+        let mut tiers: Vec<(&str, &str)> = Vec::new();
+        for limit in named.filter(|limit| limit.whom != "default") {
+            let is_in_force = rules.iter().any(|rule| rule.name == limit.rule);
+            if is_in_force && tiers.iter().all(|(tier, _)| *tier != limit.whom) {
+                tiers.push((&limit.whom, &limit.rule));
+            }
+        }
+        Tiers(tiers)
+    }
+
+    fn doubts(&self, whole: &Whole<'_>) -> Vec<String> {
+        let mut doubts = Vec::new();
+        for (place, (tier, rule)) in self.0.iter().enumerate() {
+            if is_like_an_id(tier) || whole.exemptions.names_user(tier) {
+                doubts.push(format!(
+                    "rule {rule}: {tier:?} in \"user_limits\" is the name of a tier, and looks like a user's \
+                     id; a user cannot be named there: give them a tier of their own"
+                ));
+            }
+            let before = self.0.get(..place).unwrap_or_default();
+            if let Some((other, _)) = before
+                .iter()
+                .find(|(other, _)| other.eq_ignore_ascii_case(tier))
+            {
+                doubts.push(format!(
+                    "rule {rule}: tier {tier:?} is {other:?} elsewhere, and tiers are compared with case; \
+                     spell it as it is sent"
+                ));
+            }
+            if let Some(list) = whole.exemptions.lists_tier(tier) {
+                doubts.push(format!(
+                    "rule {rule}: its limits for tier {tier:?} never hold, since the tier is on \"{list}\"; \
+                     take it off one of them"
+                ));
+            }
+        }
+        doubts
+    }
+}
+
+/// `u7`, `user-42`, `1234`, and anything as long as a digest; not `tier1` or `gold2`.
+fn is_like_an_id(tier: &str) -> bool {
+    const STEMS: [&str; 12] = [
+        "", "u", "uid", "id", "user", "usr", "customer", "cust", "client", "account", "acct",
+        "member",
+    ];
+    let stem = tier.trim_end_matches(|char: char| char.is_ascii_digit());
+    let has_number = stem.len() < tier.len();
+    let stem = stem.trim_end_matches(['-', '_', '.']).to_ascii_lowercase();
+    let digits = tier.bytes().filter(u8::is_ascii_hexdigit).count();
+    let is_digest = digits >= 16
+        && tier
+            .bytes()
+            .all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+    is_digest || has_number && STEMS.contains(&stem.as_str())
+}
+
+/// Tiers that callers have whom nobody gave one.
+fn operators(status: &Status) -> Option<String> {
+    let tier = status.operator_tier.as_deref()?;
+    identity::is_assumed(tier).then(|| {
+        format!(
+            "status.operator_tier: {tier:?} is the tier of whoever comes without one, so everybody is an \
+             operator; name a tier that only operators have"
+        )
+    })
 }
 
 /// Patterns that begin alike, and have to be tried one by one.
@@ -76,4 +312,161 @@ fn out_of_reach(rule: &Rule, limits: &[Limit]) -> Option<String> {
         rule.name,
         most.get()
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::json::{At, Json};
+    use crate::policy::Policy;
+
+    fn doubts(policy: &str) -> Vec<String> {
+        let json = Json::parse(policy, "policy").unwrap();
+        Policy::try_new(&At::new(&json, "policy")).unwrap().warnings
+    }
+
+    fn limit(limit: u64, window: u64) -> String {
+        format!(r#"{{"type": "sliding_window", "limit": {limit}, "window": {window}}}"#)
+    }
+
+    #[test]
+    fn what_is_legal_and_probably_not_meant_is_told() {
+        let (one, ten) = (limit(1, 60), limit(10, 60));
+        let all = format!(r#""global_limit": {ten}"#);
+        let rule =
+            |fields: String| format!(r#""rules": [{{"name": "r", "pattern": "/r", {fields}}}]"#);
+        let tiers = |tiers: &str| rule(format!(r#""user_limits": {{{tiers}, "default": {ten}}}"#));
+        for (policy, told) in [
+            (
+                r#""rules": []"#.to_string(),
+                "the policy has no rules, so no request meets a limit; add one",
+            ),
+            (
+                rule(format!(r#""mode": "off", {all}"#)),
+                "every rule is off, so no request meets a limit; switch one on",
+            ),
+            (
+                rule(r#""priority": 1"#.to_string()),
+                "rule r: it has no limits, so it does nothing; add \"global_limit\", \"user_limits\" or \
+                 \"ip_limits\", or take it out",
+            ),
+            (
+                rule(format!(r#""user_limits": {{"free": {one}, "pro": {ten}}}"#)),
+                "rule r: callers of other tiers than free, pro have no limit of their own; add \"default\" to \
+                 \"user_limits\"",
+            ),
+            (
+                rule(format!(
+                    r#""enforce_percent": 0.1, "user_limits": {{"default": {ten}}}"#
+                )),
+                "rule r: enforce_percent 0.1 is 0.1 in a hundred callers; write 10 if that share of all is meant",
+            ),
+            (
+                format!(r#""rules": [{{"name": "r", "pattern": "/[!a-z]", {all}}}]"#),
+                "rule r: \"/[!a-z]\" leaves letters out, and a loose rule takes capitals for small letters, so \
+                 it may hold for more than is meant; add \"match\": \"exact\"",
+            ),
+            (
+                tiers(&format!(r#""u7": {one}"#)),
+                "rule r: \"u7\" in \"user_limits\" is the name of a tier, and looks like a user's id; a user \
+                 cannot be named there: give them a tier of their own",
+            ),
+            (
+                tiers(&format!(r#""Pro": {one}, "pro": {one}"#)),
+                "rule r: tier \"pro\" is \"Pro\" elsewhere, and tiers are compared with case; spell it as it is \
+                 sent",
+            ),
+            (
+                format!(
+                    r#"{}, "allow": {{"tiers": ["pro"]}}"#,
+                    tiers(&format!(r#""pro": {one}"#))
+                ),
+                "rule r: its limits for tier \"pro\" never hold, since the tier is on \"allow\"; take it off \
+                 one of them",
+            ),
+            (
+                rule(format!(
+                    r#""user_limits": {{"pro": {}, "default": {one}}}, "ip_limits": {{"default": {ten}}}"#,
+                    limit(600, 60)
+                )),
+                "rule r: callers of pro (600/60s) never reach their limit, since that of their address (10/60s, \
+                 for default) comes first, and all behind one address share it; raise it, or limit strangers by \
+                 \"anonymous\" in \"user_limits\" instead",
+            ),
+            (
+                rule(format!(r#""global_limit": [{ten}, {}]"#, limit(600, 3600))),
+                "rule r: the limit 600/3600s of everybody never holds anybody back, since 10/60s of everybody is \
+                 always reached first; take one of them out",
+            ),
+            (
+                rule(format!(
+                    r#""global_limit": {one}, "user_limits": {{"default": {ten}}}"#
+                )),
+                "rule r: the limit 10/60s of tier default never holds anybody back, since 1/60s of everybody is \
+                 always reached first; take one of them out",
+            ),
+            (
+                rule(format!(r#""ip_limits": {{"default": [{ten}, {ten}]}}"#)),
+                "rule r: the limit 10/60s of addresses in default never holds anybody back, since 10/60s of \
+                 addresses in default is always reached first; take one of them out",
+            ),
+            (
+                format!(
+                    r#"{}, "deny": {{"networks": ["0.0.0.0/0"]}}"#,
+                    rule(all.clone())
+                ),
+                "deny.networks: they leave no IPv4 address out, so everybody is refused with 403; narrow them",
+            ),
+            (
+                format!(
+                    r#"{}, "allow": {{"networks": ["::/1", "8000::/1"]}}"#,
+                    rule(all.clone())
+                ),
+                "allow.networks: they leave no IPv6 address out, so everybody meets no limit; narrow them",
+            ),
+            (
+                format!(r#"{}, "allow": {{"tiers": ["free"]}}"#, rule(all.clone())),
+                "allow.tiers: \"free\" is the tier of whoever comes without one, and each of them meets no limit; \
+                 name another tier",
+            ),
+            (
+                format!(
+                    r#"{}, "allow": {{"users": ["ann", "bob"]}}, "deny": {{"users": ["bob"]}}"#,
+                    rule(all.clone())
+                ),
+                "allow, deny: user \"bob\" is on both lists, and \"deny\" wins; take it off \"allow\"",
+            ),
+            (
+                format!(
+                    r#"{}, "status": {{"operator_tier": "anonymous"}}"#,
+                    rule(all.clone())
+                ),
+                "status.operator_tier: \"anonymous\" is the tier of whoever comes without one, so everybody is an \
+                 operator; name a tier that only operators have",
+            ),
+        ] {
+            let policy = format!("{{{policy}}}");
+            // No more than that.
+            assert_eq!(doubts(&policy), [told], "{policy}");
+        }
+    }
+
+    #[test]
+    fn an_ordinary_policy_is_not_doubted() {
+        let policy = format!(
+            r#"{{"rules": [{{"name": "r", "pattern": "/r/*", "enforce_percent": 10,
+                "user_limits": {{"tier1": [{}, {}], "gold-2": {}, "anonymous": {}, "default": {}}},
+                "ip_limits": {{"10.0.0.0/8": {}, "default": {}}}}}],
+                "allow": {{"networks": ["10.0.0.0/8"], "tiers": ["staff"]}},
+                "deny": {{"users": ["bob"], "tiers": ["banned"]}},
+                "status": {{"operator_tier": "staff"}}}}"#,
+            limit(10, 1),
+            limit(100, 60),
+            limit(20, 60),
+            limit(5, 60),
+            limit(10, 60),
+            limit(1000, 60),
+            limit(200, 60)
+        );
+        assert_eq!(doubts(&policy), [""; 0]);
+    }
 }

@@ -24,7 +24,7 @@ use crate::address::Cidr;
 use crate::approach::Approach;
 use crate::cost::Tariff;
 use crate::exempt::Exemptions;
-use crate::identity::Subject;
+use crate::identity::{self, Subject};
 use crate::json::{At, ConfigError};
 use crate::lease::LeaseTerms;
 use crate::limit::Algorithm;
@@ -49,6 +49,8 @@ pub struct Policy {
     /// The request headers that say what something costs.
     cost_headers: Vec<String>,
     pub exemptions: Exemptions,
+    /// The tiers that rules and lists name, in order; none where no rule tells tiers apart.
+    tiers: Vec<String>,
     /// Whether any limit does something before it refuses.
     approached: bool,
     /// Whether any limit is leased.
@@ -253,6 +255,17 @@ impl Policy {
     /// The variant of a rule that is for this caller, if the rule takes part in an experiment.
     pub fn arm<'a>(&'a self, rule: &'a Rule, subject: &Subject) -> Option<Arm<'a>> {
         rule.takes_part.as_ref()?.arm(&self.experiments, subject)
+    }
+
+    /// Whether a tier is named here, or is one that callers have whom nobody gave any. All are where no
+    /// rule tells tiers apart.
+    pub fn knows_tier(&self, tier: &str) -> bool {
+        self.tiers.is_empty()
+            || identity::is_assumed(tier)
+            || self
+                .tiers
+                .binary_search_by(|own| own.as_str().cmp(tier))
+                .is_ok()
     }
 
     /// The rules that are switched off.
@@ -696,6 +709,32 @@ mod tests {
     }
 
     #[test]
+    fn a_tier_is_known_that_is_named_anywhere() {
+        let policy = policy(&format!(
+            r#"{{"rules": [{{"name": "r", "pattern": "*", "user_limits": {{"pro": {LIMIT}}}}}],
+                "experiments": [{{"name": "e", "variants": [{{"name": "c", "weight": 1}}, {{"name": "v",
+                    "weight": 1, "rules": {{"r": {{"user_limits": {{"gold": {LIMIT}}}}}}}}}]}}],
+                "allow": {{"tiers": ["staff"]}}, "deny": {{"tiers": ["banned"]}},
+                "status": {{"operator_tier": "ops"}}}}"#
+        ));
+        for tier in ["pro", "gold", "staff", "banned", "ops", "free", "anonymous"] {
+            assert!(policy.knows_tier(tier), "{tier}");
+        }
+        for tier in ["Pro", "default", "", "\u{fffd}"] {
+            assert!(!policy.knows_tier(tier), "{tier}");
+        }
+    }
+
+    #[test]
+    fn where_no_rule_tells_tiers_apart_all_are_known() {
+        let policy = policy(&format!(
+            r#"{{"rules": [{{"name": "r", "pattern": "*", "user_limits": {{"default": {LIMIT}}}}}],
+                "deny": {{"tiers": ["banned"]}}}}"#
+        ));
+        assert!(policy.knows_tier("pro"));
+    }
+
+    #[test]
     fn a_cost_that_no_limit_could_hold_is_warned_about() {
         for (max, warned) in [(20, false), (21, true)] {
             let policy = policy(&format!(
@@ -737,7 +776,7 @@ mod tests {
     fn a_large_log_is_warned_about_with_whose_it_is() {
         let policy = policy(
             r#"{"rules": [{"name": "r", "pattern": "*",
-                "user_limits": {"free": {"type": "sliding_window", "limit": 10000, "window": 60}},
+                "user_limits": {"default": {"type": "sliding_window", "limit": 10000, "window": 60}},
                 "ip_limits": {"default": {"type": "sliding_window", "limit": 10001, "window": 60}}
             }]}"#,
         );
@@ -777,7 +816,13 @@ mod tests {
             let mut rules = policy.rules().iter().chain(policy.off());
             let line = rules.next().unwrap().describe(&policy).to_string();
             assert!(line.starts_with(told), "{line}");
-            assert_eq!(policy.warnings.len(), usize::from(fields.contains("0.5")));
+            // The share's global limit, and that the share is so small; that nothing is in force.
+            let warnings = match fields {
+                r#""enforce_percent": 0.5,"# => 2,
+                r#""mode": "off","# => 1,
+                _ => 0,
+            };
+            assert_eq!(policy.warnings.len(), warnings, "{:?}", policy.warnings);
         }
     }
 

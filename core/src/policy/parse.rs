@@ -93,7 +93,14 @@ pub(super) fn policy(source: &At<'_>) -> Result<Policy, ConfigError> {
         patterns.add(&rule.pattern, rule.matching);
     }
     let patterns = patterns.build();
-    let warnings = doubts::of(&rules, &limits.list, &patterns);
+    let warnings = doubts::of(&doubts::Whole {
+        rules: &rules,
+        off: &off,
+        limits: &limits.list,
+        patterns: &patterns,
+        exemptions: &exemptions,
+        status: &status,
+    });
     let mut cost_headers: Vec<String> = rules
         .iter()
         .filter_map(|rule| match &rule.tariff {
@@ -109,6 +116,7 @@ pub(super) fn policy(source: &At<'_>) -> Result<Policy, ConfigError> {
         rules,
         off,
         patterns,
+        tiers: tiers(&limits.list, &exemptions, &status),
         approached,
         leased,
         of_one_slot: is_of_one_slot(&limits.list),
@@ -121,6 +129,21 @@ pub(super) fn policy(source: &At<'_>) -> Result<Policy, ConfigError> {
         status,
         warnings,
     })
+}
+
+/// All tiers that are named anywhere, if a rule has limits by tier.
+fn tiers(limits: &[Limit], exemptions: &Exemptions, status: &Status) -> Vec<String> {
+    let named = limits.iter().filter(|limit| limit.scope == Scope::User);
+    let mut tiers: Vec<String> = named.map(|limit| limit.whom.clone()).collect();
+    tiers.retain(|tier| tier != "default");
+    if tiers.is_empty() {
+        return tiers;
+    }
+    tiers.extend(exemptions.tiers().map(str::to_string));
+    tiers.extend(status.operator_tier.clone());
+    tiers.sort_unstable();
+    tiers.dedup();
+    tiers
 }
 
 /// Of one scope; and of one rule where that is everybody's, since each rule counts them for itself.

@@ -147,7 +147,7 @@ mod tests {
             names,
             ["auth_api", "upload_api", "search_api", "general_api"]
         );
-        let auth = "anonymous 5/5min fixed window · an address 20/h sliding window";
+        let auth = "any tier 5/5min fixed window · an address 20/h sliding window";
         assert!(told.lines().next().unwrap().ends_with(auth), "{told}");
     }
 
