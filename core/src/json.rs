@@ -17,8 +17,9 @@ const LONGEST_DESCRIPTION: usize = 1024;
 /// What some editors put before a text. Nobody sees it, and JSON does not allow it.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// 2^53: from here on a double is no longer sure which whole number was written.
-const DOUBLE_EXACT: f64 = 9_007_199_254_740_992.0;
+/// 2^50: reading a fraction may be off by a digit of the double, which below this is less than a quarter, so
+/// that no whole number is taken for another.
+const SURELY_WHOLE: f64 = 1_125_899_906_842_624.0;
 
 /// A JSON value as written: objects keep the order of their members, and duplicates.
 #[derive(Clone, Debug, PartialEq)]
@@ -134,7 +135,7 @@ impl<'a> At<'a> {
         match self.value {
             Json::Whole(number) => Ok(*number),
             Json::OtherNumber(number)
-                if number.fract() == 0.0 && (0.0..DOUBLE_EXACT).contains(number) =>
+                if number.fract() == 0.0 && (0.0..SURELY_WHOLE).contains(number) =>
             {
                 Ok(*number as u64)
             }
@@ -454,6 +455,50 @@ mod tests {
             assert!(
                 error.message.contains("expected a whole number below 2^64"),
                 "{error} for {told}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_whole_number_is_one_however_it_is_written() {
+        for (text, number) in [
+            ("10.0", 10),
+            ("1e3", 1000),
+            ("1.5e1", 15),
+            ("-0.0", 0),
+            ("1125899906842623.0", 1_125_899_906_842_623),
+            ("18446744073709551615", u64::MAX),
+        ] {
+            let json = Json::parse(text, "n").unwrap();
+            assert_eq!(At::new(&json, "n").whole(), Ok(number), "{text}");
+        }
+        // Which one was written a double no longer tells.
+        for text in [
+            "9007199254740992.0",
+            "1e16",
+            "-1.0",
+            "0.5",
+            "18446744073709551616",
+        ] {
+            let json = Json::parse(text, "n").unwrap();
+            assert!(At::new(&json, "n").whole().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_yaml_makes_of_off_and_on_is_a_choice() {
+        let choices = [("enforce", 1), ("off", 2)];
+        for (text, choice) in [
+            ("\"off\"", Some(2)),
+            ("false", Some(2)),
+            ("true", None),
+            ("0", None),
+        ] {
+            let json = Json::parse(text, "mode").unwrap();
+            assert_eq!(
+                At::new(&json, "mode").choice(&choices).ok(),
+                choice,
+                "{text}"
             );
         }
     }
