@@ -125,21 +125,14 @@ local function keep(state, quota, free)
   return format('%d %d %s', level_at(state, quota, free), state.time, quota.rate)
 end
 
--- What `save` writes, made before anything is written. `taken` permits are all that has changed, if told.
-local function prepare(state, quota, free, taken)
+-- What it writes are numbers that were checked, which cannot fail to be made.
+local function save(key, state, quota, free, taken)
   local level, time = level_at(state, quota, free), state.time
-  local expires = expiry(quota, level, time)
-  state.text = format('%d %d %s', level, time, quota.rate)
-  if not (taken and expires == state.expires) then
-    state.ends = format('%d', expires)
-  end
-end
-
-local function save(key, state)
-  if state.ends then
-    call('SET', key, state.text, 'PXAT', state.ends)
+  local text, expires = format('%d %d %s', level, time, quota.rate), expiry(quota, level, time)
+  if taken and expires == state.expires then
+    call('SET', key, text, 'KEEPTTL')
   else
-    call('SET', key, state.text, 'KEEPTTL')
+    call('SET', key, text, 'PXAT', format('%d', expires))
   end
 end
 
@@ -152,6 +145,5 @@ return {
   retry = retry,
   reset = reset,
   keep = keep,
-  prepare = prepare,
   save = save,
 }

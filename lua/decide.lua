@@ -27,7 +27,12 @@ local KEYS, ARGV = KEYS, ARGV
 
 local now = clock()
 
--- The quotas, each with what its algorithm makes of it; false where its numbers are out of range.
+-- By a quota whose numbers are out of range no key can be read.
+local function strange_quota()
+  return { algorithm = { settle = function() end } }
+end
+
+-- The quotas, each with what its algorithm makes of it.
 local quotas, size = {}, #ARGV[1]
 if size % QUOTA_SIZE ~= 0 then
   return { err = 'ERR Malformed quotas' }
@@ -41,7 +46,7 @@ for at = 1, size, QUOTA_SIZE do
   end
   local sound = algorithm and window >= 1000 and window <= LONGEST_WINDOW and window % 1000 == 0
   sound = sound and limit >= 1 and capacity >= 1 and limit * window <= MOST and capacity * window <= MOST
-  quotas[#quotas + 1] = sound and algorithm.terms(algorithm, limit, window, capacity, now) or false
+  quotas[#quotas + 1] = sound and algorithm.terms(algorithm, limit, window, capacity, now) or strange_quota()
 end
 
 -- What Redis holds: of each key a text, or false.
@@ -57,46 +62,40 @@ for from = 1, #KEYS, MOST_VALUES do
   end
 end
 
--- `pcall` makes a text of an error that is a table, and a table is what tells that it is Redis's.
-local function as_it_is(fault)
-  return fault
-end
-
 if ARGV[3] ~= '' then
-  local sound, reply, write = xpcall(function()
-    return together(now, quotas, held, MOST_VALUES)
-  end, as_it_is)
+  local sound, reply, states, left, totals = pcall(together, now, quotas, held, MOST_VALUES)
   if sound and reply then
-    write()
-    return reply
-  elseif not sound and type(reply) == 'table' then
+    for k = 1, #KEYS do
+      local quota, taken = quotas[totals[2 * k]], held[k] and totals[2 * k + 1]
+      quota.algorithm.save(KEYS[k], states[k], quota, left[2 * k + 1], taken)
+    end
     return reply
   end
   -- Else one by one, which tells what is at fault.
 end
 
--- What is at fault, and left out: operations by their place in ARGV[2], keys by number, or all there is.
--- What is at hand, an operation or a key or both. And what Redis held of the keys of which `held` was
--- overwritten.
-local none = {}
-local faults = { operations = none, keys = none }
-local count, suspects = 0, nil
+-- What is at fault, and left out: operations by their place in ARGV[2], or all there is. `at_hand` tells
+-- what is at hand, an operation or a key or both; `read` is what Redis held of the keys of which `held`
+-- was overwritten. A key at fault holds what nobody can read.
+local none, unreadable = {}, ''
+local faults = { operations = none }
+local count, keys, suspects = 0, nil, nil
 
 -- Whether what was at hand is left out from here on. A key is at fault at the second operation that fails
 -- with it, or where it cannot be told what to write there: else what one operation asks might spoil all
 -- that share its key.
 local function blame()
-  local operation, key = faults.operation, faults.key
+  local operation, key = faults.at_hand()
   if faults.all or not (operation or key) then
     return false
   elseif count == 0 then
-    faults.operations, faults.keys, suspects = {}, {}, {}
+    faults.operations, keys, suspects = {}, {}, {}
   end
   count = count + 1
   if count > MOST_FAULTS then
     faults.all = true
   elseif not operation or suspects[key] then
-    faults.keys[key] = true
+    keys[key] = true
   else
     faults.operations[operation] = true
     if key then
@@ -107,20 +106,23 @@ local function blame()
     held[k] = text
   end
   faults.read = nil
+  for k in pairs(keys) do
+    held[k] = unreadable
+  end
   return true
 end
 
 repeat
-  local sound, reply, write = xpcall(function()
-    return one_by_one(now, quotas, held, MOST_VALUES, faults)
-  end, as_it_is)
+  local sound, reply, write = pcall(one_by_one, now, quotas, held, MOST_VALUES, faults)
   if sound then
-    write()
-    return reply
-  elseif type(reply) == 'table' then
+    if write then
+      write()
+    end
     return reply
   end
-  if not blame() then
-    return { err = reply }
+  -- An error of Redis's, by `ask`.
+  local error_of_redis = string.match(reply, '^STORE (.*)')
+  if error_of_redis or not blame() then
+    return { err = error_of_redis or reply }
   end
 until false

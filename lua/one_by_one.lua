@@ -2,8 +2,8 @@
 -- none of them consumes anything.
 --
 -- A key is read once, however many operations name it, and written once, after all is decided. So a
--- Redis that refuses writes refuses the first one, and nothing was written. Returns the reply and what
--- writes the states, which cannot fail but by Redis's refusal.
+-- Redis that refuses writes refuses the first one, and nothing was written. Returns the reply and, if
+-- there is anything to write, what writes it, which cannot fail but by Redis's refusal.
 --
 -- An instruction of Lua's takes forty of the processor's: what a key has of its own stands in arrays by
 -- the key's number, since a table for each would cost as much as the rest; and a take, which is what
@@ -23,8 +23,14 @@ local WITH_COSTS = 100
 -- The most that a double counts exactly. The longest lease, a day, in ms.
 local MOST, LONGEST_LEASE = 2 ^ 53 - 1, 86400000
 
-local faulty_operations, faulty_keys = faults.operations, faults.keys
-faults.operation, faults.key = nil, nil
+local faulty_operations = faults.operations
+
+-- Told by a function, because a variable costs next to nothing to set.
+local operation_at_hand, key_at_hand
+function faults.at_hand()
+  return operation_at_hand, key_at_hand
+end
+
 local numbers, last = integers(ARGV[2], MOST_VALUES)
 
 -- Nothing if it is out of range.
@@ -81,12 +87,9 @@ local function commit(k)
 end
 
 -- Makes this quota the one that the account is seen by, once `again` because what is held is another.
--- False if the key holds something else than a state of the quota's algorithm, or is none, or the quota.
+-- False if the key holds something else than a state of the quota's algorithm, or is none.
 local function see(k, quota, again)
-  faults.key = k
-  if not quota or faulty_keys[k] then
-    return false
-  end
+  key_at_hand = k
   local algorithm = quota.algorithm
   if not again then
     local key, before = KEYS[k], quota_of[k]
@@ -126,7 +129,7 @@ local function build_operations()
     for i = 1, limits do
       local k = keys[i]
       local quota = quota_of[k]
-      faults.key = k
+      key_at_hand = k
       free[k] = quota.algorithm.add(states[k], quota, free[k], costs and costs[i] or 1, 0)
       changed[k] = changed[k] or moved[k]
     end
@@ -137,7 +140,7 @@ local function build_operations()
     for i = 1, limits do
       local k = keys[i]
       local quota = quota_of[k]
-      faults.key = k
+      key_at_hand = k
       granted[i] = math.max(min(costs and costs[i] or 1, free[k]), 0)
       if granted[i] > 0 then
         free[k] = quota.algorithm.add(states[k], quota, free[k], granted[i], ttl * 1000)
@@ -151,7 +154,7 @@ local function build_operations()
     for i = 1, limits do
       local k, cost = keys[i], costs and costs[i] or 1
       local quota = quota_of[k]
-      faults.key = k
+      key_at_hand = k
       local remaining = quota.algorithm.give_back(states[k], quota, free[k], cost, receipt)
       if remaining or moved[k] then
         free[k] = remaining or free[k]
@@ -194,10 +197,10 @@ while at <= last do
   local code, limits, operand = numbers[at], numbers[at + 1], nil
   local first, next_at, fits, readable, strange = at, at + 2 + 2 * (limits or 0), 1, true, nil
   if not limits or next_at > last + 1 then
-    faults.operation, faults.key = nil, nil
+    operation_at_hand, key_at_hand = nil, nil
     error('ERR Malformed operations', 0)
   end
-  faults.operation, faults.key = first, nil
+  operation_at_hand, key_at_hand = first, nil
   costs = nil
   if code > WITH_COSTS then
     code, costs = code - WITH_COSTS, {}
@@ -250,7 +253,7 @@ while at <= last do
     if readable then
       local k, cost = keys[i], costs and costs[i] or 1
       local quota, state = quota_of[k], states[k]
-      faults.key, remaining = k, free[k]
+      key_at_hand, remaining = k, free[k]
       if takes then
         remaining = remaining - cost
         free[k] = remaining
@@ -281,12 +284,12 @@ end
 
 -- By number, the keys; of those of which only permits were taken, how many.
 local news, written, taken = {}, 0, {}
-faults.operation = nil
+operation_at_hand = nil
 for k = 1, #KEYS do
   local quota, remaining = quota_of[k], free[k]
   local differs = changed[k] or remaining ~= begun[k]
   if differs or void[k] or settled[k] then
-    faults.key = k
+    key_at_hand = k
     if settled[k] and not differs then
       states[k], quota, remaining = unpack(settled[k], 1, 3)
       quota_of[k], free[k] = quota, remaining
@@ -301,13 +304,13 @@ for k = 1, #KEYS do
   end
 end
 
-faults.key = nil
+key_at_hand = nil
 local packed = {}
 for from = 1, told, MOST_VALUES do
   local upto = min(from + MOST_VALUES - 1, told)
   packed[#packed + 1] = pack('<' .. rep('d', upto - from + 1), unpack(reply, from, upto))
 end
-return table.concat(packed), function()
+return table.concat(packed), written > 0 and function()
   for n = 1, written do
     local k = news[n]
     local key, quota, remaining = KEYS[k], quota_of[k], free[k]

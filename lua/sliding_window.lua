@@ -26,9 +26,8 @@ local call, try, format, sub, type = redis.call, redis.pcall, string.format, str
 local pack, unpack = struct.pack, struct.unpack
 local max, min = math.max, math.min
 
--- The most that a double counts exactly. A debt stops growing there. The longest window, ten years, and
--- the longest lease, a day, in µs.
-local MOST, LONGEST_WINDOW, LONGEST_LEASE = 2 ^ 53 - 1, 315360000000000, 86400000000
+-- The most that a double counts exactly. A debt stops growing there. The longest lease, a day, in µs.
+local MOST, LONGEST_LEASE = 2 ^ 53 - 1, 86400000000
 
 -- A head or a record: what its fields are, and its bytes.
 local FIELDS, SIZE = '<ddd', 24
@@ -61,7 +60,7 @@ local function load(key)
     return text and { key = key, texts = 1, text = text }
   elseif not string.find(text.err, 'WRONGTYPE', 1, true) then
     -- As `ask` tells it.
-    error({ err = text.err .. ' (LINDEX)' }, 0)
+    error('STORE ' .. text.err .. ' (LINDEX)', 0)
   end
 end
 
@@ -156,9 +155,9 @@ local function settle(stored, quota, now)
   end
   local written_for, forgotten, base = unpack(FIELDS, text)
   local begun, stamp, total = unpack(FIELDS, text, size - SIZE + 1)
-  local counts = base >= 0 and total > base and total > forgotten and total <= MOST and total % 1 == 0
-  local lasts = begun >= 0 and stamp >= begun and stamp - begun <= LONGEST_LEASE and stamp <= MOST
-  if not (counts and lasts and written_for >= 0 and written_for <= LONGEST_WINDOW) then
+  if not (base >= 0 and total > base and total > forgotten and total <= MOST and total % 1 == 0) then
+    return nil
+  elseif not (stamp >= begun and stamp - begun <= LONGEST_LEASE and stamp <= MOST) then
     return nil
   end
   local cutoff = (begun > now and begun or now) - span

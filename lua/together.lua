@@ -2,8 +2,8 @@
 -- each key loses at once what all of them take. That is what almost all batches are, and deciding them
 -- one by one costs Redis twice as much.
 --
--- Returns the reply and what writes the states, which cannot fail but by Redis's refusal. Returns nothing
--- where a key has not twice that room, or cannot be read, or cannot stay where it stands, and where there
+-- Returns the reply; and of each key its state, and in the lists of `reply` and ARGV[3] what it has left and
+-- what it loses, for these states are yet to be written. Returns nothing where a key has not twice that room, or cannot be read, or cannot stay where it stands, and where there
 -- are more keys than a function may give numbers of.
 --
 -- Given: `now`; the quotas; what Redis holds of each key, a text or false; and MOST_VALUES, as many as a
@@ -45,11 +45,4 @@ for k = 1, count do
   end
 end
 
-local packed = struct.pack('<' .. string.rep('d', values), unpack(reply, 1, values))
-return packed, function()
-  local KEYS, states, reply, totals, quotas, held = KEYS, states, reply, totals, quotas, held
-  for k = 1, count do
-    local quota = quotas[totals[2 * k]]
-    quota.algorithm.save(KEYS[k], states[k], quota, reply[2 * k + 1], held[k] and totals[2 * k + 1])
-  end
-end
+return struct.pack('<' .. string.rep('d', values), unpack(reply, 1, values)), states, reply, totals
