@@ -81,10 +81,10 @@ local none, unreadable = {}, ''
 local faults = { operations = none }
 local count, keys, suspects = 0, nil, nil
 
--- Whether what was at hand is left out from here on. A key is at fault at the second operation that fails
--- with it, or where it cannot be told what to write there: else what one operation asks might spoil all
--- that share its key.
-local function blame()
+-- Whether what was at hand is left out from here on. A key is at fault if it says so, at the second
+-- operation that fails with it, or where it cannot be told what to write there: else what one operation
+-- asks might spoil all that share its key.
+local function blame(fault)
   local operation, key = faults.at_hand()
   if faults.all or not (operation or key) then
     return false
@@ -94,7 +94,7 @@ local function blame()
   count = count + 1
   if count > MOST_FAULTS then
     faults.all = true
-  elseif not operation or suspects[key] then
+  elseif not operation or suspects[key] or key and fault == 'ERR Malformed log' then
     keys[key] = true
   else
     faults.operations[operation] = true
@@ -122,7 +122,7 @@ repeat
   end
   -- An error of Redis's, by `ask`.
   local error_of_redis = string.match(reply, '^STORE (.*)')
-  if error_of_redis or not blame() then
+  if error_of_redis or not blame(reply) then
     return { err = error_of_redis or reply }
   end
 until false
