@@ -83,6 +83,9 @@ fn four_thousand_checks_and_more_are_decided_in_one_call() {
 
 // === states ===
 
+/// By which the odd key is asked about, in seconds.
+const WINDOWS: [u64; 4] = [1, 60, HOUR, TEN_YEARS];
+
 /// What may stand under a key: as commands that put it there.
 type Commands = Vec<Vec<Vec<u8>>>;
 
@@ -125,7 +128,9 @@ fn doubles() -> impl Strategy<Value = f64> {
 
 /// A text of a log: now and then one that is well ordered but for one of its numbers.
 fn logs() -> impl Strategy<Value = Vec<u8>> {
-    let ordered = (1..40usize, vec((0..300usize, doubles()), 0..3)).prop_map(|(records, odd)| {
+    // Mostly of the head or the first record.
+    let places = prop_oneof![0..6usize, 0..300usize];
+    let ordered = (1..40usize, vec((places, doubles()), 0..3)).prop_map(|(records, odd)| {
         let mut numbers = vec![HOUR as f64 * 1e6, 0.0, 0.0];
         for record in 0..records {
             let stamp = EPOCH as f64 - 1e6 * (records - record) as f64;
@@ -152,6 +157,12 @@ fn states() -> impl Strategy<Value = Commands> {
     };
     prop_oneof![
         4 => vec(words(), 1..5).prop_map(move |words| text(words.join(" ").into_bytes())),
+        // A bucket's, of the very window that it is asked about by.
+        2 => (words(), words(), prop::sample::select(WINDOWS.to_vec())).prop_map(
+            move |(level, time, window)| {
+                text(format!("{level} {time} 10 {}", window * 1000).into_bytes())
+            }
+        ),
         4 => logs().prop_map(text),
         4 => vec(logs(), 1..5).prop_map(push),
         1 => vec(any::<u8>(), 0..100).prop_map(text),
@@ -173,7 +184,7 @@ fn odd_operations() -> impl Strategy<Value = Vec<Operation>> {
     let cost =
         prop_oneof![3 => Just(1), 1 => 1..10u64, 1 => any::<u64>().prop_map(|cost| cost.max(1))];
     let algorithm = prop::sample::select(Algorithm::ALL.to_vec());
-    let window = prop::sample::select(vec![1, 60, HOUR, TEN_YEARS]);
+    let window = prop::sample::select(WINDOWS.to_vec());
     let one = (kind, cost, algorithm, window).prop_map(|(kind, permits, algorithm, window)| {
         operation(kind, permits, &[("odd", quota(algorithm, 10, window))])
     });
