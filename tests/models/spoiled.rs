@@ -142,7 +142,9 @@ fn logs() -> impl Strategy<Value = Vec<u8>> {
         }
         numbers
     });
-    let numbers = prop_oneof![2 => ordered, 1 => vec(doubles(), 0..24)];
+    let now = EPOCH as f64;
+    let half = Just(vec![HOUR as f64 * 1e6, 0.0, 0.5, now, now, 2.0]);
+    let numbers = prop_oneof![4 => ordered, 2 => vec(doubles(), 0..24), 1 => half];
     (numbers, prop_oneof![9 => Just(0usize), 1 => 1..24usize]).prop_map(|(numbers, cut)| {
         let bytes: Vec<u8> = numbers.iter().flat_map(|one| one.to_le_bytes()).collect();
         bytes[..bytes.len().saturating_sub(cut)].to_vec()
