@@ -22,6 +22,7 @@ set -eu
 : "${GATEWAYS:=1}"                                                # how many gateways share this Redis
 : "${POLICY_POLL_MS:=2000}"                                       # how late a policy published in Redis is seen
 : "${TOPOLOGY:=single}"                                           # one primary, or a cluster
+: "${NAMESPACE:=}"                                                # the environment, if several share this Redis
 here=$(dirname "$0")
 : "${ACCESS_LOG:=}"                                               # /dev/stdout or a file; none if empty
 : "${POLICY:=$here/policy.json}"                                  # the rules
@@ -29,7 +30,7 @@ here=$(dirname "$0")
 
 export WASM LISTEN PORT ADMIN_HOST ADMIN_PORT UPSTREAM_HOST UPSTREAM_PORT REDIS_HOST REDIS_PORT
 export SIDECAR_HOST SIDECAR_PORT STORE_SECRET TIMEOUT_MS TRUST POLICY WORKERS
-export GATEWAYS TOPOLOGY POLICY_POLL_MS ACCESS_LOG
+export GATEWAYS TOPOLOGY NAMESPACE POLICY_POLL_MS ACCESS_LOG
 # Envoy writes durations in seconds.
 TIMEOUT_SECONDS=$(printf '%d.%03ds' $((TIMEOUT_MS / 1000)) $((TIMEOUT_MS % 1000)))
 export TIMEOUT_SECONDS

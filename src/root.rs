@@ -204,8 +204,9 @@ impl Limiter {
             access_log,
         } = config;
         // A name that is registered twice redirects the first: every worker needs its own.
+        let namespace = &store.namespace;
         let ordinal = host::take_ordinal(&metrics::workers(configuration));
-        let queue = host::register_queue(&format!("weir.turn.{configuration}.{ordinal}"));
+        let queue = host::register_queue(&format!("{namespace}.turn.{configuration}.{ordinal}"));
         if ordinal == 0 {
             if let Some(warning) = sources.warning() {
                 warn!("weir: {warning}");

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use crate::identity::Sources;
 use crate::json::{At, ConfigError, Json};
 use crate::limit::Share;
+use crate::namespace::Namespace;
 use crate::policy::Policy;
 use crate::protobuf;
 use crate::secret::Secret;
@@ -52,6 +53,8 @@ pub enum Transport {
 pub struct StoreConfig {
     /// The Envoy cluster that checks are sent to: the bridge's or the sidecar's.
     pub cluster: String,
+    /// What begins the names of all keys, so that environments may share a Redis.
+    pub namespace: Namespace,
     pub transport: Transport,
     /// What the sidecar asks for, where it asks for one.
     pub secret: Option<Secret>,
@@ -168,6 +171,12 @@ impl StoreConfig {
         if let Some(at) = fields.optional("cluster") {
             store.cluster = at.text()?.to_string();
         }
+        if let Some(at) = fields.optional("namespace") {
+            let name = at.text()?;
+            store.namespace = name
+                .parse()
+                .map_err(|error| at.error(format!("{name:?} {error}")))?;
+        }
         if let Some(at) = fields.optional("transport") {
             store.transport =
                 at.choice(&[("http", Transport::Http), ("stream", Transport::Stream)])?;
@@ -233,6 +242,7 @@ impl Default for StoreConfig {
     fn default() -> Self {
         StoreConfig {
             cluster: DEFAULT_CLUSTER.to_string(),
+            namespace: Namespace::default(),
             transport: Transport::Http,
             secret: None,
             timeout: Millis(DEFAULT_TIMEOUT_MS),
@@ -317,6 +327,11 @@ mod tests {
                 r#"{"role": "limiter", "store": {"transport": "grpc"}, "identity": {"trust": "never"},
                     "policy": {"rules": []}}"#,
                 r#"expected one of "http", "stream""#,
+            ),
+            (
+                r#"{"role": "limiter", "store": {"namespace": "Staging"}, "identity": {"trust": "never"},
+                    "policy": {"rules": []}}"#,
+                "configuration.store.namespace: \"Staging\" is no namespace; use 1 to 32 of a-z 0-9 -",
             ),
             (
                 r#"{"role": "limiter", "store": {"policy_poll_ms": 99}, "identity": {"trust": "never"},

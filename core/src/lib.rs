@@ -2,7 +2,8 @@
 //!
 //! The life of a request, module by module: [`identity`] says who is calling, [`exempt`] whether any
 //! limit is for them, [`path`] what the router will see, [`reading`] how else a server may take it, [`policy`] which limits apply, [`rollout`] whether
-//! they are enforced or on trial, [`cost`] what the request takes of them, [`key`] where each is counted. [`limiter`] puts
+//! they are enforced or on trial, [`cost`] what the request takes of them, [`key`] where each is counted, in its
+//! [`namespace`]. [`limiter`] puts
 //! these together into a [`question`], unless [`denials`] or a [`lease`] knows the answer (both bounded by
 //! [`generations`]); [`batch`] sends the questions of concurrent requests in one
 //! call, one [`program`], which may travel on one of a worker's [`links`], and reads the reply by the contract of [`script`]; where a question spans several [`slot`]s
@@ -40,6 +41,7 @@ pub mod links;
 pub mod live;
 pub mod local;
 pub mod memory;
+pub mod namespace;
 pub mod notice;
 pub mod offenders;
 pub mod pack;

@@ -303,7 +303,7 @@ fn status_step(
         .unwrap_or_default();
     // A client does not send what stands after a `#`, and Envoy may pass it on.
     let query = query.split(|byte| *byte == b'#').next().unwrap_or_default();
-    match Inquiry::try_new(&edition.policy, sources, about, query, is_operator) {
+    match Inquiry::try_new(edition, sources, about, query, is_operator) {
         Ok((inquiry, question)) => ask(edition, question, head.protocol, Wants::Status(inquiry)),
         Err(answer) => Step::Respond(answer, head.protocol),
     }
@@ -409,7 +409,13 @@ fn limited_step<'a>(
         let limits = limits.iter().enumerate();
         let limits = limits.filter_map(|(place, id)| Some((place, policy.limit(*id)?)));
         let checks = limits.map(|(place, limit)| Check {
-            key: key::of(limit, counting, &caller.subject, caller.client),
+            key: key::of(
+                &edition.namespace,
+                limit,
+                counting,
+                &caller.subject,
+                caller.client,
+            ),
             terms: limit.terms.clone(),
             cost: told(place).unwrap_or(limit.cost),
         });
@@ -836,7 +842,10 @@ mod tests {
     }
 
     fn edition(config: &crate::config::LimiterConfig) -> Rc<Edition> {
-        Rc::new(Edition::configured(config.policy.clone()))
+        Rc::new(Edition::configured(
+            config.policy.clone(),
+            config.store.namespace.clone(),
+        ))
     }
 
     fn admit_from(peer: &'static str, headers: &[(&str, &str)]) -> Admission {
@@ -890,9 +899,9 @@ mod tests {
         assert_eq!(
             keys(&admission.step),
             [
-                "weir:1:{g:api}:api:global:fw:0",
-                "weir:1:{u:ann}:api:user:tb:0",
-                "weir:1:{a:127.0.0.1}:api:ip:sl:0"
+                "weir:2:{g:api}:api:all:fw60s",
+                "weir:2:{u:ann}:api:user:tb60s",
+                "weir:2:{a:127.0.0.1}:api:ip:sl60s"
             ]
         );
     }
@@ -910,8 +919,8 @@ mod tests {
         assert_eq!(
             keys(&admission.step),
             [
-                "weir:1:{g:api}:api:global:fw:0",
-                "weir:1:{a:192.0.2.1}:api:ip:sl:0"
+                "weir:2:{g:api}:api:all:fw60s",
+                "weir:2:{a:192.0.2.1}:api:ip:sl60s"
             ]
         );
     }
@@ -1156,7 +1165,7 @@ mod tests {
                 .iter()
                 .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
             let config = config();
-            let edition = Rc::new(Edition::configured(config.policy));
+            let edition = Rc::new(Edition::configured(config.policy, config.store.namespace));
             let step = admit(&edition, &config.sources, headers, &Origin(origin)).step;
             let keys = keys(&step).concat();
             assert!(
@@ -1201,7 +1210,7 @@ mod tests {
             let headers = headers
                 .iter()
                 .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-            let edition = Rc::new(Edition::configured(config.policy));
+            let edition = Rc::new(Edition::configured(config.policy, config.store.namespace));
             let step = admit(&edition, &config.sources, headers, &Asked).step;
             let keys = keys(&step).concat();
             assert!(

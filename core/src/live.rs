@@ -13,12 +13,10 @@ use std::rc::Rc;
 use crate::answer::LastRefusal;
 use crate::batch::CallId;
 use crate::json::{At, ConfigError, Json};
+use crate::namespace::Namespace;
 use crate::policy::Policy;
 use crate::units::{Micros, Millis};
 use crate::wire::resp::{self, Reader, Token};
-
-/// Where the policy is published. What belongs to it lies in the same slot, under `{weir:policy}:`.
-pub const KEY: &str = "weir:policy";
 
 /// The document that stands for the plugin configuration's own policy: this JSON string.
 pub const CONFIGURED: &str = "configured";
@@ -26,19 +24,6 @@ pub const CONFIGURED: &str = "configured";
 /// The longest document, in bytes. Envoy buffers 1 MiB of a connection, and a worker reads it
 /// between two requests: it is about 2,000 rules.
 pub const MOST_DOCUMENT: usize = 512 << 10;
-
-/// The only commands that a watch sends, each with one reply. The first is sent at every look, the
-/// others when there is something new: a document that is too long is not even fetched.
-pub const COMMANDS: [&[&[u8]]; 3] = [LOOK, MEASURE, FETCH];
-const LOOK: &[&[u8]] = &[b"HMGET", KEY.as_bytes(), b"version", b"published_at"];
-const MEASURE: &[&[u8]] = &[b"HSTRLEN", KEY.as_bytes(), b"policy"];
-const FETCH: &[&[u8]] = &[
-    b"HMGET",
-    KEY.as_bytes(),
-    b"version",
-    b"published_at",
-    b"policy",
-];
 
 /// A worker that has had no answer yet looks soon, and then ever less often: Envoy's main thread
 /// has an instance of the filter too, and its calls may never get anywhere.
@@ -49,6 +34,8 @@ const RAREST_LOOK: Micros = Micros(60_000_000);
 #[derive(Clone, Debug)]
 pub struct Edition {
     pub policy: Rc<Policy>,
+    /// What the counters' keys begin with.
+    pub namespace: Namespace,
     pub version: Version,
     pub epoch: Epoch,
     pub last_refusal: LastRefusal,
@@ -100,6 +87,8 @@ pub struct Watch {
     seen: Option<Stamp>,
     /// As long as there was no answer: how much later the next look is.
     unheard: Option<Micros>,
+    /// Where policies are published, to be named where something is wrong there.
+    key: String,
 }
 
 #[derive(Debug)]
@@ -109,7 +98,9 @@ struct Call {
     errand: Errand,
 }
 
-/// A call to be sent; [`Watch::sent`] follows if it was.
+/// A call to be sent, one command with one reply; [`Watch::sent`] follows if it was. There are no others.
+/// The first is sent at every look, the rest when there is something new: a document that is too long is
+/// not even fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Errand {
     Look,
@@ -150,14 +141,14 @@ impl Version {
     /// The policy of the plugin configuration, before anything was published.
     pub const CONFIGURED: Version = Version(0);
 
-    /// From what the field holds.
-    fn read(field: &[u8]) -> Result<Version, ConfigError> {
+    /// From what the field of this key holds.
+    fn read(field: &[u8], key: &str) -> Result<Version, ConfigError> {
         let digits = field.iter().all(u8::is_ascii_digit);
         let number = std::str::from_utf8(field).ok().filter(|_| digits);
         match number.and_then(|number| number.parse().ok()) {
             Some(number) if number > 0 => Ok(Version(number)),
             _ => Err(ConfigError {
-                path: format!("{KEY} version"),
+                path: format!("{key} version"),
                 message: format!("is {:?}; expected a whole number from 1", words(field)),
             }),
         }
@@ -166,9 +157,10 @@ impl Version {
 
 impl Edition {
     /// What a worker starts with.
-    pub fn configured(policy: Rc<Policy>) -> Edition {
+    pub fn configured(policy: Rc<Policy>, namespace: Namespace) -> Edition {
         Edition {
             policy,
+            namespace,
             version: Version::CONFIGURED,
             epoch: Epoch::default(),
             last_refusal: LastRefusal::default(),
@@ -180,6 +172,7 @@ impl Edition {
     pub fn followed_by(&self, policy: Rc<Policy>, version: Version) -> Edition {
         Edition {
             policy,
+            namespace: self.namespace.clone(),
             version,
             epoch: Epoch(self.epoch.0.wrapping_add(1)),
             last_refusal: LastRefusal::default(),
@@ -217,15 +210,20 @@ fn too_long(bytes: u64) -> String {
 }
 
 impl Errand {
-    /// The command, as it is sent. It has one reply.
-    pub fn command(self) -> Vec<u8> {
-        let words = match self {
-            Errand::Look => LOOK,
-            Errand::Measure => MEASURE,
-            Errand::Fetch => FETCH,
+    pub const ALL: [Errand; 3] = [Errand::Look, Errand::Measure, Errand::Fetch];
+
+    /// The command, as it is sent.
+    pub fn command(self, namespace: &Namespace) -> Vec<u8> {
+        let (name, fields): (&str, &[&str]) = match self {
+            Errand::Look => ("HMGET", &["version", "published_at"]),
+            Errand::Measure => ("HSTRLEN", &["policy"]),
+            Errand::Fetch => ("HMGET", &["version", "published_at", "policy"]),
         };
+        let key = namespace.policy();
+        let words = [name, &key].into_iter().chain(fields.iter().copied());
+        let words: Vec<&[u8]> = words.map(str::as_bytes).collect();
         let mut body = Vec::new();
-        resp::command(&mut body, words.iter().copied());
+        resp::command(&mut body, words.into_iter());
         body
     }
 }
@@ -257,8 +255,8 @@ impl Published {
         [self.stamp.version.as_slice(), &self.stamp.published_at].join(&b'\n')
     }
 
-    fn judge(self) -> News {
-        let verdict = Version::read(&self.stamp.version)
+    fn judge(self, key: &str) -> News {
+        let verdict = Version::read(&self.stamp.version, key)
             .and_then(|version| Ok((version, Document::read(&self.document)?)));
         match verdict {
             Ok((version, document)) => News::Adopt(Adoption {
@@ -283,7 +281,13 @@ impl Stamp {
 impl Watch {
     /// Looks every `period` at the latest; `timeout` is the longest that the store is waited for.
     /// `seed` differs from worker to worker, so that a thousand of them do not look at once.
-    pub fn new(period: Millis, timeout: Millis, seed: u64, now: Micros) -> Watch {
+    pub fn new(
+        namespace: &Namespace,
+        period: Millis,
+        timeout: Millis,
+        seed: u64,
+        now: Micros,
+    ) -> Watch {
         let mut watch = Watch {
             period: micros(period),
             patience: Micros(micros(timeout).0.saturating_mul(2)),
@@ -293,6 +297,7 @@ impl Watch {
             found: None,
             seen: None,
             unheard: Some(FIRST_LOOK),
+            key: namespace.policy(),
         };
         watch.due = Micros(now.0.saturating_add(watch.up_to(FIRST_LOOK)));
         watch
@@ -301,7 +306,7 @@ impl Watch {
     /// Begins with what somebody else in this process found.
     pub fn begin_with(&mut self, published: Published) -> News {
         self.seen = Some(published.stamp.clone());
-        published.judge()
+        published.judge(&self.key)
     }
 
     /// Whether the store ever answered.
@@ -407,9 +412,9 @@ impl Watch {
             (Errand::Fetch, Some(document)) => {
                 self.seen = Some(stamp.clone());
                 match document {
-                    Some(document) => Published { stamp, document }.judge(),
+                    Some(document) => Published { stamp, document }.judge(&self.key),
                     None => stamp.refuse(ConfigError {
-                        path: KEY.to_string(),
+                        path: self.key.clone(),
                         message: r#"lacks the field "policy""#.to_string(),
                     }),
                 }
@@ -493,7 +498,7 @@ mod tests {
     const POLICY: &str = r#"{"rules": []}"#;
 
     fn watch() -> Watch {
-        Watch::new(PERIOD, Millis(50), 7, Micros(0))
+        Watch::new(&Namespace::default(), PERIOD, Millis(50), 7, Micros(0))
     }
 
     /// A Redis that holds these fields of the hash.
@@ -737,7 +742,7 @@ mod tests {
     fn looks_are_closer_than_the_period_and_spread() {
         let mut pauses = std::collections::BTreeSet::new();
         for seed in 0..50 {
-            let mut watch = Watch::new(PERIOD, Millis(50), seed, Micros(0));
+            let mut watch = Watch::new(&Namespace::default(), PERIOD, Millis(50), seed, Micros(0));
             look(&mut watch, EMPTY);
             let before = watch.due;
             look(&mut watch, EMPTY);

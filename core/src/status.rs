@@ -230,12 +230,13 @@ impl Asked {
 impl Inquiry {
     /// Who may ask about whom.
     pub fn try_new(
-        policy: &Policy,
+        edition: &Edition,
         sources: &Sources,
         (caller, treatment): (Caller, Treatment),
         query: &[u8],
         is_operator: bool,
     ) -> Result<(Inquiry, Question), Answer> {
+        let policy = &edition.policy;
         let asked = Asked::read(query)?;
         let is_nobody = caller.subject.is_anonymous();
         let is_about_self = asked.is_about(&caller);
@@ -255,7 +256,7 @@ impl Inquiry {
         let asker = caller.subject.clone();
         if is_about_self {
             let inquiry = Inquiry::new(caller, treatment);
-            return Ok(inquiry.ask(policy, &asker));
+            return Ok(inquiry.ask(edition, &asker));
         }
         let is_tier_assumed = asked.user_tier.is_none() && !asked.is_of_nobody();
         let about = match asked {
@@ -295,7 +296,7 @@ impl Inquiry {
             is_tier_assumed,
             ..Inquiry::new(about, treatment)
         };
-        Ok(inquiry.ask(policy, &asker))
+        Ok(inquiry.ask(edition, &asker))
     }
 
     fn new(about: Caller, treatment: Treatment) -> Inquiry {
@@ -310,10 +311,13 @@ impl Inquiry {
         }
     }
 
-    fn ask(mut self, policy: &Policy, asker: &Subject) -> (Inquiry, Question) {
+    fn ask(mut self, edition: &Edition, asker: &Subject) -> (Inquiry, Question) {
+        let Edition {
+            policy, namespace, ..
+        } = edition;
         let terms = &policy.status.terms;
         let own = Check {
-            key: key::of_status(asker, terms.quota.algorithm()),
+            key: key::of_status(namespace, asker, &terms.quota),
             terms: terms.clone(),
             cost: Status::COST,
         };
@@ -332,7 +336,7 @@ impl Inquiry {
             let limits = limits.filter_map(|(id, counting)| Some((policy.limit(*id)?, *counting)));
             let about = &self.about;
             let checks = limits.map(|(limit, counting)| Check {
-                key: key::of(limit, counting, &about.subject, about.client),
+                key: key::of(namespace, limit, counting, &about.subject, about.client),
                 terms: limit.terms.clone(),
                 cost: limit.cost,
             });

@@ -15,8 +15,9 @@ use redis::{
 };
 use serde_json::Value;
 use weir_core::live::{CONFIGURED, Document};
+use weir_core::namespace::Namespace;
 use weir_ctl::changes;
-use weir_ctl::shelf::{self, Outcome, Publication};
+use weir_ctl::shelf::{Outcome, Publication, Shelf};
 use weir_ctl::time::readable;
 
 /// Where the password comes from: neither the process list nor a shell's history shows it there.
@@ -111,6 +112,9 @@ struct Place {
         default_value = "redis://127.0.0.1:6379"
     )]
     redis: String,
+    /// The environment, where several share this Redis: `store.namespace` of its gateways
+    #[arg(long, value_name = "NAME", env = "WEIR_NAMESPACE", default_value = "")]
+    namespace: Namespace,
     /// Redis is a Redis Cluster; --redis names any of its nodes
     #[arg(long)]
     cluster: bool,
@@ -174,18 +178,20 @@ fn perform(task: Task) -> Result<()> {
         } => {
             let (text, document) = read(&file)?;
             let mut redis = place.open()?;
-            let current = shelf::current(&mut *redis)?;
+            let mut shelf = place.shelf(&mut *redis);
+            let current = shelf.current()?;
             let changes = tell_changes(&mut out, current.as_ref(), &text, &document)?;
             warn(&mut out, &document, strict)?;
             if dry_run || changes == Changes::None {
                 return Ok(());
             }
-            publish(&mut out, &mut *redis, current.as_ref(), &text, &comment)
+            publish(&mut out, &mut shelf, current.as_ref(), &text, &comment)
         }
         Task::Rollback { to, comment, place } => {
             let mut redis = place.open()?;
-            let current = shelf::current(&mut *redis)?;
-            let history = shelf::history(&mut *redis)?;
+            let mut shelf = place.shelf(&mut *redis);
+            let current = shelf.current()?;
+            let history = shelf.history()?;
             let target = match to {
                 None => history.first().context("nothing was published before")?,
                 Some(to) => find(&history, to)?,
@@ -202,7 +208,7 @@ fn perform(task: Task) -> Result<()> {
             };
             publish(
                 &mut out,
-                &mut *redis,
+                &mut shelf,
                 current.as_ref(),
                 &target.document,
                 &comment,
@@ -210,7 +216,8 @@ fn perform(task: Task) -> Result<()> {
         }
         Task::Withdraw { comment, place } => {
             let mut redis = place.open()?;
-            let current = shelf::current(&mut *redis)?;
+            let mut shelf = place.shelf(&mut *redis);
+            let current = shelf.current()?;
             let text = Value::from(CONFIGURED).to_string();
             let text = text.as_bytes();
             let document = Document::Configured;
@@ -218,17 +225,18 @@ fn perform(task: Task) -> Result<()> {
             if changes == Changes::None {
                 return Ok(());
             }
-            publish(&mut out, &mut *redis, current.as_ref(), text, &comment)
+            publish(&mut out, &mut shelf, current.as_ref(), text, &comment)
         }
         Task::Show { version, place } => {
             let mut redis = place.open()?;
-            let current = shelf::current(&mut *redis)?;
+            let mut shelf = place.shelf(&mut *redis);
+            let current = shelf.current()?;
             let is_asked = |publication: &Publication| {
                 version.is_none_or(|version| publication.version == version.to_string())
             };
             let shown = match (current, version) {
                 (Some(current), _) if is_asked(&current) => current,
-                (_, Some(version)) => find(&shelf::history(&mut *redis)?, version)?.clone(),
+                (_, Some(version)) => find(&shelf.history()?, version)?.clone(),
                 (_, None) => bail!("nothing is published"),
             };
             // The document alone on the output, as a file to edit and push.
@@ -241,11 +249,12 @@ fn perform(task: Task) -> Result<()> {
         }
         Task::History { place } => {
             let mut redis = place.open()?;
-            match shelf::current(&mut *redis)? {
+            let mut shelf = place.shelf(&mut *redis);
+            match shelf.current()? {
                 Some(current) => writeln!(out, "{} <- published now", line(&current))?,
                 None => writeln!(out, "nothing is published now")?,
             }
-            for previous in shelf::history(&mut *redis)? {
+            for previous in shelf.history()? {
                 writeln!(out, "{}", line(&previous))?;
             }
             Ok(())
@@ -364,12 +373,12 @@ fn tell_changes(
 
 fn publish(
     out: &mut impl Write,
-    redis: &mut dyn ConnectionLike,
+    shelf: &mut Shelf<'_>,
     current: Option<&Publication>,
     text: &[u8],
     comment: &str,
 ) -> Result<()> {
-    match shelf::publish(redis, current, text, comment)? {
+    match shelf.publish(current, text, comment)? {
         Outcome::Published { version } => {
             writeln!(out, "version {version} is published")?;
             Ok(())
@@ -409,6 +418,10 @@ fn line(publication: &Publication) -> String {
 }
 
 impl Place {
+    fn shelf<'a>(&self, redis: &'a mut dyn ConnectionLike) -> Shelf<'a> {
+        Shelf::new(redis, &self.namespace)
+    }
+
     fn open(&self) -> Result<Box<dyn ConnectionLike>> {
         // Whoever chose one before chose well.
         let _ = rustls::crypto::ring::default_provider().install_default();

@@ -1,15 +1,16 @@
 -- Publishes a policy, unless another was published since its publisher looked. What it replaces goes to
 -- the front of the history, whoever wrote it.
 --
--- KEYS   1  weir:policy, the hash that gateways read
---        2  {weir:policy}:history, a list of JSON objects with the same fields, the newest first
+-- KEYS   1  weir:policy, the hash that gateways read; weir@NAMESPACE:policy where there is a namespace
+--        2  {weir:policy}:history, {weir@NAMESPACE:policy}:history, a list of JSON objects with the same fields, the newest first
 -- ARGV   1  the version that the publisher saw, empty for none
 --        2  its published_at, empty for none
---        3  the version to publish
+--        3  the version to publish; empty for the first that Redis knows of, which is the Unix time in
+--           seconds: a Redis that lost its data gives no number a second time
 --        4  the document
 --        5  a comment
 --        6  how many previous versions are kept
--- reply  the time of publication in ms since the Unix epoch, or 0 where there is another version now
+-- reply  the version, or 0 where another than the publisher saw is there now
 local fields = {'version', 'published_at', 'comment', 'policy'}
 local now = redis.call('HMGET', KEYS[1], unpack(fields))
 if (now[1] or '') ~= ARGV[1] or (now[2] or '') ~= ARGV[2] then
@@ -25,6 +26,7 @@ if now[1] then
 end
 local time = redis.call('TIME')
 local published_at = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-redis.call('HSET', KEYS[1], 'version', ARGV[3], 'published_at', published_at, 'comment', ARGV[5],
+local version = ARGV[3] ~= '' and ARGV[3] or time[1]
+redis.call('HSET', KEYS[1], 'version', version, 'published_at', published_at, 'comment', ARGV[5],
   'policy', ARGV[4])
-return tonumber(published_at)
+return tonumber(version)

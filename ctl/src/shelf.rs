@@ -1,15 +1,19 @@
-//! What lies in Redis: the policy that is published, and those before it.
+//! What lies in Redis: the policy that is published in a namespace, and those before it.
 
 use anyhow::{Context, Error, Result, anyhow, ensure};
 use redis::{Cmd, ConnectionLike, RedisError};
 use serde_json::Value as Json;
-use weir_core::live::KEY;
+use weir_core::namespace::Namespace;
 
 /// As many mistakes as anybody wants to go back behind.
 pub const PREVIOUS: usize = 20;
 
-/// In the slot of [`KEY`], so that both can be changed at once in a Redis Cluster.
-const HISTORY: &str = "{weir:policy}:history";
+/// The policies of one namespace, in one Redis.
+pub struct Shelf<'a> {
+    redis: &'a mut dyn ConnectionLike,
+    policy: String,
+    history: String,
+}
 
 /// A policy that is or was published. Its fields are as they were found; a person may have written
 /// them.
@@ -32,78 +36,89 @@ pub enum Outcome {
     Overtaken,
 }
 
-/// What is published now, if anything is.
-pub fn current(redis: &mut dyn ConnectionLike) -> Result<Option<Publication>> {
-    let mut command = Cmd::new();
-    let fields = ["version", "published_at", "comment", "policy"];
-    command.arg("HMGET").arg(KEY).arg(&fields);
-    let fields: [Option<Vec<u8>>; 4] = command
-        .query(redis)
-        .map_err(|error| unread(KEY, "hash", error))?;
-    let [version, published_at, comment, document] = fields;
-    Ok(version.map(|version| Publication {
-        version: text(&version),
-        published_at: text(&published_at.unwrap_or_default()),
-        comment: text(&comment.unwrap_or_default()),
-        document: document.unwrap_or_default(),
-    }))
-}
+impl Shelf<'_> {
+    pub fn new<'a>(redis: &'a mut dyn ConnectionLike, namespace: &Namespace) -> Shelf<'a> {
+        Shelf {
+            redis,
+            policy: namespace.policy(),
+            history: namespace.history(),
+        }
+    }
 
-/// What was published before, the newest first.
-pub fn history(redis: &mut dyn ConnectionLike) -> Result<Vec<Publication>> {
-    let mut command = Cmd::new();
-    command.arg("LRANGE").arg(HISTORY).arg(0).arg(-1);
-    let entries: Vec<Vec<u8>> = command
-        .query(redis)
-        .map_err(|error| unread(HISTORY, "list", error))?;
-    entries.iter().map(|entry| read(entry)).collect()
-}
+    /// What is published now, if anything is.
+    pub fn current(&mut self) -> Result<Option<Publication>> {
+        let mut command = Cmd::new();
+        let fields = ["version", "published_at", "comment", "policy"];
+        command.arg("HMGET").arg(&self.policy).arg(&fields);
+        let fields: [Option<Vec<u8>>; 4] = command
+            .query(self.redis)
+            .map_err(|error| unread(&self.policy, "hash", error))?;
+        let [version, published_at, comment, document] = fields;
+        Ok(version.map(|version| Publication {
+            version: text(&version),
+            published_at: text(&published_at.unwrap_or_default()),
+            comment: text(&comment.unwrap_or_default()),
+            document: document.unwrap_or_default(),
+        }))
+    }
 
-/// Publishes a document in the place of what the publisher saw there. Atomic: of two who publish at
-/// once the second is told so.
-pub fn publish(
-    redis: &mut dyn ConnectionLike,
-    seen: Option<&Publication>,
-    document: &[u8],
-    comment: &str,
-) -> Result<Outcome> {
-    let version = match seen {
-        Some(seen) => after(&seen.version)?,
-        // One that was deleted is not in the history, and had the number after its newest.
-        None => match history(redis)?.first() {
-            Some(last) => after(&last.version)? + 1,
-            None => 1,
-        },
-    };
-    let seen = seen.cloned().unwrap_or_default();
-    let mut command = Cmd::new();
-    command
-        .arg("EVAL")
-        .arg(include_str!("publish.lua"))
-        .arg(2)
-        .arg(KEY)
-        .arg(HISTORY)
-        .arg(&seen.version)
-        .arg(&seen.published_at)
-        .arg(version)
-        .arg(document)
-        .arg(comment)
-        .arg(PREVIOUS);
-    let published_at: u64 = command.query(redis)?;
-    Ok(match published_at {
-        0 => Outcome::Overtaken,
-        _ => Outcome::Published { version },
-    })
-}
+    /// What was published before, the newest first.
+    pub fn history(&mut self) -> Result<Vec<Publication>> {
+        let mut command = Cmd::new();
+        command.arg("LRANGE").arg(&self.history).arg(0).arg(-1);
+        let entries: Vec<Vec<u8>> = command
+            .query(self.redis)
+            .map_err(|error| unread(&self.history, "list", error))?;
+        let read = |entry: &Vec<u8>| read(entry).with_context(|| self.history.clone());
+        entries.iter().map(read).collect()
+    }
 
-fn after(version: &str) -> Result<u64> {
-    let number = version.parse().ok().filter(|number| *number < u64::MAX / 2);
-    number.map(|number: u64| number + 1).with_context(|| {
-        format!(
-            "the version in Redis is {version:?}, which no number follows: \
-             set the field version of {KEY} to one"
-        )
-    })
+    /// Publishes a document in the place of what the publisher saw there. Atomic: of two who publish at
+    /// once the second is told so.
+    pub fn publish(
+        &mut self,
+        seen: Option<&Publication>,
+        document: &[u8],
+        comment: &str,
+    ) -> Result<Outcome> {
+        let version = match seen {
+            Some(seen) => Some(self.after(&seen.version)?),
+            // One that was deleted is not in the history, and had the number after its newest.
+            None => match self.history()?.first() {
+                Some(last) => Some(self.after(&last.version)? + 1),
+                None => None,
+            },
+        };
+        let seen = seen.cloned().unwrap_or_default();
+        let mut command = Cmd::new();
+        command
+            .arg("EVAL")
+            .arg(include_str!("publish.lua"))
+            .arg(2)
+            .arg(&self.policy)
+            .arg(&self.history)
+            .arg(&seen.version)
+            .arg(&seen.published_at)
+            .arg(version.map_or_else(String::new, |version| version.to_string()))
+            .arg(document)
+            .arg(comment)
+            .arg(PREVIOUS);
+        Ok(match command.query(self.redis)? {
+            0 => Outcome::Overtaken,
+            version => Outcome::Published { version },
+        })
+    }
+
+    fn after(&self, version: &str) -> Result<u64> {
+        let number = version.parse().ok().filter(|number| *number < u64::MAX / 2);
+        number.map(|number: u64| number + 1).with_context(|| {
+            format!(
+                "the version in Redis is {version:?}, which no number follows: \
+                 set the field version of {} to one",
+                self.policy
+            )
+        })
+    }
 }
 
 /// Why a key cannot be read, by its name: Redis tells neither that nor what to do.
@@ -118,10 +133,9 @@ fn unread(key: &str, kind: &str, error: RedisError) -> Error {
 }
 
 fn read(entry: &[u8]) -> Result<Publication> {
-    let entry: Json = serde_json::from_str(&text(entry))
-        .with_context(|| format!("an entry of {HISTORY} is not JSON"))?;
+    let entry: Json = serde_json::from_str(&text(entry)).context("an entry is not JSON")?;
     let field = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
-    ensure!(entry.is_object(), "an entry of {HISTORY} is no object");
+    ensure!(entry.is_object(), "an entry is no object");
     Ok(Publication {
         version: field("version"),
         published_at: field("published_at"),

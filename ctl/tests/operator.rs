@@ -6,8 +6,11 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use weir_ctl::shelf::{self, Outcome, PREVIOUS};
+use weir_core::namespace::Namespace;
+use weir_ctl::shelf::{Outcome, PREVIOUS, Shelf};
+use weir_lab::deadline;
 use weir_lab::redis::Redis;
 use weir_lab::redis_cluster::{RedisCluster, Replicas};
 use weir_lab::scratch::Scratch;
@@ -49,6 +52,17 @@ impl Desk {
         String::from_utf8(output.stderr).unwrap()
     }
 
+    /// The version that a command's words end in.
+    fn version(&self, told: &str) -> u64 {
+        let words = told.trim_end().strip_suffix(" is published");
+        let version = words.and_then(|told| told.rsplit_once("version "));
+        version
+            .unwrap_or_else(|| panic!("{told}"))
+            .1
+            .parse()
+            .unwrap()
+    }
+
     fn push(&self, limit: u64, comment: &str) -> String {
         let file = self.file(&policy(limit));
         self.ok(&["push", file.to_str().unwrap(), "--comment", comment])
@@ -60,6 +74,7 @@ fn run(redis: &str, arguments: &[&str]) -> Output {
     command
         .args(arguments)
         .env("WEIR_REDIS_URL", redis)
+        .env_remove("WEIR_NAMESPACE")
         .env_remove("WEIR_REDIS_PASSWORD");
     command.output().unwrap()
 }
@@ -174,29 +189,37 @@ fn what_is_pushed_is_told_rule_by_rule_and_can_be_shown() {
         told.starts_with("nothing is published now: the gateways run"),
         "{told}"
     );
-    assert!(told.ends_with("version 1 is published\n"), "{told}");
+    let first = desk.version(&told);
+    let second = first + 1;
     assert_eq!(
         desk.push(7, "more; it's \"quoted\""),
-        "~ rule api: user_limits.default.limit: 5 → 7\nversion 2 is published\n"
+        format!("~ rule api: user_limits.default.limit: 5 → 7\nversion {second} is published\n")
     );
     assert_eq!(
         desk.push(7, ""),
-        "nothing changes: version 2 says the same\n"
+        format!("nothing changes: version {second} says the same\n")
     );
     assert_eq!(desk.ok(&["show"]), format!("{}\n", policy(7)));
     assert_eq!(
-        desk.ok(&["show", "--version", "1"]),
+        desk.ok(&["show", "--version", &first.to_string()]),
         format!("{}\n", policy(5))
     );
     let history = desk.ok(&["history"]);
     let lines: Vec<&str> = history.lines().collect();
     assert_eq!(lines.len(), 2, "{history}");
-    assert!(lines[0].starts_with("version 2  20"), "{history}");
+    assert!(
+        lines[0].starts_with(&format!("version {second}  20")),
+        "{history}"
+    );
     assert!(
         lines[0].ends_with(" UTC  more; it's \"quoted\" <- published now"),
         "{history}"
     );
-    assert!(lines[1].starts_with("version 1  20") && lines[1].ends_with(" UTC  begin"));
+    assert!(
+        lines[1].starts_with(&format!("version {first}  20")),
+        "{history}"
+    );
+    assert!(lines[1].ends_with(" UTC  begin"), "{history}");
 }
 
 #[test]
@@ -228,30 +251,35 @@ fn a_rollback_publishes_what_was_before_or_what_is_named() {
         desk.fails(&["rollback"])
             .contains("nothing was published before")
     );
-    for limit in [1, 2, 3] {
-        desk.push(limit, "");
-    }
+    let pushed = [1, 2, 3].map(|limit| desk.version(&desk.push(limit, "")));
+    let [first, second, third] = pushed;
+    let fourth = third + 1;
     assert_eq!(
         desk.ok(&["rollback"]),
-        "~ rule api: user_limits.default.limit: 3 → 2\nversion 4 is published\n"
+        format!("~ rule api: user_limits.default.limit: 3 → 2\nversion {fourth} is published\n")
     );
+    let fifth = fourth + 1;
     assert_eq!(
-        desk.ok(&["rollback", "--to", "1"]),
-        "~ rule api: user_limits.default.limit: 2 → 1\nversion 5 is published\n"
+        desk.ok(&["rollback", "--to", &first.to_string()]),
+        format!("~ rule api: user_limits.default.limit: 2 → 1\nversion {fifth} is published\n")
     );
     assert!(
         desk.ok(&["history"])
-            .contains("rollback to version 1 <- published now")
+            .contains(&format!("rollback to version {first} <- published now"))
     );
     let complaint = desk.fails(&["rollback", "--to", "9"]);
+    let kept = format!("{fourth}, {third}, {second}, {first}");
     assert!(
-        complaint.contains("version 9 is not kept; those before are 4, 3, 2, 1"),
+        complaint.contains(&format!("version 9 is not kept; those before are {kept}")),
         "{complaint}"
     );
-    assert!(desk.ok(&["withdraw"]).ends_with("version 6 is published\n"));
+    let withdrawn = desk.version(&desk.ok(&["withdraw"]));
     // It was a version more, and a rollback went back to that.
     let again = desk.ok(&["withdraw"]);
-    assert_eq!(again, "nothing changes: version 6 says the same\n");
+    assert_eq!(
+        again,
+        format!("nothing changes: version {withdrawn} says the same\n")
+    );
     assert_eq!(desk.ok(&["show"]), "\"configured\"\n");
     let told = desk.ok(&["rollback"]);
     assert!(
@@ -264,10 +292,67 @@ fn a_rollback_publishes_what_was_before_or_what_is_named() {
 fn the_number_of_a_deleted_policy_is_not_given_to_another() {
     let desk = Desk::new();
     desk.push(1, "");
-    desk.push(2, "");
+    let deleted = desk.version(&desk.push(2, ""));
     desk.redis.command(&["DEL", "weir:policy"]).unwrap();
     assert!(desk.fails(&["show"]).contains("nothing is published"));
-    assert!(desk.push(3, "").ends_with("version 3 is published\n"));
+    assert_eq!(desk.version(&desk.push(3, "")), deleted + 1);
+}
+
+/// It was 1 again, so that two policies had one number in history, metric and page.
+#[test]
+fn a_redis_that_lost_its_data_gives_no_number_again() {
+    let desk = Desk::new();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    let first = desk.version(&desk.push(1, ""));
+    assert!((now..now + 60).contains(&first), "{first}");
+    let last = desk.version(&desk.push(2, ""));
+    let later = deadline::poll(Duration::from_secs(10), "another second", || {
+        desk.redis.command(&["FLUSHALL"])?;
+        let version = desk.version(&desk.push(3, ""));
+        Ok((version > last).then_some(version))
+    });
+    later.unwrap();
+}
+
+/// A push that was meant for staging replaced production's policy.
+#[test]
+fn each_namespace_has_a_policy_and_a_history_of_its_own() {
+    let desk = Desk::new();
+    desk.push(1, "production");
+    let file = desk.file(&policy(2));
+    let file = file.to_str().unwrap();
+    let staging = [
+        "push",
+        file,
+        "--namespace",
+        "staging",
+        "--comment",
+        "staging",
+    ];
+    let told = desk.ok(&staging);
+    assert!(told.starts_with("nothing is published now"), "{told}");
+    let version = desk.version(&told);
+    assert_eq!(desk.ok(&["show"]), format!("{}\n", policy(1)));
+    let show = ["show", "--namespace", "staging"];
+    assert_eq!(desk.ok(&show), format!("{}\n", policy(2)));
+    let desk_of = |name: &str| desk.ok(&["history", "--namespace", name]);
+    assert!(desk_of("staging").contains("staging") && !desk_of("staging").contains("production"));
+    assert!(desk_of("").contains("production") && !desk_of("").contains("staging"));
+    let by_variable = Command::new(env!("CARGO_BIN_EXE_weir-policy"))
+        .args(["history", "--redis", &desk.redis.address().to_string()])
+        .env("WEIR_NAMESPACE", "staging")
+        .output()
+        .unwrap();
+    let told = String::from_utf8(by_variable.stdout).unwrap();
+    assert!(told.contains(&version.to_string()), "{told}");
+    let complaint = desk.fails(&["show", "--namespace", "Staging"]);
+    assert!(
+        complaint.contains("use 1 to 32 of a-z 0-9 -"),
+        "{complaint}"
+    );
 }
 
 #[test]
@@ -275,39 +360,44 @@ fn of_two_who_publish_at_once_the_second_is_told() {
     let desk = Desk::new();
     desk.push(1, "");
     let mut redis = desk.redis.connection().unwrap();
-    let seen = shelf::current(&mut redis).unwrap();
+    let mut shelf = Shelf::new(&mut redis, &Namespace::default());
+    let seen = shelf.current().unwrap();
     desk.push(2, "");
     for seen in [seen, None] {
-        let outcome = shelf::publish(&mut redis, seen.as_ref(), policy(9).as_bytes(), "");
+        let outcome = shelf.publish(seen.as_ref(), policy(9).as_bytes(), "");
         assert_eq!(outcome.unwrap(), Outcome::Overtaken);
     }
     assert_eq!(desk.ok(&["show"]), format!("{}\n", policy(2)));
-    assert_eq!(shelf::history(&mut redis).unwrap().len(), 1);
+    assert_eq!(shelf.history().unwrap().len(), 1);
 }
 
 #[test]
 fn twenty_previous_ones_are_kept_byte_for_byte() {
     let desk = Desk::new();
     let mut redis = desk.redis.connection().unwrap();
+    let mut shelf = Shelf::new(&mut redis, &Namespace::default());
     let document = |number: u64| {
         let text =
             format!("{{\"rules\": [],\r\n\t\"status\": {{\"limit\": {number}}}}}  é/\\u0041\n");
         text.replace("é/\\u0041", "")
     };
     for number in 1..=25 {
-        let seen = shelf::current(&mut redis).unwrap();
+        let seen = shelf.current().unwrap();
         let text = document(number);
-        shelf::publish(&mut redis, seen.as_ref(), text.as_bytes(), "naïve \"/\\").unwrap();
+        let comment = "naïve \"/\\";
+        shelf
+            .publish(seen.as_ref(), text.as_bytes(), comment)
+            .unwrap();
     }
-    let history = shelf::history(&mut redis).unwrap();
+    let last: u64 = shelf.current().unwrap().unwrap().version.parse().unwrap();
+    let history = shelf.history().unwrap();
     let versions: Vec<u64> = history
         .iter()
         .map(|one| one.version.parse().unwrap())
         .collect();
-    assert_eq!(versions, (5..25).rev().collect::<Vec<_>>());
+    assert_eq!(versions, (last - 20..last).rev().collect::<Vec<_>>());
     assert_eq!(versions.len(), PREVIOUS);
-    for one in history {
-        let number = one.version.parse().unwrap();
+    for (number, one) in (5..25).rev().zip(history) {
         assert_eq!(String::from_utf8(one.document).unwrap(), document(number));
         assert_eq!(one.comment, "naïve \"/\\");
     }

@@ -51,6 +51,7 @@ pub struct Builder {
     policy: Policy,
     redis: Option<(String, u16)>,
     topology: Topology,
+    namespace: String,
     password: Option<String>,
     listen: IpAddr,
     port: u16,
@@ -90,6 +91,7 @@ impl Default for Builder {
             policy: Policy::File(place::envoy().join("policy.json")),
             redis: None,
             topology: Topology::Single,
+            namespace: String::new(),
             password: None,
             listen: Ipv4Addr::LOCALHOST.into(),
             // Envoy takes free ports by itself.
@@ -129,6 +131,12 @@ impl Builder {
 
     pub fn topology(mut self, topology: Topology) -> Self {
         self.topology = topology;
+        self
+    }
+
+    /// The environment, where several share a Redis.
+    pub fn namespace(mut self, name: &str) -> Self {
+        self.namespace = name.to_owned();
         self
     }
 
@@ -234,7 +242,7 @@ impl Builder {
             Store::Bridge => None,
             Store::Sidecar => {
                 let url = format!("redis://{redis_host}:{redis_port}");
-                let mut arguments = vec!["--redis", &url];
+                let mut arguments = vec!["--redis", &url, "--namespace", &self.namespace];
                 arguments.extend((self.topology == Topology::Cluster).then_some("--cluster"));
                 let password = self.password.as_deref();
                 Some(Sidecar::start_with(&arguments, self.timeout_ms, password)?)
@@ -270,6 +278,7 @@ impl Builder {
             .env("REDIS_PORT", redis_port.to_string())
             .env("REDIS_PASSWORD", self.password.unwrap_or_default())
             .env("TOPOLOGY", self.topology.name())
+            .env("NAMESPACE", self.namespace)
             .env("TIMEOUT_MS", self.timeout_ms.to_string())
             .env("TRUST", self.trust.to_string())
             .env("WORKERS", self.workers.to_string());

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Parser;
+use weir_core::namespace::Namespace;
 use weir_core::secret::Secret;
 
 use crate::door::Bounds;
@@ -49,6 +50,11 @@ pub struct Flags {
     /// configuration. Without it, whoever reaches the sidecar is served.
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
+
+    /// The namespace to serve: `store.namespace` in the limiter's configuration. Keys of any other are
+    /// refused; without it, keys of any namespace are.
+    #[arg(long, value_name = "NAME", default_value = "", env = "WEIR_NAMESPACE")]
+    pub namespace: Namespace,
 
     /// redis://[user[:password]@]host[:port][/db], or rediss:// for TLS. With --cluster it may be
     /// given more than once, or with commas.
@@ -100,6 +106,7 @@ pub struct Config {
     pub reach: Reach,
     pub socket_mode: SocketMode,
     pub secret: Option<Secret>,
+    pub namespace: Namespace,
     pub topology: Topology,
     pub dial: Arc<Dial>,
     pub timeout: Duration,
@@ -165,6 +172,7 @@ impl Config {
             },
             socket_mode: flags.socket_mode,
             secret,
+            namespace: flags.namespace,
             topology: match flags.cluster {
                 true => Topology::Cluster(addresses.collect()),
                 false => Topology::Single(addresses.take(1).next().context("--redis needs a URL")?),

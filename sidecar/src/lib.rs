@@ -33,7 +33,7 @@ use door::Door;
 use flags::Config;
 use listen::{Listener, Place};
 use redis::Redis;
-use screen::Script;
+use screen::{Script, Served};
 use server::Service;
 
 /// A sidecar that listens.
@@ -49,7 +49,7 @@ impl Sidecar {
         Ok(Sidecar {
             listener,
             service: Arc::new(Service {
-                script,
+                served: Served::new(script, config.namespace),
                 secret: config.secret,
                 redis: Redis::spawn(config.topology, config.dial),
                 timeout: config.timeout,

@@ -5,14 +5,12 @@
 use std::fmt;
 
 use bytes::Bytes;
-use weir_core::live;
+use weir_core::live::Errand;
+use weir_core::namespace::Namespace;
 use weir_core::wire::MAX_COMMANDS;
 use weir_core::wire::resp::{Malformed, Reader, Token};
 
 use crate::redis::slot::{Slot, slot};
-
-/// What every key of Weir's starts with.
-const KEY_PREFIX: &[u8] = b"weir:";
 
 /// The script that may be called.
 #[derive(Clone, Debug)]
@@ -21,6 +19,27 @@ pub struct Script {
     pub source: Bytes,
     /// The SHA-1 of the source in lower-case hexadecimal, as EVALSHA names it.
     pub sha: String,
+}
+
+/// What may be asked for: the script on the keys of one namespace, and the reads of its policy.
+#[derive(Clone, Debug)]
+pub struct Served {
+    script: Script,
+    namespace: Namespace,
+    /// Exactly as the limiter sends them.
+    reads: [Vec<u8>; Errand::ALL.len()],
+    policy: Slot,
+}
+
+impl Served {
+    pub fn new(script: Script, namespace: Namespace) -> Served {
+        Served {
+            script,
+            reads: Errand::ALL.map(|errand| errand.command(&namespace)),
+            policy: slot(namespace.policy().as_bytes()),
+            namespace,
+        }
+    }
 }
 
 /// A command of a request, judged.
@@ -64,7 +83,7 @@ pub enum BadBody {
 }
 
 /// Takes a body apart and judges each command.
-pub fn screen(body: &Bytes, script: &Script) -> Result<Vec<Screened>, BadBody> {
+pub fn screen(body: &Bytes, served: &Served) -> Result<Vec<Screened>, BadBody> {
     let mut reader = Reader::new(body);
     let mut commands = Vec::new();
     while !reader.rest().is_empty() {
@@ -72,12 +91,14 @@ pub fn screen(body: &Bytes, script: &Script) -> Result<Vec<Screened>, BadBody> {
             return Err(BadBody::TooManyCommands);
         }
         let start = body.len() - reader.rest().len();
-        let verdict = match policy_read(&reader) {
-            Some((slot, after)) => {
-                reader = after;
-                Ok(slot)
+        let rest = reader.rest();
+        let mut reads = served.reads.iter();
+        let verdict = match reads.find_map(|read| rest.strip_prefix(read.as_slice())) {
+            Some(after) => {
+                reader = Reader::new(after);
+                Ok(served.policy)
             }
-            None => judge(&mut reader, script)?,
+            None => judge(&mut reader, served)?,
         };
         let end = body.len() - reader.rest().len();
         commands.push(match verdict {
@@ -94,26 +115,11 @@ pub fn screen(body: &Bytes, script: &Script) -> Result<Vec<Screened>, BadBody> {
     Ok(commands)
 }
 
-/// The slot of the policy, and what follows, where the next command is one of those that the
-/// limiter reads it with.
-fn policy_read<'a>(reader: &Reader<'a>) -> Option<(Slot, Reader<'a>)> {
-    let is_next = |words: &&&[&[u8]]| {
-        let mut reader = reader.clone();
-        let mut token = || reader.token().ok().flatten();
-        let has_count =
-            matches!(token(), Some(Token::Array(Some(count))) if count as usize == words.len());
-        let is_word =
-            |word: &&[u8]| matches!(token(), Some(Token::Bulk(Some(arg))) if arg == *word);
-        has_count && words.iter().all(is_word)
-    };
-    let words = live::COMMANDS.iter().find(is_next)?;
-    let mut after = reader.clone();
-    (0..=words.len()).try_for_each(|_| after.token().ok().flatten().map(drop))?;
-    Some((slot(live::KEY.as_bytes()), after))
-}
-
 /// Reads one command to its end, whatever the verdict: the slot of its first key, or a refusal.
-fn judge(reader: &mut Reader<'_>, script: &Script) -> Result<Result<Slot, Refusal>, BadBody> {
+fn judge(reader: &mut Reader<'_>, served: &Served) -> Result<Result<Slot, Refusal>, BadBody> {
+    let Served {
+        script, namespace, ..
+    } = served;
     let count = match token(reader)? {
         Token::Array(Some(count)) if count > 0 => count as usize,
         _ => return Err(BadBody::NotACommand),
@@ -142,7 +148,7 @@ fn judge(reader: &mut Reader<'_>, script: &Script) -> Result<Result<Slot, Refusa
             },
             _ if place < 3 + keys => {
                 // The script can forget a key, and the policy is not a caller's to forget.
-                if !arg.starts_with(KEY_PREFIX) || arg == live::KEY.as_bytes() {
+                if !namespace.holds(arg) {
                     verdict = Err(Refusal::Key);
                 } else if place == 3 {
                     verdict = Ok(Some(slot(arg)));
@@ -183,7 +189,10 @@ impl Refusal {
             Refusal::KeyCount => {
                 b"-ERR weir-sidecar: the number of keys must be from 1 to the arguments after it\r\n"
             }
-            Refusal::Key => b"-ERR weir-sidecar: every key must be a limit's, and start with weir:\r\n",
+            Refusal::Key => {
+                b"-ERR weir-sidecar: every key must be a limit's, of this sidecar's namespace: \
+                  --namespace here must be store.namespace there\r\n"
+            }
         })
     }
 }
@@ -207,11 +216,16 @@ mod tests {
     use super::*;
     use weir_core::wire::resp::command;
 
-    fn script() -> Script {
-        Script {
+    fn served() -> Served {
+        of_namespace("")
+    }
+
+    fn of_namespace(name: &str) -> Served {
+        let script = Script {
             source: Bytes::from_static(b"return 1"),
             sha: SHA.to_owned(),
-        }
+        };
+        Served::new(script, name.parse().unwrap())
     }
 
     const SHA: &str = "e0e1f9fabfc9d4800c877a703b823ac0578ff8db";
@@ -272,10 +286,44 @@ mod tests {
             ("EVAL|return 2|1|weir:a", Some(Script)),
             ("EVAL|SHA|1|weir:a", Some(Script)),
         ];
-        let script = script();
-        for (line, expected) in table {
+        check(&served(), &table);
+    }
+
+    #[test]
+    fn a_namespace_serves_its_own_keys_and_no_others() {
+        use Refusal::*;
+        let table = [
+            ("EVALSHA|SHA|1|weir@staging:2:{u:ann}:r:user:fw60s", None),
+            ("EVAL|return 1|2|weir@staging:a|weir@staging:b", None),
+            ("HMGET|weir@staging:policy|version|published_at", None),
+            ("HSTRLEN|weir@staging:policy|policy", None),
+            ("EVALSHA|SHA|1|weir@staging:policy", Some(Key)),
+            ("EVALSHA|SHA|1|weir:2:{u:ann}:r:user:fw60s", Some(Key)),
+            ("EVALSHA|SHA|2|weir@staging:a|weir:a", Some(Key)),
+            ("EVALSHA|SHA|1|weir@stag:a", Some(Key)),
+            ("EVALSHA|SHA|1|weir@staging2:a", Some(Key)),
+            ("EVALSHA|SHA|1|weir@staging", Some(Key)),
+            ("HMGET|weir:policy|version|published_at", Some(Command)),
+            (
+                "HMGET|weir@other:policy|version|published_at",
+                Some(Command),
+            ),
+        ];
+        check(&of_namespace("staging"), &table);
+        let foreign = [
+            ("EVALSHA|SHA|1|weir@staging:a", Some(Key)),
+            (
+                "HMGET|weir@staging:policy|version|published_at",
+                Some(Command),
+            ),
+        ];
+        check(&served(), &foreign);
+    }
+
+    fn check(served: &Served, table: &[(&str, Option<Refusal>)]) {
+        for &(line, expected) in table {
             let body = pipeline(&[line]);
-            let screened = screen(&body, &script).unwrap();
+            let screened = screen(&body, served).unwrap();
             let refusal = match &screened[..] {
                 [Screened::Passes(question)] => {
                     assert_eq!(question.command, body, "{line}");
@@ -291,7 +339,7 @@ mod tests {
     #[test]
     fn a_refused_command_leaves_the_others_alone() {
         let body = pipeline(&["EVALSHA|SHA|1|weir:a", "PING", "EVALSHA|SHA|1|weir:b"]);
-        let screened = screen(&body, &script()).unwrap();
+        let screened = screen(&body, &served()).unwrap();
         let passing: Vec<&[u8]> = screened
             .iter()
             .filter_map(|command| match command {
@@ -326,9 +374,9 @@ mod tests {
             ),
         ];
         for (body, expected) in table {
-            let refusal = screen(&body, &script()).unwrap_err();
+            let refusal = screen(&body, &served()).unwrap_err();
             assert_eq!(refusal, expected, "{}", body.escape_ascii());
         }
-        assert!(screen(&pipeline(&["PING"; MAX_COMMANDS]), &script()).is_ok());
+        assert!(screen(&pipeline(&["PING"; MAX_COMMANDS]), &served()).is_ok());
     }
 }

@@ -23,7 +23,7 @@ use crate::door::{Door, Visit};
 use crate::listen::Listener;
 use crate::redis::node::Silence;
 use crate::redis::{Redis, Reply};
-use crate::screen::{Question, Screened, Script, screen};
+use crate::screen::{Question, Screened, Served, screen};
 
 /// The longest request head, in bytes: as the bridge in Envoy takes it.
 const MAX_HEAD: usize = weir_core::wire::bridge::MAX_HEAD;
@@ -36,7 +36,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What answers requests.
 pub struct Service {
-    pub script: Script,
+    pub served: Served,
     /// What whoever sends commands must show.
     pub secret: Option<Secret>,
     pub redis: Redis,
@@ -161,7 +161,7 @@ impl Service {
                 return text(StatusCode::REQUEST_TIMEOUT, told);
             }
         };
-        let commands = match screen(&body, &self.script) {
+        let commands = match screen(&body, &self.served) {
             Ok(commands) => commands,
             Err(bad) => return text(StatusCode::BAD_REQUEST, format!("{bad}\n")),
         };

@@ -75,7 +75,7 @@ fn variants_share_no_counter_that_callers_share(world: &World) {
     assert_eq!(counts(), (far + 1, near + 1));
     let held = keys::of(world.redis(), &["g:apart"]);
     for key in ["", ":x:walls:far"] {
-        assert!(held.contains_key(&format!("weir:1:{{g:apart}}:apart:global:fw:0{key}")));
+        assert!(held.contains_key(&format!("weir:2:{{g:apart}}:apart:all:fw2592000s{key}")));
     }
 }
 

@@ -207,10 +207,18 @@ fn a_key_of_another_type_spoils_only_its_caller(world: &World) {
     let (gateway, redis) = (&fragile.gateway, &fragile.redis);
     let id = unique("spoilt");
     redis
-        .command(&["RPUSH", &format!("weir:1:{{u:{id}}}:open:user:fw:0"), "x"])
+        .command(&[
+            "RPUSH",
+            &format!("weir:2:{{u:{id}}}:open:user:fw2592000s"),
+            "x",
+        ])
         .unwrap();
     redis
-        .command(&["SET", &format!("weir:1:{{u:{id}}}:closed:user:sl:0"), "x"])
+        .command(&[
+            "SET",
+            &format!("weir:2:{{u:{id}}}:closed:user:sl3600s"),
+            "x",
+        ])
         .unwrap();
     let spoilt = Visitor::anonymous(gateway).named(&id);
     let others: Vec<_> = (0..15).map(|_| Visitor::of_tier(gateway, "free")).collect();

@@ -52,7 +52,7 @@ fn an_id_of_any_bytes_counts_for_itself(world: &World) {
         "}a{",
         "{",
         "}",
-        "a}:identity:user:fw:0",
+        "a}:identity:user:fw60s",
         "a%3Ab",
         "a%3ab",
         "a%253Ab",
@@ -421,7 +421,8 @@ fn an_ipv6_client_is_its_network(world: &World) {
     // All of ::/64 together.
     let keys = keys::of(world.redis(), &["a:::"]);
     let keys: Vec<_> = keys.keys().map(String::as_str).collect();
-    let counted = ["ip", "user"].map(|scope| format!("weir:1:{{a:::}}:general_api:{scope}:sl:0"));
+    let counted =
+        ["ip", "user"].map(|scope| format!("weir:2:{{a:::}}:general_api:{scope}:sl3600s"));
     assert_eq!(keys, counted);
 }
 

@@ -24,7 +24,7 @@ pub struct Held {
     pub ends_ms: i64,
 }
 
-/// A rule's windows in seconds, by scope and algorithm; a bucket's is what it takes to fill.
+/// A rule's windows in seconds, by what it counts by and algorithm; a bucket's is what it takes to fill.
 const WINDOWS: [(&str, &str, &str, i64); 17] = [
     ("auth_api", "user", "fw", 300),
     ("auth_api", "ip", "sl", 3600),
@@ -34,14 +34,14 @@ const WINDOWS: [(&str, &str, &str, i64); 17] = [
     ("search_api", "ip", "lb", 60),
     ("general_api", "user", "sl", 3600),
     ("general_api", "ip", "sl", 3600),
-    ("general_api", "global", "sl", 60),
+    ("general_api", "all", "sl", 60),
     ("", "user", "fw", 60),
     ("brief_fixed_window", "user", "fw", 2),
     ("brief_sliding_window", "user", "sl", 2),
     ("brief_token_bucket", "user", "tb", 3),
     ("brief_leaky_bucket", "user", "lb", 2),
     ("waits", "user", "sl", 3600),
-    ("shared", "global", "sl", 86_400),
+    ("shared", "all", "sl", 86_400),
     ("pair", "ip", "sl", 3600),
     ("metered", "user", "sl", 3600),
 ];
@@ -69,12 +69,13 @@ fn every_key_says_what_it_counts_and_ends_in_time(world: &World) {
     let all = all_held(world.redis());
     assert!(all.len() > 10, "{all:?}");
     for (key, held) in all {
-        let (subject, rule, scope, algorithm, place) = parts(&key).unwrap_or_else(|| {
-            panic!("{key:?} is not weir:1:{{subject}}:rule:scope:algorithm:place[:x:experiment:variant][:shadow]")
+        let (subject, rule, kinds, counter) = parts(&key).unwrap_or_else(|| {
+            panic!("{key:?} is not weir:2:{{subject}}:rule:kinds:counter[:x:experiment:variant][:shadow]")
         });
+        let (algorithm, called) = counter.split_at(2);
         let (kind, id) = subject.split_once(':').unwrap();
-        let of_scope = match scope {
-            "global" => kind == "g" && id == rule,
+        let of_scope = match kinds {
+            "all" => kind == "g" && id == rule,
             "user" => matches!(kind, "u" | "U" | "k" | "a"),
             "ip" => kind == "a",
             _ => false,
@@ -86,11 +87,14 @@ fn every_key_says_what_it_counts_and_ends_in_time(world: &World) {
             _ => id.bytes().all(harmless),
         };
         assert!(is_harmless, "{key}");
-        assert!(key.len() < 512, "{key}");
-        assert!(place.parse::<u32>().is_ok(), "{key}");
+        assert!(key.len() < 400, "{key}");
+        let is_window = called
+            .strip_suffix('s')
+            .is_some_and(|window| window.parse::<u32>().is_ok());
+        assert!(is_window || called.starts_with('.'), "{key}");
         let listed = WINDOWS
             .iter()
-            .find(|window| (window.0, window.1, window.2) == (rule, scope, algorithm));
+            .find(|window| (window.0, window.1, window.2) == (rule, kinds, algorithm));
         let window_ms = 1000 * listed.map_or(LONGEST_WINDOW, |window| window.3);
         // A bucket's key may outlive its level by a quarter of the window (`lua/bucket.lua`): of those
         // here, by half of what it takes to fill at most. A log's as `lua/sliding_window.lua` says.
@@ -118,25 +122,19 @@ fn one_subject_shares_a_slot(world: &World) {
     assert_eq!(
         keys,
         [
-            format!("weir:1:{{u:{id}}}::user:fw:0"),
-            format!("weir:1:{{u:{id}}}:general_api:user:sl:0"),
-            format!("weir:1:{{u:{id}}}:search_api:user:lb:0"),
-            format!("weir:1:{{u:{id}}}:upload_api:user:tb:0"),
+            format!("weir:2:{{u:{id}}}::user:fw60s"),
+            format!("weir:2:{{u:{id}}}:general_api:user:sl3600s"),
+            format!("weir:2:{{u:{id}}}:search_api:user:lb60s"),
+            format!("weir:2:{{u:{id}}}:upload_api:user:tb3600s"),
         ]
     );
 }
 
 /// The parts of a key, if it is one of Weir's.
-fn parts(key: &str) -> Option<(&str, &str, &str, &str, &str)> {
-    let (subject, rest) = key.strip_prefix("weir:1:{")?.split_once("}:")?;
+fn parts(key: &str) -> Option<(&str, &str, &str, &str)> {
+    let (subject, rest) = key.strip_prefix("weir:2:{")?.split_once("}:")?;
     let mut rest = rest.split(':');
-    let parts = (
-        subject,
-        rest.next()?,
-        rest.next()?,
-        rest.next()?,
-        rest.next()?,
-    );
+    let parts = (subject, rest.next()?, rest.next()?, rest.next()?);
     let rest: Vec<&str> = rest.collect();
     matches!(
         rest[..],

@@ -16,6 +16,7 @@ mod configuration;
 mod consumption;
 mod content_types;
 mod costs;
+mod counters;
 mod crowd;
 mod exemptions;
 mod experiments;
@@ -111,6 +112,7 @@ fn trials(world: &Arc<World>) -> Vec<Trial> {
         failure::CASES,
         spoiled::CASES,
         live_policy::CASES,
+        counters::CASES,
     ];
     let cases = one_way.iter().copied().chain(both_ways).flatten();
     cases.map(|case| trial(way, case, world)).collect()

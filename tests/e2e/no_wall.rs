@@ -356,7 +356,7 @@ fn leave_before_the_turn(fragile: &Fragile) -> (String, Duration) {
     deadline::poll(SOON, "clients to be gone", all_gone).unwrap();
     redis.resume().unwrap();
     recovers(gateway, &Visitor::of_tier(gateway, "free"), "/closed/x");
-    (format!("weir:1:{{u:{id}}}:line:user:lb:0"), now() - start)
+    (format!("weir:2:{{u:{id}}}:line:user:lb60s"), now() - start)
 }
 
 /// One of two workers keeps half of the limit: five of ten.

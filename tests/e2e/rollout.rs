@@ -58,8 +58,8 @@ fn a_trial_beside_a_rule_in_force_disturbs_it_in_nothing(world: &World) {
     assert_eq!(
         names,
         [
-            format!("weir:1:{{{own}}}:in_force:user:fw:0"),
-            format!("weir:1:{{{own}}}:trial:user:sl:0:shadow"),
+            format!("weir:2:{{{own}}}:in_force:user:fw2592000s"),
+            format!("weir:2:{{{own}}}:trial:user:sl3600s:shadow"),
         ]
     );
     // A trial's log has an entry for each request that it would have let pass, and no more.

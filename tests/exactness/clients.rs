@@ -250,12 +250,12 @@ fn who(history: &History, operation: &Operation) -> Checked<Who> {
     }
 }
 
-/// Subject and rest of `weir:1:{SUBJECT}:RULE:SCOPE:…`: the subject is `u:USER`, `a:ADDRESS` or
+/// Subject and rest of `weir:2:{SUBJECT}:RULE:KINDS:COUNTER`: the subject is `u:USER`, `a:ADDRESS` or
 /// `g:RULE`.
 fn parts(history: &History, key: KeyId) -> Checked<(&str, &str)> {
     let text = std::str::from_utf8(history.bytes(key)).unwrap_or_default();
     let parts = text
-        .strip_prefix("weir:1:{")
+        .strip_prefix("weir:2:{")
         .and_then(|rest| rest.split_once("}:"));
     match parts {
         Some(parts) => Ok(parts),
@@ -318,7 +318,7 @@ impl Limits {
                 _ => limit.subject.clone(),
             };
             // A key that no call named is one that nothing was taken from.
-            let key = history.find(&format!("weir:1:{{{subject}}}:{}", limit.rest))?;
+            let key = history.find(&format!("weir:2:{{{subject}}}:{}", limit.rest))?;
             Some((key, limit.quota))
         };
         let limits: Vec<(KeyId, Quota)> = limits.iter().filter_map(own).collect();

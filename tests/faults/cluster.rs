@@ -22,7 +22,7 @@ pub const CASES: &[(&str, Case)] = &[
 ];
 
 fn key(user: &str) -> String {
-    format!("weir:1:{{u:{user}}}:tight:user:sl:0")
+    format!("weir:2:{{u:{user}}}:tight:user:sl3600s")
 }
 
 /// Ten callers overdraw their own limits; none of what they were refused counts globally.

@@ -2,8 +2,9 @@
 
 use std::{fs, path::Path};
 
-use anyhow::{Context, Result, ensure};
-use weir_ctl::shelf;
+use anyhow::{Context, Result, bail, ensure};
+use weir_core::namespace::Namespace;
+use weir_ctl::shelf::{Outcome, Shelf};
 use weir_lab::{
     deadline,
     gateway::{Builder, Gateway, Store},
@@ -96,10 +97,15 @@ fn published_policy_lost(_name: &str) -> Result<()> {
         &format!("\"limit\": {published},"),
         1,
     );
-    shelf::publish(&mut redis.connection()?, None, policy.as_bytes(), "")?;
+    let mut connection = redis.connection()?;
+    let mut shelf = Shelf::new(&mut connection, &Namespace::default());
+    let Outcome::Published { version: first } = shelf.publish(None, policy.as_bytes(), "")? else {
+        bail!("somebody else published");
+    };
     deadline::poll(START, "published policy", || {
         let version = |name: &str| gateway.stat(&format!("wasmcustom.weir.policy.{name}"));
-        let followed = (version("version")?, version("newest_version")?) == (Some(1), Some(1));
+        let followed =
+            (version("version")?, version("newest_version")?) == (Some(first), Some(first));
         Ok(followed.then_some(()))
     })?;
     redis.command(&["DEL", "weir:policy"])?;

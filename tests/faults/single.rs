@@ -165,7 +165,7 @@ fn out_of_memory(name: &str, world: &mut Single) -> Result<()> {
 
 fn wrong_type(name: &str, world: &mut Single) -> Result<()> {
     let spoilt = format!("{name}-0");
-    let key = format!("weir:1:{{u:{spoilt}}}:tight:user:sl:0");
+    let key = format!("weir:2:{{u:{spoilt}}}:tight:user:sl3600s");
     world.redis.command(&["HSET", &key, "not", "ours"])?;
     let watch = Watch::unready(name, &world.gateway)?;
     watch.go_on(2 * A_WHILE);

@@ -110,11 +110,11 @@ fn a_number_that_is_none_to_redis_is_written_anew() {
     let server = Redis::start().expect("a Redis");
     let mut weir = Weir::with_test_clock(&server);
     weir.set_clock(at(0));
-    let limits = [("weir:1:window", quota(Algorithm::FixedWindow, 5, HOUR))];
+    let limits = [("weir:2:window", quota(Algorithm::FixedWindow, 5, HOUR))];
     let end = EPOCH / 1_000_000 + HOUR;
-    weir.redis(&["SET", "weir:1:window", &format!("{end}.000002e6")]);
+    weir.redis(&["SET", "weir:2:window", &format!("{end}.000002e6")]);
     assert_eq!(remaining(&weir.one(Kind::Take, 1, &limits)), [2]);
-    let stored = weir.redis(&["GET", "weir:1:window"]);
+    let stored = weir.redis(&["GET", "weir:2:window"]);
     let stored: String = redis::from_redis_value(stored).unwrap();
     assert_eq!(stored, format!("{end}000003"));
     weir.check_keys().unwrap();
@@ -127,7 +127,7 @@ fn a_window_counts_past_six_digits() {
     let mut weir = Weir::with_test_clock(&server);
     weir.set_clock(at(0));
     let limits = [(
-        "weir:1:window",
+        "weir:2:window",
         quota(Algorithm::FixedWindow, 2_000_000, HOUR),
     )];
     for (taken, left) in [
@@ -237,7 +237,7 @@ fn a_lease_takes_what_is_free_and_no_more() {
 fn a_log_counts_leased_permits_as_if_used_at_the_last_moment() {
     let server = Redis::start().expect("a Redis");
     let mut weir = Weir::with_test_clock(&server);
-    let limits = [("weir:1:log", quota(Algorithm::SlidingWindow, 10, 10))];
+    let limits = [("weir:2:log", quota(Algorithm::SlidingWindow, 10, 10))];
     let second = |n: u64| at(n * 1_000_000);
     weir.set_clock(second(0));
     assert_eq!(remaining(&weir.one(Kind::Take, 1, &limits)), [9]);
@@ -250,7 +250,7 @@ fn a_log_counts_leased_permits_as_if_used_at_the_last_moment() {
     assert_eq!(remaining(&weir.one(Kind::Take, 1, &limits)), [4]);
     let record = |begun, stamp, total| [second(begun).0, second(stamp).0, total];
     let held = [record(0, 0, 1), record(1, 5, 5), record(6, 6, 6)];
-    assert_eq!(weir.log("weir:1:log"), held);
+    assert_eq!(weir.log("weir:2:log"), held);
     // The log's own time is when its newest entry was begun: the oldest goes when it is due.
     for (seconds, micros, left) in [(9, 999_999, 4), (10, 0, 5), (14, 999_999, 5), (15, 0, 9)] {
         weir.set_clock(at(seconds * 1_000_000 + micros));
@@ -264,7 +264,7 @@ fn a_log_counts_leased_permits_as_if_used_at_the_last_moment() {
 fn unused_permits_go_back_to_the_lease_that_took_them() {
     let server = Redis::start().expect("a Redis");
     let mut weir = Weir::with_test_clock(&server);
-    let limits = [("weir:1:log", quota(Algorithm::SlidingWindow, 100, 10))];
+    let limits = [("weir:2:log", quota(Algorithm::SlidingWindow, 100, 10))];
     for (ms, ttl) in [(0, 1000), (300, 1000), (600, 1000)] {
         weir.set_clock(at(ms * 1000));
         weir.one(lease(ttl), 10, &limits);
@@ -275,7 +275,7 @@ fn unused_permits_go_back_to_the_lease_that_took_them() {
     weir.one(give_back(300), 4, &limits);
     let record = |ms: u64, total| [at(ms * 1000).0, at((ms + 1000) * 1000).0, total];
     let held = [record(0, 10), record(300, 16), record(600, 26)];
-    assert_eq!(weir.log("weir:1:log"), held);
+    assert_eq!(weir.log("weir:2:log"), held);
     // Of a lease whose state is gone nothing goes back, whoever took since.
     weir.one(Kind::Reset, 1, &limits);
     weir.set_clock(at(700_000));
@@ -289,13 +289,13 @@ fn unused_permits_go_back_to_the_lease_that_took_them() {
 fn a_lease_at_the_moment_of_a_take_joins_it() {
     let server = Redis::start().expect("a Redis");
     let mut weir = Weir::with_test_clock(&server);
-    let limits = [("weir:1:log", quota(Algorithm::SlidingWindow, 100, 10))];
+    let limits = [("weir:2:log", quota(Algorithm::SlidingWindow, 100, 10))];
     weir.set_clock(at(0));
     for _ in 0..2 {
         weir.one(Kind::Take, 1, &limits);
         weir.one(lease(1000), 10, &limits);
     }
-    assert_eq!(weir.log("weir:1:log"), [[at(0).0, at(1_000_000).0, 22]]);
+    assert_eq!(weir.log("weir:2:log"), [[at(0).0, at(1_000_000).0, 22]]);
     weir.one(Kind::GiveBack { receipt: at(0) }, 10, &limits);
     weir.set_clock(at(10_999_999));
     assert_eq!(remaining(&weir.one(Kind::Peek, 1, &limits)), [88]);
@@ -344,7 +344,7 @@ fn a_give_back_to_no_state_makes_none() {
 fn a_give_back_rewrites_a_thousand_later_entries_and_no_more() {
     let server = Redis::start().expect("a Redis");
     let mut weir = Weir::with_test_clock(&server);
-    let limits = [("weir:1:log", quota(Algorithm::SlidingWindow, 5000, HOUR))];
+    let limits = [("weir:2:log", quota(Algorithm::SlidingWindow, 5000, HOUR))];
     for stamp in 0..=1001 {
         weir.set_clock(at(stamp));
         weir.one(Kind::Take, 1, &limits);
@@ -358,7 +358,7 @@ fn a_give_back_rewrites_a_thousand_later_entries_and_no_more() {
         remaining(&weir.one(give_back(1), 1, &limits)),
         [5000 - 1001]
     );
-    let held = weir.log("weir:1:log");
+    let held = weir.log("weir:2:log");
     assert_eq!(
         (held.len(), held[1000]),
         (1001, [at(1001).0, at(1001).0, 1001])
@@ -372,8 +372,8 @@ fn a_give_back_rewrites_a_thousand_later_entries_and_no_more() {
 fn what_a_batch_gives_back_is_gone_for_a_shorter_window_too() {
     let server = Redis::start().expect("a Redis");
     let mut weir = Weir::with_test_clock(&server);
-    let long = [("weir:1:log", quota(Algorithm::SlidingWindow, 100, 60))];
-    let short = [("weir:1:log", quota(Algorithm::SlidingWindow, 100, 10))];
+    let long = [("weir:2:log", quota(Algorithm::SlidingWindow, 100, 60))];
+    let short = [("weir:2:log", quota(Algorithm::SlidingWindow, 100, 10))];
     for second in [0, 10, 20] {
         weir.set_clock(at(second * 1_000_000));
         weir.one(Kind::Take, 5, &long);
@@ -443,7 +443,7 @@ fn what_has_ended_is_gone_from_redis() {
 fn a_thousand_expired_texts_are_trimmed_at_a_time_and_none_counts() {
     let server = Redis::start().expect("a Redis");
     let mut weir = Weir::with_test_clock(&server);
-    let limits = [("weir:1:log", quota(Algorithm::SlidingWindow, 100_000, 10))];
+    let limits = [("weir:2:log", quota(Algorithm::SlidingWindow, 100_000, 10))];
     for stamp in 0..17_000 {
         weir.set_clock(at(stamp));
         weir.one(Kind::Take, 1 + stamp % 3, &limits);
@@ -454,13 +454,13 @@ fn a_thousand_expired_texts_are_trimmed_at_a_time_and_none_counts() {
         weir.one(Kind::Take, 7, &limits);
         used += 7;
     }
-    let mut texts = weir.integer(&["LLEN", "weir:1:log"]);
+    let mut texts = weir.integer(&["LLEN", "weir:2:log"]);
     for (tick, fewer) in [(0, 999..=1000), (1, 55..=70), (2, -1..=0)] {
         weir.set_clock(at(10_020_000 + tick));
         used += 1;
         let told = weir.one(Kind::Take, 1, &limits);
         assert_eq!(remaining(&told), [100_000 - used]);
-        let left = weir.integer(&["LLEN", "weir:1:log"]);
+        let left = weir.integer(&["LLEN", "weir:2:log"]);
         assert!(fewer.contains(&(texts - left)), "{texts}, then {left}");
         texts = left;
     }
@@ -469,7 +469,7 @@ fn a_thousand_expired_texts_are_trimmed_at_a_time_and_none_counts() {
     weir.set_clock(at(15_000_039));
     weir.one(Kind::Take, 1, &limits);
     assert_eq!(
-        weir.redis(&["TYPE", "weir:1:log"]),
+        weir.redis(&["TYPE", "weir:2:log"]),
         Value::SimpleString("string".into())
     );
     weir.check_keys().unwrap();
@@ -492,7 +492,7 @@ fn a_log_that_grows_and_shrinks_again_is_told_as_in_memory() {
         weir.set_clock(now);
         taken.push(now);
         let limit = if turn / 150 % 4 == 3 { short } else { long };
-        let limits = [("weir:1:log", limit, cost(1 + turn % 13 / 12 * (turn % 40)))];
+        let limits = [("weir:2:log", limit, cost(1 + turn % 13 / 12 * (turn % 40)))];
         let kind = match turn * 31 % 37 {
             0 => lease(turn % 5 * 700),
             1 => Kind::Charge,
@@ -523,7 +523,7 @@ fn the_wait_for_any_cost_is_exact_among_weighted_entries() {
     let mut weir = Weir::with_test_clock(&server);
     let mut counters = Counters::default();
     let limit = quota(Algorithm::SlidingWindow, 1000, 100);
-    let limits = [("weir:1:log", limit)];
+    let limits = [("weir:2:log", limit)];
     let mut now = at(0);
     for entry in 0..500 {
         now = at(entry * 300_017);
@@ -549,26 +549,26 @@ fn integers_past_1e14_are_kept_to_the_last_digit() {
     let mut weir = Weir::with_test_clock(&server);
     weir.set_clock(at(0));
     let bucket = quota(Algorithm::LeakyBucket, 1_000_000, 30 * 24 * HOUR);
-    weir.one(Kind::Take, 999_999, &[("weir:1:b", bucket)]);
-    let stored: String = redis::from_redis_value(weir.redis(&["GET", "weir:1:b"])).unwrap();
+    weir.one(Kind::Take, 999_999, &[("weir:2:b", bucket)]);
+    let stored: String = redis::from_redis_value(weir.redis(&["GET", "weir:2:b"])).unwrap();
     assert_eq!(stored, "2591997408000000 4102444800000 1000000 2592000000");
     // 2.592e15 - 1: a ms later a million units less, and a whole window of units more.
     weir.set_clock(at(1_000));
-    weir.one(Kind::Charge, 1, &[("weir:1:b", bucket)]);
-    let stored: String = redis::from_redis_value(weir.redis(&["GET", "weir:1:b"])).unwrap();
+    weir.one(Kind::Charge, 1, &[("weir:2:b", bucket)]);
+    let stored: String = redis::from_redis_value(weir.redis(&["GET", "weir:2:b"])).unwrap();
     assert_eq!(stored, "2591999999000000 4102444800001 1000000 2592000000");
 
     let log = quota(Algorithm::SlidingWindow, 1_000_000, 30 * 24 * HOUR);
     weir.set_clock(at(1));
-    weir.one(Kind::Charge, 123_456_789_012_345, &[("weir:1:l", log)]);
+    weir.one(Kind::Charge, 123_456_789_012_345, &[("weir:2:l", log)]);
     weir.set_clock(at(2));
-    weir.one(Kind::Charge, 1, &[("weir:1:l", log)]);
+    weir.one(Kind::Charge, 1, &[("weir:2:l", log)]);
     let record = |micros, total| [at(micros).0, at(micros).0, total];
     let held = [
         record(1, 123_456_789_012_345),
         record(2, 123_456_789_012_346),
     ];
-    assert_eq!(weir.log("weir:1:l"), held);
+    assert_eq!(weir.log("weir:2:l"), held);
 }
 
 #[test]

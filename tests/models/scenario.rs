@@ -259,7 +259,7 @@ impl Step {
                     DraftCost::Capacity(and) => quota.capacity().saturating_add_signed(and).max(1),
                     DraftCost::Tenths(tenths) => (quota.capacity() * tenths / 10).max(1),
                 };
-                (format!("weir:1:{}", pick.key), quota, cost(permits))
+                (format!("weir:2:{}", pick.key), quota, cost(permits))
             };
             // An operation is to name a key once.
             let mut named = [false; KEYS];

@@ -30,7 +30,7 @@ fn verdicts(told: &[Told]) -> Vec<Verdict> {
 fn wide(operations: usize, keys: usize, kind: Kind, algorithms: &[Algorithm]) -> Vec<Operation> {
     let limit = |number: usize| {
         let algorithm = algorithms[number % algorithms.len()];
-        let key = format!("weir:1:{}:{}", number % keys, algorithm.code());
+        let key = format!("weir:2:{}:{}", number % keys, algorithm.code());
         (
             key,
             quota(algorithm, 1000, HOUR + number as u64 % 4),

@@ -185,7 +185,7 @@ impl Weir {
 
     /// What every state owes: an end, integers without an exponent, and totals that add up.
     pub fn check_keys(&mut self) -> Result<(), String> {
-        for key in self.strings(&["KEYS", "weir:1:*"]) {
+        for key in self.strings(&["KEYS", "weir:2:*"]) {
             if self.integer(&["PTTL", &key]) <= 0 {
                 return Err(format!("{key} never expires"));
             }

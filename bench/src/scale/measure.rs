@@ -150,10 +150,10 @@ impl Asker {
         // Scattered over the users, the same in every run.
         let user = self.requests.wrapping_mul(0x9E37_79B9_7F4A_7C15) % USERS;
         let keys = [
-            "weir:1:{g:api}:api:global:fw:0".to_owned(),
-            format!("weir:1:{{u:user-{user}}}:api:user:fw:0"),
+            "weir:2:{g:api}:api:all:fw60s".to_owned(),
+            format!("weir:2:{{u:user-{user}}}:api:user:fw60s"),
             format!(
-                "weir:1:{{a:10.{}.{}.7}}:api:ip:fw:0",
+                "weir:2:{{a:10.{}.{}.7}}:api:ip:fw60s",
                 user / 250,
                 user % 250
             ),

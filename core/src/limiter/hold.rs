@@ -246,6 +246,7 @@ mod tests {
     use crate::config::{Config, LimiterConfig};
     use crate::delays::MOST;
     use crate::live::Edition;
+    use crate::namespace::Namespace;
     use crate::script::{Kind, Told, Verdict as Said};
     use crate::slot::Topology;
 
@@ -300,7 +301,7 @@ mod tests {
         let LimiterConfig {
             sources, policy, ..
         } = config();
-        let edition = Rc::new(Edition::configured(policy));
+        let edition = Rc::new(Edition::configured(policy, Namespace::default()));
         let head = [(":method", "GET"), (":path", path)];
         let head = head.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
         let Step::Ask(mut pending) = admit(&edition, &sources, head.into_iter(), &Nobody).step

@@ -100,9 +100,13 @@ mod tests {
     use super::*;
     use crate::config::{Config, LimiterConfig};
     use crate::gathering::Outcome;
+    use crate::identity::Subject;
+    use crate::key;
     use crate::live::{Edition, Version};
     use crate::memory::Counters;
+    use crate::namespace::Namespace;
     use crate::record;
+    use crate::rollout::Counting;
     use crate::script::Retry;
     use crate::slot::Topology;
     use crate::units::{Cost, Millis};
@@ -151,7 +155,10 @@ mod tests {
                 panic!("{:?}", Config::parse(&text))
             };
             Gateway {
-                edition: Rc::new(Edition::configured(config.policy.clone())),
+                edition: Rc::new(Edition::configured(
+                    config.policy.clone(),
+                    Namespace::default(),
+                )),
                 worker: Worker::new(&config.store),
                 config: *config,
                 store: Some(Counters::default()),
@@ -215,7 +222,9 @@ mod tests {
                 .into_iter()
                 .find(|(_, limit)| limit.rule == rule)
                 .unwrap();
-            let key = format!("weir:1:{{g:{rule}}}:{rule}:global:fw:0").into_bytes();
+            let nobody = Subject::Address(None);
+            let namespace = &self.edition.namespace;
+            let key = key::of(namespace, limit, Counting::Enforced, &nobody, None);
             let quota = limit.terms.quota;
             let limits = [(key, quota, crate::units::Cost::ONE)];
             let store = self.store.as_mut().unwrap();
@@ -315,7 +324,13 @@ mod tests {
             .find(|(_, limit)| limit.rule == "leased")
             .unwrap();
         let check = Check {
-            key: b"weir:1:{g:leased}:leased:global:fw:0".to_vec(),
+            key: key::of(
+                &gateway.edition.namespace,
+                limit,
+                Counting::Enforced,
+                &Subject::Address(None),
+                None,
+            ),
             terms: limit.terms.clone(),
             cost: Cost::ONE,
         };

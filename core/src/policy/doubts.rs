@@ -1,6 +1,7 @@
 //! What is legal in a policy and probably not meant. Each doubt is one sentence that names the rule and says
 //! how to mend it. It changes nothing: who reads the warnings decides.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use super::pattern::{Index, LONGEST_PATH};
@@ -43,6 +44,7 @@ pub(super) fn of(whole: &Whole<'_>) -> Vec<String> {
         doubts.extend(below_a_tier(rule, &own));
         doubts.extend(never_bind(rule, &own));
     }
+    doubts.extend(unnamed_equals(limits));
     doubts.extend(limits.iter().filter_map(large_log));
     doubts.extend(tiers.doubts(whole));
     doubts.extend(whole.exemptions.doubts());
@@ -286,6 +288,26 @@ fn large_log(limit: &Limit) -> Option<String> {
     })
 }
 
+/// Limits that only their order tells apart, once for each rule and counter.
+fn unnamed_equals(limits: &[Limit]) -> impl Iterator<Item = String> {
+    let mut told = HashSet::new();
+    let seconds = limits
+        .iter()
+        .filter(|limit| limit.name.is_none() && limit.counter.ends_with(".2"));
+    seconds.filter_map(move |limit| {
+        let Limit { rule, scope, .. } = limit;
+        told.insert((rule, *scope, &limit.counter)).then(|| {
+            let quota = limit.terms.quota;
+            format!(
+                "rule {rule}: two limits of one list are a {} of {} seconds, and only their order tells \
+                 their counts apart: give each a \"name\", and they can be moved",
+                quota.algorithm().name(),
+                quota.window_seconds(),
+            )
+        })
+    })
+}
+
 /// A count that everybody shares is a part of itself while some are on trial.
 fn partial_count(rule: &Rule) -> Option<String> {
     match rule.mode {
@@ -405,7 +427,20 @@ mod tests {
                  always reached first; take one of them out",
             ),
             (
-                rule(format!(r#""ip_limits": {{"default": [{ten}, {ten}]}}"#)),
+                rule(
+                    r#""user_limits": {"default": [
+                        {"type": "token_bucket", "limit": 100, "window": 60, "burst_limit": 10},
+                        {"type": "token_bucket", "limit": 50, "window": 60, "burst_limit": 40}]}"#
+                        .to_string(),
+                ),
+                "rule r: two limits of one list are a token_bucket of 60 seconds, and only their order tells \
+                 their counts apart: give each a \"name\", and they can be moved",
+            ),
+            (
+                rule(format!(
+                    r#""ip_limits": {{"default": [{ten}, {}]}}"#,
+                    ten.replacen('{', r#"{"name": "again", "#, 1)
+                )),
                 "rule r: the limit 10/60s of addresses in default never holds anybody back, since 10/60s of \
                  addresses in default is always reached first; take one of them out",
             ),

@@ -74,6 +74,11 @@ impl Experiment {
 }
 
 impl Participation {
+    /// What variants make of the rule's limits, of those that change any.
+    pub(super) fn limits(&self) -> impl Iterator<Item = &RuleLimits> {
+        self.arms.iter().flatten()
+    }
+
     /// How the rule is for this caller.
     pub fn arm(&self, experiments: &[Experiment], subject: &Subject) -> Option<Arm<'_>> {
         let experiment = experiments.get(self.experiment)?;

@@ -148,8 +148,10 @@ pub struct Limit {
     /// The tier or network that it is written for; nothing for a global limit.
     pub whom: String,
     pub scope: Scope,
-    /// Its place in its list of limits.
-    pub place: usize,
+    /// As the operator called it.
+    pub name: Option<String>,
+    /// What its counter is called within the rule and scope: see [`crate::key::counter`].
+    pub counter: String,
     /// `experiment:variant` where it is a variant's.
     pub variant: Option<String>,
     /// What its counters' keys end in: see [`crate::key::end`].
@@ -364,6 +366,12 @@ impl Rule {
             .copied()
     }
 
+    /// Its own limits, and what variants of its experiment make of them.
+    fn all_limits(&self) -> impl Iterator<Item = &RuleLimits> {
+        let varied = self.takes_part.iter().flat_map(Participation::limits);
+        [&self.limits].into_iter().chain(varied)
+    }
+
     /// Whether methods and hosts let it be for this request; its pattern is not looked at.
     pub fn is_for(&self, target: Target<'_>) -> bool {
         let method = |methods: &Vec<String>| {
@@ -376,6 +384,21 @@ impl Rule {
             hosts.iter().any(|host| host.holds(name))
         };
         self.methods.as_ref().is_none_or(method) && self.hosts.as_ref().is_none_or(host)
+    }
+}
+
+impl RuleLimits {
+    /// Each list of limits, of which a request meets one of each scope at most.
+    fn lists(&self) -> impl Iterator<Item = &[LimitId]> {
+        let RuleLimits { global, user, ip } = self;
+        let tiers = user.by_tier.iter().map(|(_, limits)| limits);
+        let networks = ip.by_network.iter().map(|(_, limits)| limits);
+        [global, &ip.default]
+            .into_iter()
+            .chain(&user.default)
+            .chain(tiers)
+            .chain(networks)
+            .map(Vec::as_slice)
     }
 }
 
@@ -519,6 +542,9 @@ impl fmt::Display for Described<'_> {
             )?;
             if quota.algorithm() == Algorithm::TokenBucket {
                 write!(f, " burst {}", quota.capacity())?;
+            }
+            if let Some(name) = &limit.name {
+                write!(f, " name {name}")?;
             }
             write!(f, "{}", limit.approach)?;
         }

@@ -1,5 +1,7 @@
 //! From the JSON that a user wrote to a [`Policy`]: strict, whole or not at all.
 
+use std::collections::{HashMap, HashSet};
+
 use super::pattern::IndexBuilder;
 use super::{
     Answers, Body, Host, Limit, LimitId, Matching, NetworkLimits, OnStoreFailure, OperatorHeader,
@@ -84,6 +86,7 @@ pub(super) fn policy(source: &At<'_>) -> Result<Policy, ConfigError> {
         .optional("status")
         .map_or_else(|| status(None), |at| status(Some(&at)))?;
     fields.finish()?;
+    prove_that_no_request_counts_twice(source, &rules, &limits.list)?;
 
     rules.sort_by_key(|rule| rule.priority);
     let (off, rules): (Vec<Rule>, Vec<Rule>) =
@@ -146,6 +149,36 @@ fn tiers(limits: &[Limit], exemptions: &Exemptions, status: &Status) -> Vec<Stri
     tiers
 }
 
+/// The script refuses an operation that names a key twice, since it could not decide it: so whoever calls,
+/// no two limits that one request meets may have one counter. Rules count apart, as they have names of
+/// their own; within a rule a request meets one list of each scope.
+fn prove_that_no_request_counts_twice(
+    source: &At<'_>,
+    rules: &[Rule],
+    limits: &[Limit],
+) -> Result<(), ConfigError> {
+    for rule in rules {
+        for own in rule.all_limits() {
+            let mut scope_of: HashMap<&[u8], Scope> = HashMap::new();
+            for list in own.lists() {
+                let mut met: HashSet<&[u8]> = HashSet::new();
+                for limit in list.iter().filter_map(|id| limits.get(id.index())) {
+                    let end = limit.key_end.as_slice();
+                    let is_of_scope = *scope_of.entry(end).or_insert(limit.scope) == limit.scope;
+                    if !(met.insert(end) && is_of_scope) {
+                        return Err(source.error(format!(
+                            "has two limits in rule {} that one request would count under {}; give one of \
+                             them another name",
+                            rule.name, limit.counter
+                        )));
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Of one scope; and of one rule where that is everybody's, since each rule counts them for itself.
 fn is_of_one_slot(limits: &[Limit]) -> bool {
     limits
@@ -169,6 +202,8 @@ pub(super) struct Whose<'a> {
 #[derive(Default)]
 pub(super) struct Limits {
     list: Vec<Limit>,
+    /// By what its keys end in: the limit that had a counter first, and where it is written.
+    counters: HashMap<Vec<u8>, (LimitId, String)>,
 }
 
 impl Limits {
@@ -185,8 +220,11 @@ impl Limits {
         whom: &str,
     ) -> Result<Vec<LimitId>, ConfigError> {
         let mut ids = Vec::new();
-        for (place, at) in at.one_or_list()?.iter().enumerate() {
+        let mut names: HashSet<String> = HashSet::new();
+        let mut unnamed: HashMap<(Algorithm, u64), usize> = HashMap::new();
+        for at in &at.one_or_list()? {
             let Drafted {
+                name,
                 quota,
                 approach,
                 lease,
@@ -219,17 +257,40 @@ impl Limits {
                     cost.get()
                 )));
             }
+            if let Some(name) = &name
+                && !names.insert(name.clone())
+            {
+                return Err(at.error(format!(
+                    "is the second limit with the name {name:?} in this list; each limit counts under \
+                     its own name"
+                )));
+            }
+            let nth = match name {
+                Some(_) => 1,
+                None => {
+                    let equals = unnamed
+                        .entry((quota.algorithm(), quota.window_seconds()))
+                        .or_default();
+                    *equals += 1;
+                    *equals
+                }
+            };
             let id = u32::try_from(self.list.len())
+                .map(LimitId)
                 .map_err(|_| at.error("is one limit more than a policy can hold"))?;
-            ids.push(LimitId(id));
+            ids.push(id);
             let variant = (!variant.is_empty()).then_some(variant);
+            let counter = key::counter(&quota, name.as_deref(), nth);
+            let key_end = key::end(rule, scope, &counter, variant);
+            self.share(&key_end, (id, &quota), at)?;
             self.list.push(Limit {
                 rule: rule.to_string(),
                 whom: whom.to_string(),
                 scope,
-                place,
+                name,
+                counter,
                 variant: variant.map(str::to_string),
-                key_end: key::end(rule, scope, quota.algorithm(), place, variant),
+                key_end,
                 terms: Terms::new(quota),
                 cost,
                 approach,
@@ -241,6 +302,30 @@ impl Limits {
             return Err(at.error("is an empty list; name a limit or leave the field out"));
         }
         Ok(ids)
+    }
+
+    /// Limits of several tiers share a counter where they have one name. Had they several windows, the
+    /// shorter one would forget what the longer one counted.
+    fn share(
+        &mut self,
+        key_end: &[u8],
+        (id, quota): (LimitId, &Quota),
+        at: &At<'_>,
+    ) -> Result<(), ConfigError> {
+        let Some((first, place)) = self.counters.get(key_end) else {
+            self.counters
+                .insert(key_end.to_vec(), (id, at.path.clone()));
+            return Ok(());
+        };
+        let first = self.list.get(first.index());
+        match first.map(|first| first.terms.quota.window_seconds()) {
+            Some(window) if window != quota.window_seconds() => Err(at.error(format!(
+                "has a window of {} seconds, and {place} has the same name and one of {window}: limits \
+                 of one name share a count, and so a window; give one of them another name",
+                quota.window_seconds()
+            ))),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -330,6 +415,7 @@ pub(super) fn rule_limits(
 
 /// A limit as it is written, without whose it is.
 struct Drafted {
+    name: Option<String>,
     quota: Quota,
     approach: Approach,
     lease: Option<LeaseTerms>,
@@ -338,6 +424,10 @@ struct Drafted {
 
 fn limit(at: &At<'_>) -> Result<Drafted, ConfigError> {
     let mut fields = at.fields()?;
+    let name = fields
+        .optional("name")
+        .map(|at| limit_name(&at))
+        .transpose()?;
     let algorithm = fields.required("type")?.choice(&ALGORITHMS)?;
     let limit = fields.required("limit")?;
     let window = fields.required("window")?;
@@ -383,11 +473,23 @@ fn limit(at: &At<'_>) -> Result<Drafted, ConfigError> {
         lease => lease.map(|at| LeaseTerms::read(&at, &quota)).transpose()?,
     };
     Ok(Drafted {
+        name,
         quota,
         approach,
         lease,
         on_store_failure,
     })
+}
+
+fn limit_name(at: &At<'_>) -> Result<String, ConfigError> {
+    let name = name(at)?;
+    if key::is_like_unnamed(&name) {
+        return Err(at.error(format!(
+            "{name:?} is what a limit without a name is called; say what the limit is for instead, \
+             such as \"daily\""
+        )));
+    }
+    Ok(name)
 }
 
 pub(super) fn name(at: &At<'_>) -> Result<String, ConfigError> {

@@ -1,6 +1,7 @@
 //! What clients are told a limit is called: by its rule, its scope and whom it is for, such as
-//! `auth_api.user.free`. Of several in one list each has its window besides (`auth_api.user.free.60s`), and
-//! a title that would stand twice is numbered: an experiment's variant then does not tell its name.
+//! `auth_api.user.free`, and by its name (`auth_api.user.free.daily`). Of several in one list each without a
+//! name has its window besides (`auth_api.user.free.60s`), and a title that would stand twice is numbered: an
+//! experiment's variant then does not tell its name.
 
 use std::collections::{HashMap, HashSet};
 use std::iter;
@@ -18,7 +19,9 @@ pub(super) fn of(limits: &[Limit]) -> Vec<String> {
     let mut given = HashSet::new();
     let title = |limit: &Limit| {
         let mut title = whose(limit);
-        if lists.get(&list(limit)).is_some_and(|length| *length > 1) {
+        if let Some(name) = &limit.name {
+            title = format!("{title}.{name}");
+        } else if lists.get(&list(limit)).is_some_and(|length| *length > 1) {
             title = format!("{title}.{}s", limit.terms.quota.window_seconds());
         }
         let numbered = (2..).map(|number| format!("{title}.{number}"));
@@ -55,6 +58,12 @@ mod tests {
                 fixed(60),
                 fixed(60)
             ),
+            format!(
+                r#""name": "c", "user_limits": {{"free": [{}, {}], "paid": {}}}"#,
+                fixed(60),
+                fixed(86_400).replace('{', r#"{"name": "daily", "#),
+                fixed(86_400).replace('{', r#"{"name": "daily", "#),
+            ),
             // Its tier is called as another rule and scope are.
             format!(r#""name": "a.global", "user_limits": {{"default": {one}}}"#),
             format!(r#""name": "b.user.free", "user_limits": {{"60s": {one}}}"#),
@@ -90,6 +99,9 @@ mod tests {
                 "b.user.free.60s",
                 "b.user.free.60s.2",
                 "b.user.default",
+                "c.user.free.60s",
+                "c.user.free.daily",
+                "c.user.paid.daily",
                 "a.global.user.default",
                 "b.user.free.user.60s",
                 "b.user.user.x",

@@ -119,7 +119,7 @@ fn what_a_stranger_says_of_costs_is_not_believed() {
         assert_eq!(gateway.request_from("192.0.2.1", &headers).status, 200);
     }
     // The default each time.
-    let key = "weir:1:{a:192.0.2.1}:r:user:fw:0".to_string();
+    let key = "weir:2:{a:192.0.2.1}:r:user:fw60s".to_string();
     assert!(gateway.store.asked.contains(&key));
     assert_eq!(used(&mut gateway).1, 6);
 }

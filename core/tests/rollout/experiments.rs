@@ -96,10 +96,10 @@ fn a_user_takes_what_is_used_along_and_others_share_with_their_variant() {
     }
     let keys = |user: &str| {
         [
-            format!("weir:1:{{u:{user}}}:r:user:fw:0"),
-            "weir:1:{a:127.0.0.1}:r:ip:fw:0".to_string(),
-            "weir:1:{g:r}:r:global:fw:0:x:size:double".to_string(),
-            "weir:1:{a:127.0.0.1}:r:ip:fw:0:x:size:double".to_string(),
+            format!("weir:2:{{u:{user}}}:r:user:fw60s"),
+            "weir:2:{a:127.0.0.1}:r:ip:fw60s".to_string(),
+            "weir:2:{g:r}:r:all:fw60s:x:size:double".to_string(),
+            "weir:2:{a:127.0.0.1}:r:ip:fw60s:x:size:double".to_string(),
         ]
     };
     for (name, expected) in [
@@ -172,7 +172,7 @@ fn a_variant_of_a_rule_on_trial_is_on_trial() {
         gateway
             .store
             .asked
-            .contains(&"weir:1:{g:r}:r:global:fw:0:x:size:double:shadow".to_string())
+            .contains(&"weir:2:{g:r}:r:all:fw60s:x:size:double:shadow".to_string())
     );
 }
 

@@ -71,7 +71,10 @@ impl Gateway {
             panic!("{:?}", Config::parse(&text))
         };
         Gateway {
-            edition: Rc::new(Edition::configured(config.policy.clone())),
+            edition: Rc::new(Edition::configured(
+                config.policy.clone(),
+                config.store.namespace.clone(),
+            )),
             worker: Worker::new(&config.store),
             config: *config,
             topology,

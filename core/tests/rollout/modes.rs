@@ -198,7 +198,7 @@ fn callers_on_trial_and_callers_held_to_a_rule_count_apart() {
         .count();
     // Ten who are held to it, and all who are not.
     assert!((60..160).contains(&passed), "{passed}");
-    let key = "weir:1:{g:r}:r:global:fw:0";
+    let key = "weir:2:{g:r}:r:all:fw60s";
     assert!(gateway.store.asked.iter().any(|asked| asked == key));
     let trial = format!("{key}:shadow");
     assert!(gateway.store.asked.contains(&trial));

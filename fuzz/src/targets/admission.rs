@@ -3,6 +3,7 @@
 //!
 //! An input is a byte for the peer, and then header lines as `name: value`, divided by LF.
 
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use weir_core::config::{Config, LimiterConfig};
@@ -91,7 +92,7 @@ fn run(data: &[u8]) {
     // Of one thread: like a worker's, it is not to be shared.
     thread_local!(static WORLD: (LimiterConfig, Rc<Edition>) = {
         let config = config();
-        let edition = Rc::new(Edition::configured(config.policy.clone()));
+        let edition = Rc::new(Edition::configured(config.policy.clone(), config.store.namespace.clone()));
         (config, edition)
     });
     WORLD.with(|(config, edition)| decide(config, edition, data));
@@ -134,13 +135,19 @@ fn decide(config: &LimiterConfig, edition: &Rc<Edition>, data: &[u8]) {
         }
         Step::Ask(mut pending) => {
             let parts = pending.parts(Topology::Single);
+            for part in &parts {
+                for (_, checks) in part.question.operations() {
+                    let keys: HashSet<&[u8]> = checks.iter().map(|check| &*check.key).collect();
+                    assert_eq!(keys.len(), checks.len(), "an operation names a key twice");
+                }
+            }
             let checks = parts.iter().flat_map(|part| part.question.checks());
             let operator = headers.iter().any(|(name, _)| *name == b"x-operator");
             for check in checks {
-                let is_claimed = |tag: &[u8]| check.key[b"weir:1:{".len()..].starts_with(tag);
+                let is_claimed = |tag: &[u8]| check.key[b"weir:2:{".len()..].starts_with(tag);
                 let claimed = [b"u:", b"U:", b"k:"].iter().any(|tag| is_claimed(*tag));
                 assert!(believed || operator || !claimed);
-                assert!(check.key.starts_with(b"weir:1:{"));
+                assert!(check.key.starts_with(b"weir:2:{"));
                 assert!(tells_no_api_key(&check.key));
             }
         }
@@ -149,7 +156,7 @@ fn decide(config: &LimiterConfig, edition: &Rc<Edition>, data: &[u8]) {
 
 /// Whether what stands for an API key is a hash.
 fn tells_no_api_key(key: &[u8]) -> bool {
-    let Some(tag) = key.strip_prefix(b"weir:1:{k:") else {
+    let Some(tag) = key.strip_prefix(b"weir:2:{k:") else {
         return true;
     };
     let hash = tag.split(|byte| *byte == b'}').next().unwrap_or_default();

@@ -2,10 +2,11 @@
 //! the bytes that came.
 
 use bytes::Bytes;
+use weir_core::namespace::Namespace;
 use weir_core::wire::MAX_COMMANDS;
 use weir_core::wire::resp::{Reader, Token};
 use weir_sidecar::redis::slot::slot;
-use weir_sidecar::screen::{Question, Screened, Script, screen};
+use weir_sidecar::screen::{Question, Screened, Script, Served, screen};
 
 use crate::Target;
 
@@ -39,7 +40,8 @@ fn run(data: &[u8]) {
         sha: SHA.to_owned(),
     };
     let body = Bytes::copy_from_slice(data);
-    let Ok(commands) = screen(&body, &script) else {
+    let served = Served::new(script, Namespace::default());
+    let Ok(commands) = screen(&body, &served) else {
         return;
     };
     assert!((1..=MAX_COMMANDS).contains(&commands.len()));

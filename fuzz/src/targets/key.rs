@@ -6,6 +6,7 @@ use weir_core::approach::Approach;
 use weir_core::identity::{Subject, hex_digest};
 use weir_core::key;
 use weir_core::limit::{Algorithm, Quota};
+use weir_core::namespace::Namespace;
 use weir_core::policy::{Limit, OnStoreFailure, Scope};
 use weir_core::question::Terms;
 use weir_core::rollout::Counting;
@@ -24,7 +25,11 @@ pub const TARGET: Target = Target {
         "%25",
         "u:",
         "a:",
-        ":user:fw:0",
+        ":user:fw60s",
+        "60s",
+        "fw60s",
+        "2",
+        ":x:",
         ":shadow",
         "\0",
         "\u{1}",
@@ -33,6 +38,9 @@ pub const TARGET: Target = Target {
 
 /// Rules whose names are each other's beginnings and ends.
 const RULES: [&str; 4] = ["a", "a.b", "b", "a.b-c_user"];
+
+/// One that is another's beginning, and none.
+const NAMESPACES: [&str; 3] = ["", "a", "a-b"];
 
 /// What is counted, as the caller sees it.
 #[derive(Debug, PartialEq)]
@@ -43,12 +51,22 @@ enum Counter {
     Status(Subject),
 }
 
+/// A counter of some environment.
+type Counted = (&'static str, Counter);
+
 #[derive(Debug, PartialEq)]
 struct Rest {
     rule: &'static str,
     algorithm: Algorithm,
-    place: usize,
+    called: Called,
     counting: Counting,
+}
+
+/// What tells a limit from those with the same algorithm.
+#[derive(Debug, PartialEq)]
+enum Called {
+    Name(String),
+    Window { seconds: u64, nth: usize },
 }
 
 fn run(data: &[u8]) {
@@ -56,8 +74,13 @@ fn run(data: &[u8]) {
     let (one, one_key) = counter(&mut input);
     let (other, other_key) = counter(&mut input);
     assert_eq!(one_key == other_key, one == other, "{one:?} {other:?}");
-    for key in [one_key, other_key] {
-        assert!(key.starts_with(b"weir:1:{"));
+    for ((namespace, _), key) in [(one, one_key), (other, other_key)] {
+        let namespace: Namespace = namespace.parse().expect("a namespace");
+        assert!(key.starts_with(namespace.counters().as_bytes()));
+        for other in NAMESPACES {
+            let other: Namespace = other.parse().expect("a namespace");
+            assert_eq!(other.holds(&key), other == namespace);
+        }
         assert!(key.len() < 600, "{}", key.len());
         for brace in b"{}" {
             assert_eq!(key.iter().filter(|byte| *byte == brace).count(), 1);
@@ -65,44 +88,81 @@ fn run(data: &[u8]) {
     }
 }
 
-fn counter(input: &mut Input<'_>) -> (Counter, Vec<u8>) {
+fn counter(input: &mut Input<'_>) -> (Counted, Vec<u8>) {
     let scope = [Scope::Global, Scope::User, Scope::Ip][input.below(3)];
     let algorithm = Algorithm::ALL[input.below(4)];
-    let place = input.below(12);
+    let called = called(input);
     let rule = RULES[input.below(4)];
     let client = address(input);
     let subject = subject(input);
     let counting = [Counting::Enforced, Counting::Shadow][input.below(2)];
-    let rest = Rest {
-        rule,
-        algorithm,
-        place,
-        counting,
+    let is_status = input.below(8) == 7;
+    let name = NAMESPACES[input.below(3)];
+    let namespace: Namespace = name.parse().expect("a namespace");
+    let (window, nth) = match called {
+        Called::Name(_) => (60, 1),
+        Called::Window { seconds, nth } => (seconds, nth),
     };
-    if input.below(8) == 7 {
-        let key = key::of_status(&subject, Algorithm::FixedWindow);
-        return (Counter::Status(subject), key);
+    let quota = |algorithm, window| Quota::try_new(algorithm, 1, window, None).expect("a quota");
+    if is_status {
+        let own = quota(Algorithm::FixedWindow, 60);
+        let key = key::of_status(&namespace, &subject, &own);
+        return ((name, Counter::Status(subject)), key);
     }
+    let quota = quota(algorithm, window);
+    let counter = match &called {
+        Called::Name(name) => key::counter(&quota, Some(name), nth),
+        Called::Window { .. } => key::counter(&quota, None, nth),
+    };
     let limit = Limit {
         rule: rule.to_string(),
         whom: String::new(),
         scope,
-        place,
+        name: None,
         variant: None,
-        key_end: key::end(rule, scope, algorithm, place, None),
-        terms: Terms::new(Quota::try_new(algorithm, 1, 1, None).expect("a quota")),
+        key_end: key::end(rule, scope, &counter, None),
+        counter,
+        terms: Terms::new(quota),
         cost: Cost::ONE,
         approach: Approach::default(),
         lease: None,
         on_store_failure: OnStoreFailure::Allow,
     };
-    let key = key::of(&limit, counting, &subject, client);
+    let rest = Rest {
+        rule,
+        algorithm,
+        called,
+        counting,
+    };
+    let key = key::of(&namespace, &limit, counting, &subject, client);
     let counter = match scope {
         Scope::Global => Counter::Global(rest),
         Scope::User => Counter::User(subject, rest),
         Scope::Ip => Counter::Ip(client, rest),
     };
-    (counter, key)
+    ((name, counter), key)
+}
+
+/// A name of what names may hold, or a window.
+fn called(input: &mut Input<'_>) -> Called {
+    if input.below(2) == 0 {
+        return Called::Window {
+            seconds: 1 + input.below(4) as u64,
+            nth: 1 + input.below(4),
+        };
+    }
+    let allowed = |byte: &&u8| byte.is_ascii_alphanumeric() || b"_.-".contains(byte);
+    let name: String = input
+        .piece()
+        .iter()
+        .filter(allowed)
+        .take(64)
+        .map(|byte| char::from(*byte))
+        .collect();
+    match name.is_empty() {
+        true => Called::Name("60s".to_string()),
+        false => Called::Name(name),
+    }
 }
 
 fn subject(input: &mut Input<'_>) -> Subject {

@@ -1,9 +1,11 @@
 //! The configuration: what is refused says why, and what is accepted can be run on.
 
+use std::collections::HashSet;
+
 use weir_core::approach::Pace;
 use weir_core::config::Config;
 use weir_core::identity::Subject;
-use weir_core::policy::{Matching, Policy, Target as Request};
+use weir_core::policy::{LimitId, Matching, Policy, Target as Request};
 
 use crate::Target;
 use crate::glob;
@@ -38,6 +40,7 @@ pub const TARGET: Target = Target {
         "\"slow_from\"",
         "\"max_delay_ms\"",
         "\"shape\"",
+        "\"name\"",
         "\"max_wait_ms\"",
         "true",
         "0.5",
@@ -126,7 +129,12 @@ fn check(policy: &Policy) {
             for id in [&b"a"[..], b"b", b"c", b"\xff"] {
                 let arm = policy.arm(rule, &Subject::User(id.to_vec()));
                 assert!(arm.is_none_or(|arm| policy.variant(arm.id).is_some()));
-                let mut limits = rule.limits_for(arm, tier, address);
+                let limits = rule.limits_for(arm, tier, address);
+                let limits: Vec<LimitId> = limits.collect();
+                let counted = limits.iter().filter_map(|id| policy.limit(*id));
+                let counters: HashSet<&[u8]> = counted.map(|limit| &*limit.key_end).collect();
+                assert_eq!(counters.len(), limits.len(), "a request counts twice");
+                let mut limits = limits.into_iter();
                 assert!(limits.all(|id| {
                     policy.limit(id).is_some_and(|limit| {
                         limit.rule == rule.name()

@@ -4,6 +4,7 @@
 //! An input is the replies to one look, divided by NUL.
 
 use weir_core::live::{Document, Errand, News, Published, Watch};
+use weir_core::namespace::Namespace;
 use weir_core::units::{Micros, Millis};
 
 use crate::Target;
@@ -28,7 +29,13 @@ pub const TARGET: Target = Target {
 };
 
 fn run(data: &[u8]) {
-    let mut watch = Watch::new(Millis(2000), Millis(50), 7, Micros(0));
+    let mut watch = Watch::new(
+        &Namespace::default(),
+        Millis(2000),
+        Millis(50),
+        7,
+        Micros(0),
+    );
     let mut replies = data.split(|byte| *byte == 0);
     let asked = look(&mut watch, Micros(1_000_000), &mut replies);
     assert!(asked <= 3, "a look, a measure and a fetch");
@@ -48,7 +55,7 @@ fn look<'a>(watch: &mut Watch, now: Micros, replies: &mut impl Iterator<Item = &
     let mut errand = watch.tick(now).expect("it is time");
     for calls in 1.. {
         let id = weir_core::batch::CallId(calls);
-        assert!(!errand.command().is_empty());
+        assert!(!errand.command(&Namespace::default()).is_empty());
         watch.sent(now, id, errand);
         let news = watch.answered(id, replies.next());
         match news.expect("the answer to its call") {

@@ -173,7 +173,7 @@ impl Store {
 fn question(request: u32) -> Rc<Question> {
     let quota = Quota::try_new(Algorithm::FixedWindow, 5, 60, None).expect("a quota");
     let check = |place: u32| Check {
-        key: format!("weir:1:{{u:{request}}}:r:user:fw:{place}").into_bytes(),
+        key: format!("weir:2:{{u:{request}}}:r:user:fw60s.{place}").into_bytes(),
         terms: Terms::new(quota),
         cost: Cost::ONE,
     };

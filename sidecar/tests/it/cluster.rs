@@ -62,7 +62,7 @@ impl Cluster {
 async fn commands_find_their_nodes_and_replies_their_places() {
     let cluster = Cluster::start().await;
     let sidecar = cluster.sidecar().await;
-    let keys: Vec<String> = (0..60).map(|id| format!("weir:1:{{u:{id}}}:x")).collect();
+    let keys: Vec<String> = (0..60).map(|id| format!("weir:2:{{u:{id}}}:x")).collect();
     let owner = |key: &str| usize::from(slot(key.as_bytes())) / 5461;
     assert!((0..3).all(|node| keys.iter().any(|key| owner(key).min(2) == node)));
 
@@ -83,7 +83,7 @@ async fn commands_find_their_nodes_and_replies_their_places() {
 async fn a_slot_that_moves_is_followed_and_nothing_counts_twice() {
     let cluster = Cluster::start().await;
     let sidecar = cluster.sidecar().await;
-    let key = "weir:1:{u:moving}:x";
+    let key = "weir:2:{u:moving}:x";
     let (from, slot) = (
         usize::from(slot(key.as_bytes())) / 5461,
         slot(key.as_bytes()),
@@ -128,7 +128,7 @@ async fn a_dead_shard_is_told_of_and_the_others_go_on() {
     let sidecar = cluster.sidecar().await;
     let key_of = |node: usize| {
         (0..)
-            .map(|id| format!("weir:1:{{u:{id}}}:x"))
+            .map(|id| format!("weir:2:{{u:{id}}}:x"))
             .find(|key| (usize::from(slot(key.as_bytes())) / 5461).min(2) == node)
             .unwrap()
     };
