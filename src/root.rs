@@ -10,7 +10,7 @@ use std::time::Instant;
 use log::{error, info, warn};
 use weir_core::access_log;
 use weir_core::answer::{self, Answer, Headers, Protocol};
-use weir_core::batch::{Batcher, CallId, Effects, Health, Next, Settled, Silence};
+use weir_core::batch::{Batcher, CallId, Effects, Health, MOST_TOLD, Next, Settled, Silence};
 use weir_core::config::{AccessLog, Config, LimiterConfig};
 use weir_core::delays::StreamId;
 use weir_core::exempt::Listed;
@@ -41,7 +41,7 @@ const IDLE: Micros = Micros(1_000_000);
 const SOONEST_TICK: Millis = Millis(1);
 /// The most requests that are told their outcome, or let go on, in one event. Those that the proxy answers
 /// itself it answers at the event's end, one inside the other, each on more of the VM's stack.
-const MOST_SETTLED: usize = 64;
+const MOST_SETTLED: usize = MOST_TOLD;
 
 /// The golden ratio's share of 256: multiples of it spread evenly, however many there are.
 const JITTER_STEP: u32 = 159;
@@ -590,6 +590,8 @@ impl Limiter {
         if settled.len() > room {
             let others = settled.split_off(room);
             self.batcher.borrow_mut().put_off(others);
+        }
+        if self.batcher.borrow().has_put_off() {
             self.ask_turn(self.now());
         }
         self.room.set(room - settled.len());

@@ -28,6 +28,16 @@ use crate::wire::resp::{self, Reader, Token};
 /// more: Redis serves nobody else while it runs, about 1.2 ms for 64 questions of three checks each.
 const MOST_QUESTIONS: usize = 64;
 const MOST_CHECKS: usize = 512;
+/// Of a full call so many places are for questions that nobody waits for.
+const LEAST_BACK: usize = 16;
+/// The most questions that nobody waits for, in each lane: what all requests that a worker may hold
+/// back give back, twice. Beyond it the oldest are not asked, and what they would give back stays
+/// counted.
+const MOST_BACK: usize = 8_192;
+/// Such a question may be asked late: a window that has ended meanwhile gets nothing back.
+const LATEST_BACK: Millis = Millis(5_000);
+/// The most outcomes that are told in one event; the others are told in the next.
+pub const MOST_TOLD: usize = 64;
 /// By what the timeout is multiplied for who asks more than fits into a call.
 const PATIENCE: u64 = 10;
 /// Below this round trip a second call in flight costs more CPU than the waiting it saves.
@@ -56,7 +66,7 @@ pub struct Batcher<T> {
     lanes: Vec<LaneState<T>>,
     turn: Turn,
     /// Outcomes that could not be told when they were known.
-    put_off: Settled<T>,
+    put_off: VecDeque<(T, Outcome)>,
 }
 
 /// When what gathers will leave.
@@ -79,7 +89,11 @@ struct LaneState<T> {
     left_for: Option<ErrorClass>,
     /// Why it would not.
     kept: Option<String>,
-    waiting: Vec<Waiting<T>>,
+    /// Oldest first, as all that wait.
+    waiting: VecDeque<Waiting<T>>,
+    /// What nobody waits for: one client that hangs up may leave thousands, and who waits is not to
+    /// wait for those too.
+    back: VecDeque<Waiting<T>>,
     /// Parts of what is too large for a call: one goes with each.
     patient: VecDeque<Waiting<T>>,
     calls: Vec<(CallId, Call<T>)>,
@@ -206,7 +220,7 @@ impl<T> Batcher<T> {
                 .map(|_| LaneState::new(topology, timeout, jitter))
                 .collect(),
             turn: Turn::NotAsked,
-            put_off: Settled::new(),
+            put_off: VecDeque::new(),
         }
     }
 
@@ -230,10 +244,7 @@ impl<T> Batcher<T> {
             since: now,
             patient: part.patient,
         };
-        match part.patient {
-            true => lane.patient.push_back(waiting),
-            false => lane.waiting.push(waiting),
-        }
+        lane.push(waiting);
         if self.turn != Turn::NotAsked || !lane.may_send(now) {
             return Next::Wait;
         }
@@ -251,9 +262,16 @@ impl<T> Batcher<T> {
         self.turn == Turn::Now
     }
 
-    /// These cannot be told their outcome now: it comes with the next event.
+    /// These cannot be told their outcome now: it comes with the next event, before others'.
     pub fn put_off(&mut self, settled: Settled<T>) {
-        self.put_off.extend(settled);
+        for one in settled.into_iter().rev() {
+            self.put_off.push_front(one);
+        }
+    }
+
+    /// Whether outcomes are known that are still to be told: a turn is to be asked for.
+    pub fn has_put_off(&self) -> bool {
+        !self.put_off.is_empty()
     }
 
     /// Why the store is not asked, in the words of the call that failed last.
@@ -361,9 +379,7 @@ impl<T> Batcher<T> {
     }
 
     /// Sends what can be sent in every lane.
-    fn send(&mut self, now: Micros, news: Settled<T>) -> Effects<T> {
-        let mut settled = std::mem::take(&mut self.put_off);
-        settled.extend(news);
+    fn send(&mut self, now: Micros, mut settled: Settled<T>) -> Effects<T> {
         let mut calls = Vec::new();
         for (number, lane) in self.lanes.iter_mut().enumerate() {
             calls.extend(
@@ -375,7 +391,12 @@ impl<T> Batcher<T> {
             .into_iter()
             .map(|(lane, call)| self.outgoing(lane, call))
             .collect();
-        Effects { outgoing, settled }
+        self.put_off.extend(settled);
+        let first = self.put_off.len().min(MOST_TOLD);
+        Effects {
+            outgoing,
+            settled: self.put_off.drain(..first).collect(),
+        }
     }
 
     fn outgoing(&self, lane: Lane, mut call: Call<T>) -> Outgoing<T> {
@@ -431,7 +452,8 @@ impl<T> LaneState<T> {
             left: None,
             left_for: None,
             kept: None,
-            waiting: Vec::new(),
+            waiting: VecDeque::new(),
+            back: VecDeque::new(),
             patient: VecDeque::new(),
             calls: Vec::new(),
             round_trip: Micros(0),
@@ -450,7 +472,20 @@ impl<T> LaneState<T> {
     }
 
     fn nobody_waits(&self) -> bool {
-        self.waiting.is_empty() && self.patient.is_empty()
+        self.waiting.is_empty() && self.patient.is_empty() && self.back.is_empty()
+    }
+
+    fn push(&mut self, waiting: Waiting<T>) {
+        if waiting.patient {
+            self.patient.push_back(waiting);
+        } else if waiting.ticket.is_some() {
+            self.waiting.push_back(waiting);
+        } else {
+            if self.back.len() >= MOST_BACK {
+                self.back.pop_front();
+            }
+            self.back.push_back(waiting);
+        }
     }
 
     fn may_send(&self, now: Micros) -> bool {
@@ -484,11 +519,15 @@ impl<T> LaneState<T> {
                 if self.nobody_waits() || !self.may_send(now) {
                     return None;
                 }
-                let next = self.next_questions();
+                let (back, next) = self.next_questions();
                 let patient = self.patient.pop_front();
-                Some(Call::new(now, self.waiting.drain(..next).chain(patient)))
+                // What is given back is there for those who ask in the same call.
+                let back = self.back.drain(..back);
+                let batch = back.chain(self.waiting.drain(..next)).chain(patient);
+                Some(Call::new(now, batch))
             }
             permit => {
+                self.back.clear();
                 let failed = self.waiting.drain(..).chain(self.patient.drain(..));
                 let failed = failed.filter_map(|waiting| waiting.ticket);
                 settled.extend(failed.map(|ticket| (ticket, Outcome::Failed)));
@@ -507,16 +546,28 @@ impl<T> LaneState<T> {
         }
     }
 
-    /// How many of those who wait fit into a call; one always does.
-    fn next_questions(&self) -> usize {
+    /// How many questions fit into a call, of those that nobody waits for and of the others; one
+    /// always does.
+    fn next_questions(&self) -> (usize, usize) {
+        let kept = self.back.len().min(LEAST_BACK);
+        let waiting = self.waiting.len().min(MOST_QUESTIONS - kept);
+        let back = self.back.iter().take(MOST_QUESTIONS - waiting);
+        // Who waits comes first where checks are what is scarce, but for the places that are kept.
+        let (first, others) = (back.clone().take(kept), back.skip(kept));
         let mut checks = 0;
-        let fits = |waiting: &&Waiting<T>| {
+        let mut fits = |waiting: &Waiting<T>| {
             let before = checks;
             checks += waiting.question.checks().len();
             before == 0 || checks <= MOST_CHECKS
         };
-        let first = self.waiting.iter().take(MOST_QUESTIONS);
-        first.take_while(fits).count()
+        let first = first.take_while(|one| fits(one)).count();
+        let waiting = self.waiting.iter().take(waiting);
+        let waiting = waiting.take_while(|one| fits(one)).count();
+        let others = match first == kept {
+            true => others.take_while(|one| fits(one)).count(),
+            false => 0,
+        };
+        (first + others, waiting)
     }
 
     /// Settles what the replies tell; what is to be asked once more, with the script's source.
@@ -624,34 +675,32 @@ impl<T> LaneState<T> {
             self.hang_up = HangUp::No;
             self.breaker.looks_at(now);
         }
-        let too_late = |waiting: &Waiting<T>| {
-            let patience = if waiting.patient { PATIENCE } else { 1 };
-            late(waiting.since, timeout.saturating_mul(patience))
-        };
-        let mut fail = |waiting: &mut Waiting<T>| {
-            settled.extend(
-                waiting
-                    .ticket
-                    .take()
-                    .map(|ticket| (ticket, Outcome::Failed)),
-            );
-        };
-        let mut keep = |waiting: &mut Waiting<T>| {
-            let late = too_late(waiting);
-            if late {
-                fail(waiting);
+        let patience = timeout.saturating_mul(PATIENCE);
+        let latest_back = LATEST_BACK.0.saturating_mul(1000);
+        for (line, after) in [
+            (&mut self.waiting, timeout),
+            (&mut self.patient, patience),
+            (&mut self.back, latest_back),
+        ] {
+            while line.front().is_some_and(|first| late(first.since, after))
+                && let Some(waiting) = line.pop_front()
+            {
+                settled.extend(waiting.ticket.map(|ticket| (ticket, Outcome::Failed)));
             }
-            !late
+        }
+        let too_late = |waiting: &Waiting<T>| {
+            let after = if waiting.patient { patience } else { timeout };
+            late(waiting.since, after)
         };
-        self.waiting.retain_mut(&mut keep);
-        self.patient.retain_mut(&mut keep);
         let commands = self
             .calls
             .iter_mut()
             .flat_map(|(_, call)| &mut call.commands);
         for asked in commands.flat_map(|command| &mut command.asked) {
-            if too_late(asked) {
-                fail(asked);
+            if too_late(asked)
+                && let Some(ticket) = asked.ticket.take()
+            {
+                settled.push((ticket, Outcome::Failed));
             }
         }
         let mut lost = None;
@@ -1061,6 +1110,71 @@ mod tests {
         hand_over(&mut batcher, outgoing, 2);
         let Effects { outgoing, settled } = answered(&mut batcher, 2, 2, &reply(36));
         assert_eq!((settled.len(), outgoing.len()), (36, 0));
+    }
+
+    fn give_back(batcher: &mut Batcher<u32>, now: Micros, many: usize) {
+        for number in 0..many {
+            let part = part(&format!("back{number}"), Topology::Single);
+            assert_ne!(batcher.ask(now, None, &part), Next::Failed);
+        }
+    }
+
+    /// A client that hangs up leaves thousands of these at once. Requests waited behind them until their
+    /// time was over.
+    #[test]
+    fn what_nobody_waits_for_holds_up_nobody_and_is_asked_in_the_end() {
+        let mut batcher = batcher();
+        give_back(&mut batcher, Micros(0), 4_000);
+        ask(&mut batcher, Micros(1), 0..100);
+        let (mut calls, mut asked) = (0, 0);
+        let mut told = Vec::new();
+        let mut outgoing = batcher.turn(Micros(2)).outgoing;
+        while let Some(call) = outgoing.pop() {
+            let questions = call.questions();
+            assert!(questions <= MOST_QUESTIONS);
+            asked += questions;
+            calls += 1;
+            batcher.sent(call, CallId(calls));
+            // The last of them are asked when a request's time would be over.
+            let now = u64::from(calls) * 900;
+            let Effects { outgoing: more, .. } = batcher.tick(Micros(now));
+            assert!(more.is_empty(), "one call at a time");
+            let effects = answered(&mut batcher, now, calls, &reply(questions));
+            told.extend(tickets(&effects.settled));
+            outgoing = effects.outgoing;
+            if calls == 3 {
+                assert_eq!(told, (0..100).collect::<Vec<_>>());
+            }
+        }
+        assert_eq!(asked, 4_100);
+        assert!(u64::from(calls) * 900 > TIMEOUT.0 * 1000);
+        assert!(batcher.is_idle());
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_bounded_and_is_not_asked_for_ever() {
+        let mut batcher = batcher();
+        give_back(&mut batcher, Micros(0), 10_000);
+        assert_eq!(batcher.lanes[0].back.len(), MOST_BACK);
+        let mut outgoing = batcher.tick(Micros(5_000_000)).outgoing;
+        assert!(outgoing.pop().is_none() && batcher.is_idle());
+    }
+
+    /// One event told all of them, or moved those that were put off from one list to another.
+    #[test]
+    fn however_many_wait_an_event_tells_a_bounded_number_and_the_next_tells_more() {
+        let mut batcher = batcher();
+        ask(&mut batcher, Micros(0), 0..10_000);
+        send(&mut batcher, Micros(0), 1);
+        let mut told = Vec::new();
+        let mut settled = batcher.tick(Micros(50_000)).settled;
+        while !settled.is_empty() {
+            assert!(failed(&settled) && settled.len() <= MOST_TOLD);
+            told.extend(tickets(&settled));
+            settled = batcher.turn(Micros(50_001)).settled;
+        }
+        told.sort_unstable();
+        assert_eq!(told, (0..10_000).collect::<Vec<_>>());
     }
 
     /// A question of so many checks, and how many checks each of its parts has.

@@ -63,11 +63,20 @@ fn a_client_that_leaves_with_all_its_requests_holds_up_nobody() {
         .collect();
     // The kernel shares connections out unevenly, and a worker has 4,096 places.
     until_held_back(&gateway, REQUESTS * 3 / 4);
+    let client = gateway.client();
     let (answers, longest) = served_meanwhile(&gateway, || {
         for client in &crowd {
             client.shutdown(Shutdown::Both).unwrap();
         }
         until_nobody_waits(&gateway);
+        // What they had taken is given back: nobody waits for turns of theirs.
+        deadline::poll(SOON / 4, "an empty line", || {
+            let status = client.get("/api/v1/rate-limits/status");
+            let status = status.header("x-user-id", "other").send()?.json()?;
+            let used = &status["rate_limits"]["shared"]["current_usage"];
+            Ok((used.as_u64() == Some(0)).then_some(()))
+        })
+        .unwrap();
     });
     println!("{answers} answers, the longest took {longest:?}");
     assert!(longest < Duration::from_secs(1), "{longest:?}");
