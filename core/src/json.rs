@@ -2,6 +2,7 @@
 //! error, and every error carries the path to what it speaks of. Any object may hold a description,
 //! which is for whoever reads the document and is skipped here. It knows JSON, not policies.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -184,8 +185,9 @@ impl<'a> At<'a> {
             return Err(self.expected("an object"));
         };
         let mut entries: Vec<(&str, At<'_>)> = Vec::with_capacity(members.len());
+        let mut seen = HashSet::with_capacity(members.len());
         for (name, value) in members {
-            if entries.iter().any(|(seen, _)| seen == name) {
+            if !seen.insert(name) {
                 return Err(self.error(format!("{name:?} stands here twice; keep one of them")));
             }
             entries.push((name, At::new(value, member_path(&self.path, name))));

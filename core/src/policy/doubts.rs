@@ -1,11 +1,11 @@
 //! What is legal in a policy and probably not meant. Each doubt is one sentence that names the rule and says
 //! how to mend it. It changes nothing: who reads the warnings decides.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use super::pattern::{Index, LONGEST_PATH};
-use super::{Limit, Matching, Rule, Scope, Status};
+use super::{ByRule, Limit, Matching, Rule, Scope, Status};
 use crate::exempt::Exemptions;
 use crate::identity;
 use crate::limit::Algorithm;
@@ -15,12 +15,15 @@ use crate::rollout::Mode;
 const LARGE_LOG: u64 = 10_000;
 /// Each costs up to 12 µs of the longest path there is, so together most of a millisecond.
 const MANY_GONE_THROUGH: usize = 64;
+/// So many limits of a rule are compared, each with each: workers read a policy while requests wait.
+const MOST_COMPARED: usize = 128;
 
 /// What doubts are about: a policy as it is read.
 pub(super) struct Whole<'a> {
     pub rules: &'a [Rule],
     pub off: &'a [Rule],
     pub limits: &'a [Limit],
+    pub by_rule: &'a ByRule,
     pub patterns: &'a Index,
     pub exemptions: &'a Exemptions,
     pub status: &'a Status,
@@ -31,18 +34,17 @@ pub(super) fn of(whole: &Whole<'_>) -> Vec<String> {
     let mut doubts: Vec<String> = no_rules(whole).into_iter().collect();
     let tiers = Tiers::of(rules, limits);
     for rule in rules {
-        let own: Vec<&Limit> = limits
-            .iter()
-            .filter(|limit| limit.rule == rule.name)
-            .collect();
+        let ids = whole.by_rule.get(&rule.name).into_iter().flatten();
+        let own: Vec<&Limit> = ids.filter_map(|id| limits.get(id.index())).collect();
+        let compared = own.get(..MOST_COMPARED).unwrap_or(&own);
         doubts.extend(no_limits(rule, &own));
         doubts.extend(no_default(rule));
         doubts.extend(few_callers(rule));
         doubts.extend(partial_count(rule));
         doubts.extend(letters_left_out(rule));
-        doubts.extend(out_of_reach(rule, limits));
-        doubts.extend(below_a_tier(rule, &own));
-        doubts.extend(never_bind(rule, &own));
+        doubts.extend(out_of_reach(rule, &own));
+        doubts.extend(below_a_tier(rule, compared));
+        doubts.extend(never_bind(rule, compared));
     }
     doubts.extend(unnamed_equals(limits));
     doubts.extend(limits.iter().filter_map(large_log));
@@ -189,31 +191,31 @@ struct Tiers<'a>(Vec<(&'a str, &'a str)>);
 
 impl<'a> Tiers<'a> {
     fn of(rules: &'a [Rule], limits: &'a [Limit]) -> Tiers<'a> {
-        let named = limits.iter().filter(|limit| limit.scope == Scope::User);
-        let mut tiers: Vec<(&str, &str)> = Vec::new();
-        for limit in named.filter(|limit| limit.whom != "default") {
-            let is_in_force = rules.iter().any(|rule| rule.name == limit.rule);
-            if is_in_force && tiers.iter().all(|(tier, _)| *tier != limit.whom) {
-                tiers.push((&limit.whom, &limit.rule));
-            }
-        }
+        let in_force: HashSet<&str> = rules.iter().map(|rule| rule.name.as_str()).collect();
+        let mut seen = HashSet::new();
+        let named = limits.iter().filter(|limit| {
+            limit.scope == Scope::User
+                && limit.whom != "default"
+                && in_force.contains(limit.rule.as_str())
+                && seen.insert(limit.whom.as_str())
+        });
+        let tiers = named.map(|limit| (limit.whom.as_str(), limit.rule.as_str()));
+        let tiers = tiers.collect();
         Tiers(tiers)
     }
 
     fn doubts(&self, whole: &Whole<'_>) -> Vec<String> {
         let mut doubts = Vec::new();
-        for (place, (tier, rule)) in self.0.iter().enumerate() {
+        let mut before: HashMap<String, &str> = HashMap::new();
+        for (tier, rule) in &self.0 {
             if is_like_an_id(tier) || whole.exemptions.names_user(tier) {
                 doubts.push(format!(
                     "rule {rule}: {tier:?} in \"user_limits\" is the name of a tier, and looks like a user's \
                      id; a user cannot be named there: give them a tier of their own"
                 ));
             }
-            let before = self.0.get(..place).unwrap_or_default();
-            if let Some((other, _)) = before
-                .iter()
-                .find(|(other, _)| other.eq_ignore_ascii_case(tier))
-            {
+            let other = *before.entry(tier.to_ascii_lowercase()).or_insert(tier);
+            if other != *tier {
                 doubts.push(format!(
                     "rule {rule}: tier {tier:?} is {other:?} elsewhere, and tiers are compared with case; \
                      spell it as it is sent"
@@ -322,10 +324,9 @@ fn partial_count(rule: &Rule) -> Option<String> {
 }
 
 /// A cost that may be asked for, and that a limit could not hold even where nothing of it is used.
-fn out_of_reach(rule: &Rule, limits: &[Limit]) -> Option<String> {
+fn out_of_reach(rule: &Rule, own: &[&Limit]) -> Option<String> {
     let (header, most) = rule.tariff.asks_up_to()?;
-    let own = limits.iter().filter(|limit| limit.rule == rule.name);
-    let quotas = own.map(|limit| limit.terms.quota);
+    let quotas = own.iter().map(|limit| limit.terms.quota);
     let too_small = quotas.filter(|quota| quota.never_fits(most));
     let holds = too_small.map(|quota| quota.capacity()).min()?;
     Some(format!(

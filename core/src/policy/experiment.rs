@@ -4,10 +4,12 @@
 //! A variant overrides limits by tier and by network; whatever it does not name stays the rule's. One
 //! that overrides nothing is the control.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use super::parse::{Limits, Whose, name, rule_limits};
 use super::{Rule, RuleLimits};
+use crate::address::Cidr;
 use crate::identity::Subject;
 use crate::json::{At, ConfigError};
 use crate::record::VariantId;
@@ -111,12 +113,15 @@ pub(super) fn read(
     limits: &mut Limits,
 ) -> Result<Vec<Experiment>, ConfigError> {
     let mut experiments: Vec<Experiment> = Vec::new();
+    let mut names = HashSet::new();
+    let places = rules.iter().map(|rule| rule.name.clone()).zip(0..);
+    let places: HashMap<String, usize> = places.collect();
     let mut first = 0;
     for at in at.list()? {
         let mut fields = at.fields()?;
         let name_at = fields.required("name")?;
         let name = name(&name_at)?;
-        if experiments.iter().any(|other| other.name == name) {
+        if !names.insert(name.clone()) {
             return Err(name_at.error(format!(
                 "{name:?} is already the name of another experiment; callers are drawn by it"
             )));
@@ -135,13 +140,17 @@ pub(super) fn read(
             first,
         };
         let count = variants.len();
+        let (mut names, mut overrides) = (HashSet::new(), false);
         for (place, at) in variants.iter().enumerate() {
             let variant = Reading {
                 experiments: &experiments,
                 experiment: &experiment,
                 arm: (place, count),
+                names: &mut names,
+                places: &places,
                 rules,
                 limits,
+                overrides: &mut overrides,
             }
             .variant(at)?;
             experiment.variants.push(variant);
@@ -153,8 +162,7 @@ pub(super) fn read(
         {
             return Err(variants_at.error("have no weight but 0; somebody has to be in one"));
         }
-        let here = experiments.len();
-        if !rules.iter().any(|rule| rule.takes_part_in(here)) {
+        if !overrides {
             return Err(
                 at.error("overrides no limit of any rule, so that there is nothing to compare")
             );
@@ -173,8 +181,14 @@ struct Reading<'a> {
     experiment: &'a Experiment,
     /// Its place among so many.
     arm: (usize, usize),
+    /// Of the variants before it.
+    names: &'a mut HashSet<String>,
+    /// By name, where each rule is.
+    places: &'a HashMap<String, usize>,
     rules: &'a mut [Rule],
     limits: &'a mut Limits,
+    /// Whether any rule takes part in the experiment.
+    overrides: &'a mut bool,
 }
 
 impl Reading<'_> {
@@ -182,12 +196,7 @@ impl Reading<'_> {
         let mut fields = at.fields()?;
         let name_at = fields.required("name")?;
         let name = name(&name_at)?;
-        if self
-            .experiment
-            .variants
-            .iter()
-            .any(|other| other.name == name)
-        {
+        if !self.names.insert(name.clone()) {
             return Err(name_at.error(format!(
                 "{name:?} is already the name of another variant; results are told by it"
             )));
@@ -207,8 +216,9 @@ impl Reading<'_> {
     /// What this variant makes of one rule.
     fn overrides(&mut self, variant: &str, rule: &str, at: &At<'_>) -> Result<(), ConfigError> {
         let here = self.experiments.len();
-        let names: Vec<String> = self.rules.iter().map(|rule| rule.name.clone()).collect();
-        let Some(rule) = self.rules.iter_mut().find(|other| other.name == rule) else {
+        let place = self.places.get(rule).copied();
+        let Some(rule) = place.and_then(|place| self.rules.get_mut(place)) else {
+            let names: Vec<&str> = self.rules.iter().map(|rule| rule.name.as_str()).collect();
             return Err(at.error(format!("is no rule; the rules are {}", names.join(", "))));
         };
         if let Some(other) = &rule.takes_part
@@ -241,14 +251,8 @@ impl Reading<'_> {
         if let Some(arm) = takes_part.arms.get_mut(place) {
             *arm = Some(limits);
         }
+        *self.overrides = true;
         Ok(())
-    }
-}
-
-impl Rule {
-    fn takes_part_in(&self, experiment: usize) -> bool {
-        let own = self.takes_part.as_ref();
-        own.is_some_and(|own| own.experiment == experiment)
     }
 }
 
@@ -268,15 +272,15 @@ impl RuleLimits {
         if !global.is_empty() {
             limits.global = global;
         }
-        for (tier, own) in user.by_tier {
-            limits.user.by_tier.retain(|(other, _)| *other != tier);
-            limits.user.by_tier.push((tier, own));
-        }
+        let tiers: HashSet<&String> = user.by_tier.iter().map(|(tier, _)| tier).collect();
+        let listed = &mut limits.user.by_tier;
+        listed.retain(|(tier, _)| !tiers.contains(tier));
+        listed.extend(user.by_tier);
         limits.user.default = user.default.or(limits.user.default);
-        for (network, own) in ip.by_network {
-            limits.ip.by_network.retain(|(other, _)| *other != network);
-            limits.ip.by_network.push((network, own));
-        }
+        let networks: HashSet<Cidr> = ip.by_network.iter().map(|(own, _)| *own).collect();
+        let listed = &mut limits.ip.by_network;
+        listed.retain(|(network, _)| !networks.contains(network));
+        listed.extend(ip.by_network);
         limits.ip.sort();
         if !ip.default.is_empty() {
             limits.ip.default = ip.default;

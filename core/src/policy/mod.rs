@@ -16,6 +16,7 @@ use pattern::Index;
 pub use pattern::{LONGEST_PATH, Matching, Pattern};
 pub use table::Table;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -43,6 +44,7 @@ pub struct Policy {
     off: Vec<Rule>,
     patterns: Index,
     limits: Vec<Limit>,
+    by_rule: ByRule,
     /// One for each of them: see [`titles`].
     titles: Vec<String>,
     experiments: Vec<Experiment>,
@@ -60,6 +62,10 @@ pub struct Policy {
     pub status: Status,
     pub warnings: Vec<String>,
 }
+
+/// The limits of each rule, and of its variants: whoever tells of every rule would else go through
+/// all limits for each.
+type ByRule = HashMap<String, Vec<LimitId>>;
 
 /// The requests a rule is for, and its limits as ids into the policy.
 #[derive(Debug)]
@@ -304,6 +310,12 @@ impl Policy {
         (0..).map(LimitId).zip(&self.limits)
     }
 
+    /// Those of one rule and of its variants.
+    fn limits_of(&self, rule: &Rule) -> impl Iterator<Item = &Limit> {
+        let ids = self.by_rule.get(&rule.name).into_iter().flatten();
+        ids.filter_map(|id| self.limit(*id))
+    }
+
     /// Every rule for this request, in order of priority.
     pub fn matching(&self, target: Target<'_>) -> impl Iterator<Item = &Rule> {
         let places = self.patterns.rules(target.path);
@@ -518,11 +530,7 @@ impl fmt::Display for Described<'_> {
         }
         write!(f, "{}", rule.tariff)?;
         let mut separator = ": ";
-        for (_, limit) in self
-            .policy
-            .limits()
-            .filter(|(_, limit)| limit.rule == rule.name)
-        {
+        for limit in self.policy.limits_of(rule) {
             f.write_str(separator)?;
             separator = ", ";
             if let Some(variant) = &limit.variant {

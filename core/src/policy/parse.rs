@@ -1,11 +1,13 @@
-//! From the JSON that a user wrote to a [`Policy`]: strict, whole or not at all.
+//! From the JSON that a user wrote to a [`Policy`]: strict, whole or not at all, and in time that
+//! grows as the text does.
 
 use std::collections::{HashMap, HashSet};
 
 use super::pattern::IndexBuilder;
 use super::{
-    Answers, Body, Host, Limit, LimitId, Matching, NetworkLimits, OnStoreFailure, OperatorHeader,
-    Pattern, Policy, Rule, RuleLimits, Scope, Status, TierLimits, doubts, experiment, titles,
+    Answers, Body, ByRule, Host, Limit, LimitId, Matching, NetworkLimits, OnStoreFailure,
+    OperatorHeader, Pattern, Policy, Rule, RuleLimits, Scope, Status, TierLimits, doubts,
+    experiment, titles,
 };
 use crate::address::{Cidr, CidrError};
 use crate::approach::{Approach, Pace};
@@ -62,10 +64,11 @@ pub(super) fn policy(source: &At<'_>) -> Result<Policy, ConfigError> {
     let mut fields = source.fields()?;
     let mut limits = Limits::default();
     let mut rules: Vec<Rule> = Vec::new();
+    let mut names = HashSet::new();
     let matching = matching(&mut fields)?.unwrap_or(Matching::Loose);
     for at in fields.required("rules")?.list()? {
         let rule = rule(&at, matching, &mut limits)?;
-        if rules.iter().any(|other| other.name == rule.name) {
+        if !names.insert(rule.name.clone()) {
             return Err(ConfigError {
                 path: format!("{}.name", at.path),
                 message: format!(
@@ -96,10 +99,12 @@ pub(super) fn policy(source: &At<'_>) -> Result<Policy, ConfigError> {
         patterns.add(&rule.pattern, rule.matching);
     }
     let patterns = patterns.build();
+    let by_rule = by_rule(&limits.list);
     let warnings = doubts::of(&doubts::Whole {
         rules: &rules,
         off: &off,
         limits: &limits.list,
+        by_rule: &by_rule,
         patterns: &patterns,
         exemptions: &exemptions,
         status: &status,
@@ -125,6 +130,7 @@ pub(super) fn policy(source: &At<'_>) -> Result<Policy, ConfigError> {
         of_one_slot: is_of_one_slot(&limits.list),
         titles: titles::of(&limits.list),
         limits: limits.list,
+        by_rule,
         experiments,
         cost_headers,
         exemptions,
@@ -177,6 +183,14 @@ fn prove_that_no_request_counts_twice(
         }
     }
     Ok(())
+}
+
+fn by_rule(limits: &[Limit]) -> ByRule {
+    let mut by_rule = ByRule::new();
+    for (limit, id) in limits.iter().zip((0..).map(LimitId)) {
+        by_rule.entry(limit.rule.clone()).or_default().push(id);
+    }
+    by_rule
 }
 
 /// Of one scope; and of one rule where that is everybody's, since each rule counts them for itself.
@@ -390,6 +404,7 @@ pub(super) fn rule_limits(
         }
     }
     let mut ip = NetworkLimits::default();
+    let mut networks = HashSet::new();
     if let Some(at) = fields.optional("ip_limits") {
         for (network, at) in at.entries()? {
             let ids = limits.read(&at, whose, Scope::Ip, network)?;
@@ -403,7 +418,7 @@ pub(super) fn rule_limits(
                 )),
                 _ => at.error(format!("{network:?} {error}")),
             })?;
-            if ip.by_network.iter().any(|(other, _)| *other == network) {
+            if !networks.insert(network) {
                 return Err(at.error(format!("{network} stands here twice; keep one of them")));
             }
             ip.by_network.push((network, ids));

@@ -60,7 +60,7 @@ fn requests(rule: &Rule) -> String {
 }
 
 fn limits(rule: &Rule, policy: &Policy) -> String {
-    let own = || policy.limits.iter().filter(|limit| limit.rule == rule.name);
+    let own = || policy.limits_of(rule);
     let is_of_tiers = |limit: &Limit| limit.scope == Scope::User && limit.whom != DEFAULT;
     let other = match own().any(is_of_tiers) {
         true => "any other tier",

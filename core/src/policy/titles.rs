@@ -4,7 +4,6 @@
 //! experiment's variant then does not tell its name.
 
 use std::collections::{HashMap, HashSet};
-use std::iter;
 
 use super::Limit;
 
@@ -17,6 +16,8 @@ pub(super) fn of(limits: &[Limit]) -> Vec<String> {
         *lists.entry(list(limit)).or_insert(0) += 1;
     }
     let mut given = HashSet::new();
+    // From which number on a title may be free.
+    let mut numbers: HashMap<String, u64> = HashMap::new();
     let title = |limit: &Limit| {
         let mut title = whose(limit);
         if let Some(name) = &limit.name {
@@ -24,10 +25,17 @@ pub(super) fn of(limits: &[Limit]) -> Vec<String> {
         } else if lists.get(&list(limit)).is_some_and(|length| *length > 1) {
             title = format!("{title}.{}s", limit.terms.quota.window_seconds());
         }
-        let numbered = (2..).map(|number| format!("{title}.{number}"));
-        let mut choices = iter::once(title.clone()).chain(numbered);
-        let free = choices.find(|title| given.insert(title.clone()));
-        free.unwrap_or(title)
+        if given.insert(title.clone()) {
+            return title;
+        }
+        let next = numbers.entry(title.clone()).or_insert(2);
+        loop {
+            let numbered = format!("{title}.{next}");
+            *next += 1;
+            if given.insert(numbered.clone()) {
+                return numbered;
+            }
+        }
     };
     limits.iter().map(title).collect()
 }
