@@ -10,6 +10,7 @@ use std::time::Instant;
 use weir_core::answer::{Answer, Protocol};
 use weir_core::batch::CallId;
 use weir_core::config::StoreConfig;
+use weir_core::gateway::Node;
 use weir_core::limiter::Facts;
 use weir_core::links::LinkId;
 use weir_core::units::{Micros, Millis};
@@ -655,6 +656,18 @@ impl Facts for RequestFacts {
     fn claim(&self, path: &[String]) -> Option<Vec<u8>> {
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
         property(&path)
+    }
+}
+
+/// What the proxy is called, as far as it was told.
+pub fn node() -> Node {
+    let text = |field| {
+        let bytes = property(&["node", field]).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    Node {
+        id: text("id"),
+        cluster: text("cluster"),
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use log::{error, info, warn};
 use weir_core::access_log;
+use weir_core::advice;
 use weir_core::answer::{self, Answer, Headers, Protocol};
 use weir_core::batch::{Batcher, CallId, Effects, Health, MOST_TOLD, Next, Settled, Silence};
 use weir_core::config::{AccessLog, Config, LimiterConfig};
@@ -565,10 +566,17 @@ impl Limiter {
         if health.opened > before.opened
             && let Some(trouble) = batcher.trouble()
         {
-            warn!("weir: the store is not asked for now: {trouble}; on_store_failure holds");
+            warn!(
+                "weir: Redis is not asked for now, by this worker on {} of its {}: {trouble}. {} Meanwhile \
+                 each limit does what its on_store_failure says.",
+                health.open,
+                count(health.lanes, "lane"),
+                advice::on(trouble)
+            );
+            self.metrics.trouble(trouble);
         }
         if health.open == 0 && before.open > 0 {
-            info!("weir: the store is asked again");
+            info!("weir: Redis is asked again by this worker, on all of its lanes");
         }
         health
     }
@@ -633,6 +641,11 @@ impl Limiter {
         }
         settled
     }
+}
+
+fn count(number: usize, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
 }
 
 /// Rounded up: a timer that fires before anybody is due has fired for nothing.

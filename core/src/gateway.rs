@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::advice;
 use crate::answer::{self, Answer};
 use crate::batch::Health;
 use crate::live::Version;
@@ -25,7 +26,7 @@ use crate::verdict::Degraded;
 pub const PATH: &[u8] = b"/api/v1/rate-limits/status/gateway";
 
 /// A view that another version of the filter packed is not read.
-const LAYOUT: u64 = 2;
+const LAYOUT: u64 = 3;
 /// A worker that cannot use a way to the store leaves a view at least so often.
 pub const LONGEST_SILENCE: Micros = Micros(5_000_000);
 /// A worker that has been silent for longer has nothing to do, or is no more: what it said of its
@@ -45,6 +46,10 @@ pub struct View {
     pub open_lanes: u32,
     /// How often a breaker of the worker's has opened.
     pub opened: u64,
+    /// The time of day at which the first of the open lanes was shut, and why, in the words of the call
+    /// that failed last; 0 and nothing where all are asked.
+    pub shut_at: Micros,
+    pub trouble: String,
     pub traffic: Traffic,
     pub offenders: Offenders,
 }
@@ -53,6 +58,11 @@ pub struct View {
 struct Report {
     /// What this speaks of, for whoever might take it for the whole fleet.
     scope: &'static str,
+    /// Which one, if the proxy was told its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster: Option<String>,
     /// Seconds since the Unix epoch, by the gateway's clock.
     timestamp: u64,
     workers: Workers,
@@ -99,15 +109,29 @@ struct RuleReport {
 struct StoreReport {
     /// What only an operator can mend, in words.
     notices: Vec<String>,
-    /// Ways to the store of the active workers, and those that are not used for now.
+    /// Lanes to the store of the active workers, those that are not asked for now, and of the others
+    /// those that nobody has asked since: whether they would be answered is not known.
     lanes: u32,
     open_lanes: u32,
+    untried_lanes: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_asked: Option<NotAsked>,
     breaker_opened: u64,
     calls: Vec<u32>,
     failures: Vec<u32>,
     /// Requests in a call, on average.
     batch_size: Option<f64>,
     latency_micros: LatencyReport,
+}
+
+/// Why the store is not asked.
+#[derive(Serialize)]
+struct NotAsked {
+    /// Seconds since the Unix epoch.
+    since: u64,
+    /// In the words of the call that failed last.
+    why: String,
+    advice: &'static str,
 }
 
 /// None of it where no call was answered.
@@ -144,6 +168,13 @@ struct ByReport {
     wrong_secret: Option<bool>,
 }
 
+/// What the proxy is called.
+#[derive(Clone, Debug, Default)]
+pub struct Node {
+    pub id: String,
+    pub cluster: String,
+}
+
 impl View {
     pub fn health(&mut self, health: Health) {
         let small = |lanes: usize| u32::try_from(lanes).unwrap_or(u32::MAX);
@@ -161,9 +192,11 @@ impl View {
             self.lanes.into(),
             self.open_lanes.into(),
             self.opened,
+            self.shut_at.0,
         ] {
             out.number(number);
         }
+        out.bytes(self.trouble.as_bytes());
         self.traffic.pack(&mut out);
         self.offenders.pack(&mut out);
         out.finish()
@@ -182,6 +215,8 @@ impl View {
             lanes: u32::try_from(number()?).ok()?,
             open_lanes: u32::try_from(number()?).ok()?,
             opened: number()?,
+            shut_at: Micros(number()?),
+            trouble: packed.text()?.to_string(),
             traffic: Traffic::unpack(&mut packed)?,
             offenders: Offenders::unpack(&mut packed)?,
         })
@@ -192,6 +227,7 @@ impl View {
 /// policy. `notices` is what it knows of the store; `now` is the time of day.
 pub fn report(
     views: &[View],
+    node: &Node,
     notices: &[Notice],
     Version(version): Version,
     now: Micros,
@@ -227,6 +263,8 @@ pub fn report(
         "weir_gateway",
         &Report {
             scope: "this gateway",
+            node: named(&node.id),
+            cluster: named(&node.cluster),
             timestamp: now.0 / 1_000_000,
             workers: Workers {
                 seen: seen.len(),
@@ -242,6 +280,8 @@ pub fn report(
                 notices: notices.iter().map(Notice::to_string).collect(),
                 lanes: active.iter().map(|view| view.lanes).sum(),
                 open_lanes: active.iter().map(|view| view.open_lanes).sum(),
+                untried_lanes: untried_lanes(&active),
+                not_asked: not_asked(&active),
                 breaker_opened: seen.iter().map(|view| view.opened).sum(),
                 calls: sums.calls,
                 failures: sums.failures,
@@ -265,6 +305,36 @@ pub fn report(
                 .collect(),
         },
     )
+}
+
+fn named(name: &str) -> Option<String> {
+    (!name.is_empty()).then(|| name.to_string())
+}
+
+/// The one that has been shut for longest.
+fn first_shut<'a>(active: &[&'a View]) -> Option<&'a View> {
+    let shut = active.iter().filter(|view| view.open_lanes > 0);
+    shut.min_by_key(|view| view.shut_at).copied()
+}
+
+fn not_asked(active: &[&View]) -> Option<NotAsked> {
+    let view = first_shut(active)?;
+    Some(NotAsked {
+        since: view.shut_at.0 / 1_000_000,
+        why: view.trouble.clone(),
+        advice: advice::on(&view.trouble),
+    })
+}
+
+/// A worker that has asked since has left a view since.
+fn untried_lanes(active: &[&View]) -> u32 {
+    let Some(first) = first_shut(active) else {
+        return 0;
+    };
+    let untried = active
+        .iter()
+        .filter(|view| view.open_lanes == 0 && view.at <= first.shut_at);
+    untried.map(|view| view.lanes).sum()
 }
 
 /// A list of intervals for each thing that came.
@@ -414,6 +484,8 @@ mod tests {
             lanes: 1,
             open_lanes: 1,
             opened: 2,
+            shut_at: ago(seconds + 60),
+            trouble: "READONLY You can't write".to_string(),
             ..View::default()
         };
         let rule: Rc<str> = "api".into();
@@ -443,7 +515,7 @@ mod tests {
     }
 
     fn told(views: &[View]) -> Value {
-        let answer = report(views, &[], Version(3), NOW);
+        let answer = report(views, &Node::default(), &[], Version(3), NOW);
         assert_eq!(answer.status, 200);
         serde_json::from_slice(&answer.body).unwrap()
     }
@@ -477,6 +549,11 @@ mod tests {
         let store = &report["store"];
         assert_eq!((sum(&store["calls"]), sum(&store["failures"])), (4, 2));
         assert_eq!(store["open_lanes"], 2);
+        assert_eq!(store["untried_lanes"], 0);
+        let not_asked = &store["not_asked"];
+        assert_eq!(not_asked["since"], 1_700_000_005u64 - 72);
+        assert_eq!(not_asked["why"], "READONLY You can't write");
+        assert!(not_asked["advice"].as_str().unwrap().contains("primary"));
         assert_eq!(store["batch_size"], 2.5);
         assert_eq!(store["latency_micros"], json!({"p50": 384, "p99": 384}));
         assert_eq!(
@@ -494,6 +571,42 @@ mod tests {
         assert_eq!(report["store"]["open_lanes"], 1);
         // Of eight that were long ago, two count.
         assert_eq!(report["offenders"][0]["denied_at_most"], 3);
+    }
+
+    /// Half of the lanes shut read as half of a Redis, when the other half had not been asked.
+    #[test]
+    fn a_lane_that_nobody_has_asked_since_is_not_told_as_one_that_is_well() {
+        let idle = |seconds| View {
+            open_lanes: 0,
+            shut_at: Micros(0),
+            trouble: String::new(),
+            ..view(seconds, 0)
+        };
+        let mut shut = view(0, 1);
+        shut.shut_at = ago(5);
+        for (other, untried) in [(idle(8), 1), (idle(5), 1), (idle(3), 0)] {
+            let report = told(&[shut.clone(), other]);
+            assert_eq!(report["store"]["untried_lanes"], untried);
+            assert_eq!(report["store"]["open_lanes"], 1);
+        }
+        let well = told(&[idle(8), idle(3)]);
+        assert_eq!(well["store"]["untried_lanes"], 0);
+        assert_eq!(well["store"]["not_asked"], Value::Null);
+    }
+
+    #[test]
+    fn a_gateway_says_which_one_it_is_if_it_knows() {
+        let node = Node {
+            id: "edge-7".to_string(),
+            cluster: "edge".to_string(),
+        };
+        let answer = report(&[], &node, &[], Version(3), NOW);
+        let named: Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(
+            (&named["node"], &named["cluster"]),
+            (&json!("edge-7"), &json!("edge"))
+        );
+        assert_eq!(told(&[])["node"], Value::Null);
     }
 
     #[test]

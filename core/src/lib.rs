@@ -11,13 +11,14 @@
 //! something before it refuses, [`approach`] says what, and [`delays`] who goes on when, by
 //! [`store_clock`]. [`answer`]
 //! words the result; a [`record`] of it is what operators are told: in a [`tally`], by [`traffic`] over time, and by
-//! who are the worst [`offenders`], all of which a [`gateway`] can tell of itself, and in an [`access_log`]. When the store fails, the [`breaker`] spares it and [`local`] keeps the limits
+//! who are the worst [`offenders`], all of which a [`gateway`] can tell of itself, with [`advice`] on its store, and in an [`access_log`]. When the store fails, the [`breaker`] spares it and [`local`] keeps the limits
 //! in [`memory`]. [`status`] is the same for the call that only looks, and [`guesses`] keeps those from the operators' calls who try secrets. [`wire`] is the language spoken
 //! with the store, on both sides. Under all of it lies the policy that is in force, which is [`live`]'s;
 //! [`roll`] tells whether a process's workers agree on it.
 
 pub mod access_log;
 pub mod address;
+pub mod advice;
 pub mod answer;
 pub mod approach;
 pub mod batch;
