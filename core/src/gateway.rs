@@ -50,6 +50,8 @@ pub struct View {
     /// that failed last; 0 and nothing where all are asked.
     pub shut_at: Micros,
     pub trouble: String,
+    /// When a call was answered last, as of the last time that this was told.
+    pub answered_at: Micros,
     pub traffic: Traffic,
     pub offenders: Offenders,
 }
@@ -193,6 +195,7 @@ impl View {
             self.open_lanes.into(),
             self.opened,
             self.shut_at.0,
+            self.answered_at.0,
         ] {
             out.number(number);
         }
@@ -216,6 +219,7 @@ impl View {
             open_lanes: u32::try_from(number()?).ok()?,
             opened: number()?,
             shut_at: Micros(number()?),
+            answered_at: Micros(number()?),
             trouble: packed.text()?.to_string(),
             traffic: Traffic::unpack(&mut packed)?,
             offenders: Offenders::unpack(&mut packed)?,
@@ -326,14 +330,14 @@ fn not_asked(active: &[&View]) -> Option<NotAsked> {
     })
 }
 
-/// A worker that has asked since has left a view since.
+/// A view alone says nothing: whoever is asked for this report leaves one.
 fn untried_lanes(active: &[&View]) -> u32 {
     let Some(first) = first_shut(active) else {
         return 0;
     };
     let untried = active
         .iter()
-        .filter(|view| view.open_lanes == 0 && view.at <= first.shut_at);
+        .filter(|view| view.open_lanes == 0 && view.answered_at <= first.shut_at);
     untried.map(|view| view.lanes).sum()
 }
 
@@ -577,10 +581,11 @@ mod tests {
     #[test]
     fn a_lane_that_nobody_has_asked_since_is_not_told_as_one_that_is_well() {
         let idle = |seconds| View {
+            answered_at: ago(seconds),
             open_lanes: 0,
             shut_at: Micros(0),
             trouble: String::new(),
-            ..view(seconds, 0)
+            ..view(0, 0)
         };
         let mut shut = view(0, 1);
         shut.shut_at = ago(5);

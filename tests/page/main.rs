@@ -72,9 +72,38 @@ fn an_operator_sees_in_a_browser_what_a_gateway_does() {
         offenders.contains("<img src=x onerror=document.title='owned'>"),
         "a caller's name is text: {offenders}"
     );
+    // Which gateway it is: by its address, where Envoy was given no name.
+    let name = gateway.address().to_string();
     assert_eq!(
         browser.text("document.title").unwrap(),
-        "Weir: this gateway"
+        format!("Weir: {name}")
+    );
+    let which = browser.text("at('which').textContent").unwrap();
+    assert!(which.contains(&name), "{which}");
+    assert!(
+        offenders.contains("deny.users"),
+        "who is blocked, and by what: {offenders}"
+    );
+    follow(&mut browser, "mallory");
+    until(
+        &mut browser,
+        "where the caller stands is told",
+        "at('caller-limits').innerText.includes('hammered')",
+    );
+    let told = browser.text("at('caller').innerText").unwrap();
+    for words in [
+        "mallory (tier free, assumed)",
+        "Pass user_tier",
+        r#""deny": { "users": ["mallory"] }"#,
+    ] {
+        assert!(told.contains(words), "{words} in {told}");
+    }
+    // A name that would be markup, in the page's address and back.
+    follow(&mut browser, "<img src=x onerror=document.title='owned'>");
+    until(
+        &mut browser,
+        "who is called like markup is told as text",
+        "at('caller-title').textContent.startsWith('<img src=x')",
     );
     // The interval under way is not drawn: what was called shows when it is over.
     let drawn = "document.querySelector('polygon[data-outcome=denied]').getBBox().height > 10";
@@ -155,6 +184,30 @@ fn an_operator_sees_in_a_browser_what_a_gateway_does() {
         Ok(told.contains("not asked").then_some(()))
     })
     .unwrap();
+    let told = browser.text("at('outage').innerText").unwrap();
+    for words in [
+        "Redis is not asked since",
+        "Why: ",
+        "What to do: See whether",
+    ] {
+        assert!(told.contains(words), "{words} in {told}");
+    }
+    browser
+        .look(Look {
+            width: 390,
+            height: 844,
+            scheme: "light",
+        })
+        .unwrap();
+    until(
+        &mut browser,
+        "what was decided without Redis is told on a phone",
+        "/\\d without Redis/.test(at('rules').innerText)",
+    );
+    if let Some(folder) = std::env::var_os("WEIR_PAGE_SHOTS") {
+        let file = PathBuf::from(folder).join("phone-outage.png");
+        std::fs::write(file, browser.picture().unwrap()).unwrap();
+    }
 }
 
 /// Some that pass, some that a trial would refuse, and some that are refused again and again.
@@ -167,10 +220,19 @@ fn traffic(gateway: &Gateway) {
             ("/hammered/x", "mallory"),
             ("/hammered/x", "<img src=x onerror=document.title='owned'>"),
             ("/hammered/x", "bob"),
+            ("/open/x", "banned"),
         ] {
             client.get(path).header("X-User-ID", user).send().unwrap();
         }
     }
+}
+
+fn follow(browser: &mut Browser, caller: &str) {
+    let caller = serde_json::to_string(caller).unwrap();
+    let script = format!(
+        "[...at('offenders').querySelectorAll('a')].find(a => a.textContent === {caller}).click()"
+    );
+    browser.text(&script).unwrap();
 }
 
 fn enter(browser: &mut Browser, secret: &str) {
