@@ -1,7 +1,9 @@
 //! The demonstration: everything started, explained, watched and stopped.
 
 use std::{
-    env, fs,
+    env,
+    fs::{self, File},
+    io::Read,
     net::{Ipv4Addr, ToSocketAddrs},
     path::{Display, Path, PathBuf},
     sync::mpsc,
@@ -11,10 +13,12 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
 use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
 };
+use weir_core::identity::hex_digest;
 use weir_core::live::Document;
 use weir_lab::{
     artifact,
@@ -26,6 +30,9 @@ use weir_lab::{
 };
 
 use crate::bell::{Bell, Wish};
+
+/// The header that the demo's secret goes in.
+const OPERATORS: &str = "X-Weir-Operator";
 
 /// How soon the end of a part is noticed.
 const WATCH: Duration = Duration::from_millis(200);
@@ -88,11 +95,12 @@ pub fn run(settings: &Settings) -> Result<()> {
     parts::envoy()?;
     let mut backend = Backend::open(settings)?;
     println!("starting Envoy");
-    let gateway = start_gateway(settings, &backend)?;
+    let operators = Operators::of(settings)?;
+    let gateway = start_gateway(settings, &backend, &operators)?;
     if stop.try_recv().is_ok() {
         return Ok(());
     }
-    explain(settings, &backend, &gateway);
+    explain(settings, &backend, &gateway, &operators);
     watch(&stop, &mut backend, &gateway)?;
     println!("stopping");
     Ok(())
@@ -196,14 +204,56 @@ impl Backend {
     }
 }
 
-fn start_gateway(settings: &Settings, backend: &Backend) -> Result<Gateway> {
+/// Who may look at the live page: whoever has the secret that this run made up, where the policy names
+/// nobody. The policy that Envoy is given has the secret's hash; the secret is on the screen alone.
+struct Operators {
+    policy: Policy,
+    secret: Option<String>,
+}
+
+impl Operators {
+    fn of(settings: &Settings) -> Result<Self> {
+        let named = Self {
+            policy: Policy::File(settings.policy.clone()),
+            secret: None,
+        };
+        let text = fs::read(&settings.policy)?;
+        // What is no policy is for Envoy to refuse, as it was written.
+        let Ok(Document::Policy(policy)) = Document::read(&text) else {
+            return Ok(named);
+        };
+        if policy.status.operator_header.is_some() || policy.status.operator_tier.is_some() {
+            return Ok(named);
+        }
+        let mut policy: Value = serde_json::from_slice(&text)?;
+        let mut bytes = [0; 16];
+        File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+        let secret: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = hex_digest(secret.as_bytes());
+        policy["status"]["operator_header"] = json!({ "name": OPERATORS, "sha256": sha256 });
+        Ok(Self {
+            policy: Policy::Text(policy.to_string()),
+            secret: Some(secret),
+        })
+    }
+
+    fn explain(&self, url: &str) {
+        let page = format!("{url}/api/v1/rate-limits/status/page");
+        match &self.secret {
+            Some(secret) => println!("The live page       {page}, with the secret {secret}"),
+            None => println!("The live page       {page}, for the policy's operators"),
+        }
+    }
+}
+
+fn start_gateway(settings: &Settings, backend: &Backend, operators: &Operators) -> Result<Gateway> {
     let store = match settings.store {
         Way::Bridge => Store::Bridge,
         Way::Sidecar => Store::Sidecar,
     };
     Gateway::builder()
         .store(store)
-        .policy(Policy::File(settings.policy.clone()))
+        .policy(operators.policy.clone())
         .redis_at(&backend.host, backend.port)
         .listen(settings.listen)
         .port(settings.port)
@@ -213,7 +263,7 @@ fn start_gateway(settings: &Settings, backend: &Backend) -> Result<Gateway> {
         .start()
 }
 
-fn explain(settings: &Settings, backend: &Backend, gateway: &Gateway) {
+fn explain(settings: &Settings, backend: &Backend, gateway: &Gateway, operators: &Operators) {
     let url = format!("http://{}", gateway.address());
     println!();
     println!("Rules ({}):", short(&settings.policy));
@@ -223,6 +273,7 @@ fn explain(settings: &Settings, backend: &Backend, gateway: &Gateway) {
         print!("{}", policy.table());
     }
     println!();
+    operators.explain(&url);
     println!(
         "Envoy's admin page  http://127.0.0.1:{}",
         settings.admin_port

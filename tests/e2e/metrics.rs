@@ -41,6 +41,7 @@ pub const CASES: &[Case] = cases![
     the_worst_offenders_are_told_as_the_status_call_tells_subjects,
     blocked_callers_are_told_with_the_entry_that_blocks_them,
     guesses_at_the_operators_secret_are_few_counted_and_told,
+    operators_stay_those_of_the_configuration_where_a_policy_names_none,
     the_gateway_answers_while_redis_is_dead,
 ];
 
@@ -695,6 +696,25 @@ fn guesses_at_the_operators_secret_are_few_counted_and_told(world: &World) {
     );
     assert!(log.contains(&line), "{log}");
     assert!(!log.contains(OPERATOR.1) && !log.contains("guess number"));
+}
+
+/// Whoever pushed the file that has no secret in it shut the operators out.
+fn operators_stay_those_of_the_configuration_where_a_policy_names_none(world: &World) {
+    let redis = Redis::start().unwrap();
+    let gateway = Gateway::builder().store(world.way()).redis(&redis);
+    let gateway = gateway.policy(Policy::Text(include_str!("metrics.json").to_owned()));
+    let gateway = gateway.variable("POLICY_POLL_MS", "200").start().unwrap();
+    let version = publish(&redis, r#"{"rules": []}"#);
+    reports(&gateway, "policy without operators", |report| {
+        report["policy"]["version"] == version
+    });
+    let others = r#"{"rules": [], "status": {"operator_tier": "others"}}"#;
+    publish(&redis, others);
+    deadline::poll(SOON, "policy with operators of its own", || {
+        let configured = Visitor::anonymous(&gateway).with(OPERATOR.0, OPERATOR.1);
+        Ok((configured.get(GATEWAY).status == 403).then_some(()))
+    })
+    .unwrap();
 }
 
 fn the_gateway_answers_while_redis_is_dead(world: &World) {

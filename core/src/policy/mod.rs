@@ -487,6 +487,15 @@ impl Scope {
 impl Status {
     /// A status call costs one permit of its own limit, whatever it tells.
     pub const COST: Cost = Cost::ONE;
+
+    /// A published policy that names no operators leaves them to the configuration: who pushed one
+    /// without the secret shut the operators out, and who pushed one with it told it to Redis.
+    pub fn keep_operators(&mut self, configured: &Status) {
+        if self.operator_tier.is_none() && self.operator_header.is_none() {
+            self.operator_tier.clone_from(&configured.operator_tier);
+            self.operator_header.clone_from(&configured.operator_header);
+        }
+    }
 }
 
 /// One line for the log: the rule with all its limits, as they are enforced.
@@ -592,6 +601,34 @@ mod tests {
     }
 
     const LIMIT: &str = r#"{"type": "fixed_window", "limit": 1, "window": 60}"#;
+
+    #[test]
+    fn a_policy_that_names_no_operators_keeps_those_that_were_configured() {
+        let of = |status: &str| policy(&format!(r#"{{"rules": [], "status": {status}}}"#)).status;
+        let header = r#"{"operator_header": {"name": "x-ops", "value": "0123456789abcdef"}}"#;
+        let told = |status: &Status| {
+            let header = status.operator_header.as_ref();
+            (
+                status.operator_tier.clone(),
+                header.map(|header| header.name.clone()),
+            )
+        };
+        for (published, tier, name) in [
+            ("{}", None, Some("x-ops")),
+            (r#"{"limit": 5}"#, None, Some("x-ops")),
+            (r#"{"operator_tier": "ops"}"#, Some("ops"), None),
+            (
+                r#"{"operator_header": {"name": "x-new", "value": "0123456789abcdef"}}"#,
+                None,
+                Some("x-new"),
+            ),
+        ] {
+            let mut status = of(published);
+            status.keep_operators(&of(header));
+            let expected = (tier.map(str::to_string), name.map(str::to_string));
+            assert_eq!(told(&status), expected, "{published}");
+        }
+    }
 
     #[test]
     fn every_matching_rule_applies_in_order_of_priority_then_of_the_file() {
