@@ -178,7 +178,8 @@ fn a_cluster_that_this_envoy_does_not_know_is_told_by_name(world: &World) {
             assert_eq!(visitor.get("/x").status, 200);
         }
         deadline::poll(SOON, "the reason in the log", || {
-            let asked = format!("the store is not asked for now: {notice}");
+            let asked =
+                format!("Redis is not asked for now, by this worker on 1 of its 1 lane: {notice}");
             Ok(gateway.log().contains(&asked).then_some(()))
         })
         .unwrap();

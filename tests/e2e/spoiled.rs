@@ -230,14 +230,14 @@ fn a_replica_is_shut_until_it_takes(world: &World) {
         Ok((calls() >= before + 5).then_some(()))
     })
     .unwrap();
-    assert!(!gateway.log().contains("the store is asked again"));
+    assert!(!gateway.log().contains("Redis is asked again"));
     redis.command(&["REPLICAOF", "NO", "ONE"]).unwrap();
     deadline::poll(SOON, "a lane that is used", || {
         Ok((open_lanes(&gateway) == 0).then_some(()))
     })
     .unwrap();
     recovers(&gateway, &visitor, "/plain/x");
-    assert!(gateway.log().contains("the store is asked again"));
+    assert!(gateway.log().contains("Redis is asked again"));
     // A second later nothing of the looks is left.
     deadline::poll(SOON, "no probe", || {
         let probes = keys::all(&redis).filter(|(key, _)| key.ends_with("}:probe"));
