@@ -16,9 +16,9 @@ use redis::{
 use serde_json::Value;
 use weir_core::live::{CONFIGURED, Document};
 use weir_core::namespace::Namespace;
-use weir_ctl::changes;
 use weir_ctl::shelf::{Outcome, Publication, Shelf};
 use weir_ctl::time::readable;
+use weir_ctl::{anew, changes};
 
 /// Where the password comes from: neither the process list nor a shell's history shows it there.
 const PASSWORD: &str = "WEIR_REDIS_PASSWORD";
@@ -180,12 +180,19 @@ fn perform(task: Task) -> Result<()> {
             let mut redis = place.open()?;
             let mut shelf = place.shelf(&mut *redis);
             let current = shelf.current()?;
-            let changes = tell_changes(&mut out, current.as_ref(), &text, &document)?;
+            let history = shelf.history()?;
+            let seen = Seen {
+                current: current.as_ref(),
+                history: &history,
+            };
+            let changes = tell_changes(&mut out, seen, &text, &document)?;
             warn(&mut out, &document, strict)?;
             if dry_run || changes == Changes::None {
                 return Ok(());
             }
-            publish(&mut out, &mut shelf, current.as_ref(), &text, &comment)
+            let version = publish(&mut shelf, current.as_ref(), &text, &comment)?;
+            writeln!(out, "version {version} is published")?;
+            Ok(())
         }
         Task::Rollback { to, comment, place } => {
             let mut redis = place.open()?;
@@ -193,12 +200,18 @@ fn perform(task: Task) -> Result<()> {
             let current = shelf.current()?;
             let history = shelf.history()?;
             let target = match to {
-                None => history.first().context("nothing was published before")?,
+                None => history
+                    .first()
+                    .with_context(|| nothing_before(current.as_ref()))?,
                 Some(to) => find(&history, to)?,
             };
             let document = Document::read(&target.document)
                 .map_err(|defect| anyhow!("version {} is no policy: {defect}", target.version))?;
-            let changes = tell_changes(&mut out, current.as_ref(), &target.document, &document)?;
+            let seen = Seen {
+                current: current.as_ref(),
+                history: &history,
+            };
+            let changes = tell_changes(&mut out, seen, &target.document, &document)?;
             if changes == Changes::None {
                 return Ok(());
             }
@@ -206,26 +219,39 @@ fn perform(task: Task) -> Result<()> {
                 true => format!("rollback to version {}", target.version),
                 false => comment,
             };
-            publish(
-                &mut out,
-                &mut shelf,
-                current.as_ref(),
-                &target.document,
-                &comment,
-            )
+            let version = publish(&mut shelf, current.as_ref(), &target.document, &comment)?;
+            writeln!(
+                out,
+                "version {version} is published; it says what version {} said",
+                target.version
+            )?;
+            if to.is_none() {
+                tell_of_rollback_before(&mut out, seen)?;
+            }
+            Ok(())
         }
         Task::Withdraw { comment, place } => {
             let mut redis = place.open()?;
             let mut shelf = place.shelf(&mut *redis);
             let current = shelf.current()?;
+            let history = shelf.history()?;
             let text = Value::from(CONFIGURED).to_string();
             let text = text.as_bytes();
             let document = Document::Configured;
-            let changes = tell_changes(&mut out, current.as_ref(), text, &document)?;
+            let seen = Seen {
+                current: current.as_ref(),
+                history: &history,
+            };
+            let changes = tell_changes(&mut out, seen, text, &document)?;
             if changes == Changes::None {
                 return Ok(());
             }
-            publish(&mut out, &mut shelf, current.as_ref(), text, &comment)
+            let version = publish(&mut shelf, current.as_ref(), text, &comment)?;
+            writeln!(
+                out,
+                "version {version} is published; the gateways run the policies of their configurations"
+            )?;
+            Ok(())
         }
         Task::Show { version, place } => {
             let mut redis = place.open()?;
@@ -328,30 +354,37 @@ enum Changes {
     Some,
 }
 
+/// What was found in Redis: what is published, and what was before, the newest first.
+#[derive(Clone, Copy)]
+struct Seen<'a> {
+    current: Option<&'a Publication>,
+    history: &'a [Publication],
+}
+
 /// Says what a document changes about what is published.
 fn tell_changes(
     out: &mut impl Write,
-    current: Option<&Publication>,
+    Seen { current, history }: Seen<'_>,
     text: &[u8],
     document: &Document,
 ) -> Result<Changes> {
     let Some(current) = current else {
-        writeln!(
-            out,
-            "nothing is published now: the gateways run the policies of their configurations"
-        )?;
+        writeln!(out, "{}", nothing_now(history))?;
         describe(out, document)?;
         return Ok(Changes::Some);
     };
-    if let Err(defect) = Document::read(&current.document) {
-        let version = &current.version;
-        writeln!(
-            out,
-            "version {version} is no policy, and gateways refuse it: {defect}"
-        )?;
-        describe(out, document)?;
-        return Ok(Changes::Some);
-    }
+    let old = match Document::read(&current.document) {
+        Ok(old) => old,
+        Err(defect) => {
+            let version = &current.version;
+            writeln!(
+                out,
+                "version {version} is no policy, and gateways refuse it: {defect}"
+            )?;
+            describe(out, document)?;
+            return Ok(Changes::Some);
+        }
+    };
     let (before, after) = (
         serde_json::from_slice(&current.document)?,
         serde_json::from_slice(text)?,
@@ -368,21 +401,84 @@ fn tell_changes(
         )?;
         return Ok(Changes::None);
     }
+    match (&old, document) {
+        (Document::Policy(old), Document::Policy(new)) => {
+            for line in anew::between(old, new) {
+                writeln!(out, "! {line}")?;
+            }
+        }
+        _ => writeln!(
+            out,
+            "! which counts begin anew is not known here: it depends on the gateways' configurations"
+        )?,
+    }
     Ok(Changes::Some)
 }
 
-fn publish(
+/// A gateway keeps what it found last, so an empty Redis does not tell what any of them runs.
+fn nothing_now(history: &[Publication]) -> String {
+    match history.first() {
+        Some(last) => format!(
+            "nothing is published now; after version {} there was one that is gone. Gateways that run it \
+             keep it; those that start run the policies of their configurations",
+            last.version
+        ),
+        None => "nothing is published now, and this Redis knows of nothing before. Gateways run the policies \
+                 of their configurations; if this Redis has lost its data, they keep what they found last"
+            .to_owned(),
+    }
+}
+
+/// Why there is nothing to go back to, and what to do instead.
+fn nothing_before(current: Option<&Publication>) -> String {
+    match current {
+        None => "nothing is published, and nothing was before: there is nothing to go back to"
+            .to_owned(),
+        Some(current) => format!(
+            "nothing was published before version {}; to give the gateways back to the policies of their \
+             configurations, use `weir-policy withdraw` (`make policy-withdraw`)",
+            current.version
+        ),
+    }
+}
+
+/// A rollback of a rollback brings back what the first took away, which is seldom meant.
+fn tell_of_rollback_before(
     out: &mut impl Write,
+    Seen { current, history }: Seen<'_>,
+) -> Result<()> {
+    let Some(current) = current else {
+        return Ok(());
+    };
+    let older = history.iter().enumerate().skip(1);
+    let mut same = older.filter(|(_, one)| one.document == current.document);
+    if let (Some((place, same)), Some(target)) = (same.next(), history.first()) {
+        writeln!(
+            out,
+            "version {} said what version {} said, so this took that rollback back: what version {} said is \
+             in force again",
+            current.version, same.version, target.version
+        )?;
+        if let Some(further) = history.get(place + 1) {
+            writeln!(
+                out,
+                "to go further back: `weir-policy rollback --to {0}` (`make policy-rollback TO={0}`)",
+                further.version
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// The version that it is published as.
+fn publish(
     shelf: &mut Shelf<'_>,
     current: Option<&Publication>,
     text: &[u8],
     comment: &str,
-) -> Result<()> {
+) -> Result<u64> {
     match shelf.publish(current, text, comment)? {
-        Outcome::Published { version } => {
-            writeln!(out, "version {version} is published")?;
-            Ok(())
-        }
+        Outcome::Published { version } => Ok(version),
         Outcome::Overtaken => bail!(
             "somebody else published meanwhile, and nothing was changed: \
              see what with `weir-policy history`, and push again"
@@ -419,6 +515,12 @@ fn line(publication: &Publication) -> String {
 
 impl Place {
     fn shelf<'a>(&self, redis: &'a mut dyn ConnectionLike) -> Shelf<'a> {
+        // Not on the output, which may be a policy to edit: it is easy to mean another Redis.
+        if let Ok(info) = self.info() {
+            let namespace = self.namespace.name();
+            let namespace = namespace.map(|name| format!(", namespace {name}"));
+            eprintln!("Redis at {}{}", info.addr(), namespace.unwrap_or_default());
+        }
         Shelf::new(redis, &self.namespace)
     }
 

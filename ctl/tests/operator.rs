@@ -134,8 +134,9 @@ fn what_is_probably_not_meant_is_warned_of_and_to_who_is_strict_an_error() {
     desk.fails(&["push", "--strict", file]);
     assert!(desk.ok(&["history"]).contains("nothing is published now"));
     let told = desk.ok(&["push", file]);
+    let version = desk.version(&told);
     assert!(
-        told.ends_with(&format!("{DOUBT}version 1 is published\n")),
+        told.ends_with(&format!("{DOUBT}version {version} is published\n")),
         "{told}"
     );
     // It is said again of what differs, and of what does not.
@@ -186,7 +187,7 @@ fn what_is_pushed_is_told_rule_by_rule_and_can_be_shown() {
     let desk = Desk::new();
     let told = desk.push(5, "begin");
     assert!(
-        told.starts_with("nothing is published now: the gateways run"),
+        told.starts_with("nothing is published now, and this Redis knows of nothing before"),
         "{told}"
     );
     let first = desk.version(&told);
@@ -247,21 +248,26 @@ fn what_no_gateway_would_adopt_is_not_published() {
 #[test]
 fn a_rollback_publishes_what_was_before_or_what_is_named() {
     let desk = Desk::new();
+    let complaint = desk.fails(&["rollback"]);
     assert!(
-        desk.fails(&["rollback"])
-            .contains("nothing was published before")
+        complaint.contains("there is nothing to go back to"),
+        "{complaint}"
     );
     let pushed = [1, 2, 3].map(|limit| desk.version(&desk.push(limit, "")));
     let [first, second, third] = pushed;
     let fourth = third + 1;
     assert_eq!(
         desk.ok(&["rollback"]),
-        format!("~ rule api: user_limits.default.limit: 3 → 2\nversion {fourth} is published\n")
+        format!(
+            "~ rule api: user_limits.default.limit: 3 → 2\nversion {fourth} is published; it says what version {second} said\n"
+        )
     );
     let fifth = fourth + 1;
     assert_eq!(
         desk.ok(&["rollback", "--to", &first.to_string()]),
-        format!("~ rule api: user_limits.default.limit: 2 → 1\nversion {fifth} is published\n")
+        format!(
+            "~ rule api: user_limits.default.limit: 2 → 1\nversion {fifth} is published; it says what version {first} said\n"
+        )
     );
     assert!(
         desk.ok(&["history"])
@@ -273,7 +279,14 @@ fn a_rollback_publishes_what_was_before_or_what_is_named() {
         complaint.contains(&format!("version 9 is not kept; those before are {kept}")),
         "{complaint}"
     );
-    let withdrawn = desk.version(&desk.ok(&["withdraw"]));
+    let told = desk.ok(&["withdraw"]);
+    let withdrawn = fifth + 1;
+    assert!(
+        told.ends_with(&format!(
+            "version {withdrawn} is published; the gateways run the policies of their configurations\n"
+        )),
+        "{told}"
+    );
     // It was a version more, and a rollback went back to that.
     let again = desk.ok(&["withdraw"]);
     assert_eq!(
@@ -286,6 +299,80 @@ fn a_rollback_publishes_what_was_before_or_what_is_named() {
         told.starts_with("~ the policy of the gateways' configuration → a policy"),
         "{told}"
     );
+}
+
+#[test]
+fn the_first_rollback_says_what_to_do_instead() {
+    let desk = Desk::new();
+    let version = desk.version(&desk.push(1, ""));
+    let complaint = desk.fails(&["rollback"]);
+    let told = format!("nothing was published before version {version}");
+    assert!(complaint.contains(&told), "{complaint}");
+    assert!(complaint.contains("`weir-policy withdraw`"), "{complaint}");
+}
+
+/// Each publishes the previous one, so two in a row bring the mistake back.
+#[test]
+fn a_second_rollback_says_what_it_did_and_how_to_go_further() {
+    let desk = Desk::new();
+    let [first, second, third] = [1, 2, 3].map(|limit| desk.version(&desk.push(limit, "")));
+    let told = desk.ok(&["rollback"]);
+    assert!(!told.contains("further"), "{told}");
+    let told = desk.ok(&["rollback"]);
+    let (fourth, fifth) = (third + 1, third + 2);
+    assert!(
+        told.contains(&format!(
+            "version {fifth} is published; it says what version {third} said\nversion {fourth} said what \
+             version {second} said, so this took that rollback back"
+        )),
+        "{told}"
+    );
+    assert!(
+        told.contains(&format!("`weir-policy rollback --to {first}`")),
+        "{told}"
+    );
+    assert!(told.contains(&format!("TO={first}")), "{told}");
+}
+
+#[test]
+fn a_push_says_which_counts_begin_anew() {
+    let desk = Desk::new();
+    desk.push(5, "");
+    let file = desk.file(&policy(5).replace("60}", "3600}"));
+    let told = desk.ok(&["push", "--dry-run", file.to_str().unwrap()]);
+    assert_eq!(
+        told,
+        "~ rule api: user_limits.default.window: 60 → 3600\n\
+         ! rule api: the count of user default begins anew, as fw3600s\n\
+         ! rule api: what was counted of user default as fw60s is left behind\n"
+    );
+}
+
+/// The tool said that gateways ran their configurations, while they kept what they had found.
+#[test]
+fn after_a_loss_it_is_not_told_what_is_not_known() {
+    let desk = Desk::new();
+    let [first, _] = [1, 2].map(|limit| desk.version(&desk.push(limit, "")));
+    desk.redis.command(&["DEL", "weir:policy"]).unwrap();
+    let told = desk.push(3, "");
+    let gone =
+        format!("nothing is published now; after version {first} there was one that is gone");
+    assert!(told.starts_with(&gone), "{told}");
+    desk.redis.command(&["FLUSHALL"]).unwrap();
+    let told = desk.push(3, "");
+    assert!(
+        told.contains("if this Redis has lost its data, they keep what they found last"),
+        "{told}"
+    );
+}
+
+#[test]
+fn every_task_says_which_redis_it_speaks_to() {
+    let desk = Desk::new();
+    let output = desk.run(&["history", "--namespace", "staging"]);
+    let told = String::from_utf8(output.stderr).unwrap();
+    let address = desk.redis.address();
+    assert_eq!(told, format!("Redis at {address}, namespace staging\n"));
 }
 
 #[test]
