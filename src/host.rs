@@ -671,6 +671,18 @@ pub fn node() -> Node {
     }
 }
 
+/// The connection of a request that has ended without a response because the proxy redirects it, with
+/// another stream that begins at once. To be asked while the stream's context goes.
+pub fn redirected() -> Option<Vec<u8>> {
+    let details = property(&["response", "code_details"])?;
+    (details == b"internal_redirect").then(connection)?
+}
+
+/// The number that the proxy has given the current stream's connection.
+pub fn connection() -> Option<Vec<u8>> {
+    property(&["connection", "id"])
+}
+
 fn property(path: &[&str]) -> Option<Vec<u8>> {
     let path = path.join("\0");
     // SAFETY: `path` lives through the call; `owned` passes valid out-pointers.

@@ -1,14 +1,20 @@
 //! The limiter's shell for one request: its head to `weir-core`, and what comes of it to the proxy.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::mem;
 use std::rc::Rc;
-use std::{iter, mem};
 
 use log::warn;
 use weir_core::answer::Headers;
 use weir_core::gathering::Outcome;
+use weir_core::identity::Subject;
 use weir_core::lease::Bid;
-use weir_core::limiter::{self, Admission, Bill, Conclusion, Ending, Hold, Pending, Step};
+use weir_core::limiter::{
+    self, Admission, Bill, Conclusion, Counted, Ending, Facts, Hold, Pending, Redirected, Step,
+};
+use weir_core::live::Edition;
+use weir_core::policy::LimitId;
+use weir_core::record;
 use weir_core::units::Micros;
 
 use crate::host::{self, ContextId, RequestFacts};
@@ -31,9 +37,41 @@ struct State {
     /// Set once the request is held back; whether it still is the limiter knows.
     held: Option<Box<Hold>>,
     /// What it costs is known when the response comes.
-    bill: Option<Bill>,
+    bills: Vec<Bill>,
+    /// Set once it goes on, until its response comes.
+    counted: Option<Counted>,
     /// What the response will carry.
     response_headers: Headers,
+}
+
+/// What the proxy knows of a request, and the worker of how it came here.
+struct StreamFacts<'a> {
+    limiter: &'a Limiter,
+    /// Set where the request was redirected.
+    redirected: Cell<Option<Redirected>>,
+}
+
+impl Facts for StreamFacts<'_> {
+    fn source_address(&self) -> Vec<u8> {
+        RequestFacts.source_address()
+    }
+
+    fn direct_peer(&self, filter_state: &str) -> Option<Vec<u8>> {
+        RequestFacts.direct_peer(filter_state)
+    }
+
+    fn claim(&self, path: &[String]) -> Option<Vec<u8>> {
+        RequestFacts.claim(path)
+    }
+
+    fn counted(&self, edition: &Rc<Edition>, subject: &Subject) -> Vec<LimitId> {
+        let redirected = self.limiter.redirected(edition, subject);
+        let limits = redirected
+            .as_ref()
+            .map(|known| known.counted.limits().to_vec());
+        self.redirected.set(redirected);
+        limits.unwrap_or_default()
+    }
 }
 
 /// Whom the outcome of a part is for.
@@ -84,7 +122,7 @@ impl HttpStream {
             }
         }
         if complete {
-            let conclusion = self.conclude(&pending);
+            let conclusion = self.conclude(pending);
             return conclusion.map_or(Action::Pause, |now| perform(&self.state, now));
         }
         self.limiter.bid(now, &pending);
@@ -94,18 +132,27 @@ impl HttpStream {
     }
 
     /// What is to be done with the request now that all is known; nothing where it is held back.
-    fn conclude(&self, pending: &Pending) -> Option<Conclusion> {
+    fn conclude(&self, pending: Box<Pending>) -> Option<Conclusion> {
         let Ending {
             conclusion,
             record,
             hold,
             bill,
             ..
-        } = self.limiter.conclude(pending);
-        self.state.borrow_mut().bill = bill;
+        } = self.limiter.conclude(&pending);
+        self.state.borrow_mut().bills.extend(bill);
         let since = self.state.borrow().since;
         if since.is_some() && host::set_context(self.id).is_ok() {
-            self.limiter.log(pending, record.as_ref(), since);
+            self.limiter.log(&pending, record.as_ref(), since);
+        }
+        if matches!(conclusion, Conclusion::Pass(_))
+            && let Some(mut counted) = pending.counted()
+        {
+            let mut state = self.state.borrow_mut();
+            if let Some(earlier) = state.counted.take() {
+                counted.join(earlier);
+            }
+            state.counted = Some(counted);
         }
         let Some(hold) = hold else {
             return Some(conclusion);
@@ -114,7 +161,7 @@ impl HttpStream {
         let mut state = self.state.borrow_mut();
         state.held = Some(hold);
         if let Conclusion::Pass(headers) = conclusion {
-            state.response_headers = headers;
+            state.response_headers.extend(headers);
         }
         None
     }
@@ -124,10 +171,13 @@ impl HttpStream {
 fn perform(state: &RefCell<State>, conclusion: Conclusion) -> Action {
     match conclusion {
         Conclusion::Pass(headers) => {
-            state.borrow_mut().response_headers = headers;
+            // Of one that was redirected some may be there. Of two of a name the later counts.
+            state.borrow_mut().response_headers.extend(headers);
             Action::Continue
         }
         Conclusion::Respond(answer, protocol) => {
+            // It tells of limits itself.
+            state.borrow_mut().response_headers.clear();
             host::respond(&answer, protocol);
             Action::Pause
         }
@@ -137,22 +187,29 @@ fn perform(state: &RefCell<State>, conclusion: Conclusion) -> Action {
 /// A client may be gone before its request went on, or before its response came.
 impl Drop for HttpStream {
     fn drop(&mut self) {
-        let (held, bill, pending) = {
-            let mut state = self.state.borrow_mut();
-            let State {
-                held,
-                bill,
-                pending,
-                ..
-            } = &mut *state;
-            (held.take(), bill.take(), pending.take())
+        let State {
+            held,
+            bills,
+            pending,
+            counted,
+            response_headers,
+            ..
+        } = self.state.take();
+        let redirected = counted.and_then(|counted| Some((host::redirected()?, counted)));
+        let bills = match redirected {
+            Some((connection, counted)) => {
+                let redirected = Redirected {
+                    counted,
+                    headers: response_headers,
+                    bills,
+                };
+                self.limiter.redirect(connection, redirected)
+            }
+            None => bills,
         };
         // One that was held back to the end gives all of it back.
-        if let Some(bill) = bill
-            && !self.limiter.holds(self.id)
-        {
-            self.limiter
-                .settle(&bill, iter::empty(), &mut Headers::new());
+        if !self.limiter.holds(self.id) {
+            self.limiter.settle_unanswered(&bills);
         }
         if let Some(hold) = held {
             self.limiter.leave(self.id, *hold);
@@ -168,27 +225,42 @@ impl HttpStream {
         let headers = host::request_headers();
         let Limiter { sources, .. } = &*self.limiter;
         let edition = self.limiter.edition();
+        let facts = StreamFacts {
+            limiter: &self.limiter,
+            redirected: Cell::default(),
+        };
         let Admission {
             remove,
             step,
             protocol,
             attempt,
             is_tier_unknown,
-        } = limiter::admit(&edition, sources, headers.iter(), &RequestFacts);
+        } = limiter::admit(&edition, sources, headers.iter(), &facts);
+        let redirected = facts.redirected.take();
+        let is_redirected = redirected.is_some();
+        if let Some(redirected) = redirected {
+            let mut state = self.state.borrow_mut();
+            state.counted = Some(redirected.counted);
+            state.bills = redirected.bills;
+            state.response_headers = redirected.headers;
+        }
         if let Some(notice) = edition.policy.exemptions.notice() {
             warn!("weir: {notice}");
         }
         for name in &remove {
             host::remove_request_header(name);
         }
-        if is_tier_unknown {
+        if is_tier_unknown && !is_redirected {
             self.limiter.tier_unknown(&edition);
         }
         let step = match attempt {
             Some(attempt) => self.limiter.judge(&attempt, step, protocol),
             None => step,
         };
-        if let Some(outcome) = step.outcome() {
+        // One that was redirected to where no more limits are was counted as what it was.
+        if let Some(outcome) = step.outcome()
+            && !(is_redirected && outcome == record::Outcome::Unmatched)
+        {
             self.limiter.decided(&edition, outcome, step.listed());
         }
         match step {
@@ -215,7 +287,7 @@ impl HttpStream {
             self.state.borrow_mut().pending = Some(pending);
             return;
         }
-        let Some(conclusion) = self.conclude(&pending) else {
+        let Some(conclusion) = self.conclude(pending) else {
             return;
         };
         if host::set_context(self.id).is_err() {
@@ -227,13 +299,17 @@ impl HttpStream {
     }
 
     pub fn response_headers(&self) -> Action {
-        let (bill, mut headers) = {
+        let (bills, mut headers) = {
             let mut state = self.state.borrow_mut();
-            (state.bill.take(), mem::take(&mut state.response_headers))
+            state.counted = None;
+            let headers = mem::take(&mut state.response_headers);
+            (mem::take(&mut state.bills), headers)
         };
-        if let Some(bill) = bill {
+        if !bills.is_empty() {
             let said = host::response_headers();
-            self.limiter.settle(&bill, said.iter(), &mut headers);
+            for bill in &bills {
+                self.limiter.settle(bill, said.iter(), &mut headers);
+            }
         }
         for (name, value) in headers {
             host::set_response_header(&name, &value);

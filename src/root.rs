@@ -17,9 +17,9 @@ use weir_core::delays::StreamId;
 use weir_core::exempt::Listed;
 use weir_core::gathering;
 use weir_core::guesses::{Attempt, Ruling};
-use weir_core::identity::{self, Sources};
+use weir_core::identity::{self, Sources, Subject};
 use weir_core::lease::Bid;
-use weir_core::limiter::{Bill, Ending, Hold, Pending, Step, Worker};
+use weir_core::limiter::{Bill, Ending, Hold, Pending, Redirected, Redirects, Step, Worker};
 use weir_core::links::{Answer as StoreAnswer, LinkId};
 use weir_core::live::Edition;
 use weir_core::question::Part;
@@ -76,6 +76,7 @@ pub struct Limiter {
     root: ContextId,
     batcher: RefCell<Batcher<Ticket>>,
     worker: RefCell<Worker>,
+    redirects: RefCell<Redirects>,
     queue: Option<QueueId>,
     ticker: Ticker,
     /// When somebody waited for the store last.
@@ -232,6 +233,7 @@ impl Limiter {
         let limiter = Limiter {
             batcher: RefCell::new(Batcher::new(store.topology, store.timeout, jitter)),
             worker: RefCell::new(worker),
+            redirects: RefCell::default(),
             store: Store::new(store),
             sources,
             access_log,
@@ -438,6 +440,33 @@ impl Limiter {
         self.give_back(&parts);
     }
 
+    /// Settles what requests have cost that had no response.
+    pub fn settle_unanswered(&self, bills: &[Bill]) {
+        for bill in bills {
+            self.settle(bill, iter::empty(), &mut Headers::new());
+        }
+    }
+
+    /// A request of this connection goes on as another stream. What comes of it that is to be settled.
+    pub fn redirect(&self, connection: Vec<u8>, redirected: Redirected) -> Vec<Bill> {
+        let now = self.now();
+        let mut redirects = self.redirects.borrow_mut();
+        let surplus = redirects.add(connection, now, redirected);
+        if let Some(due) = redirects.next() {
+            self.ticker.within(now, until(now, due));
+        }
+        surplus
+    }
+
+    /// The proxy's current request as it was before it was redirected, if it was.
+    pub fn redirected(&self, edition: &Rc<Edition>, subject: &Subject) -> Option<Redirected> {
+        let mut redirects = self.redirects.borrow_mut();
+        if redirects.is_empty() {
+            return None;
+        }
+        redirects.take(&host::connection()?, edition, subject)
+    }
+
     /// Whether a request is still held back.
     pub fn holds(&self, id: ContextId) -> bool {
         self.worker.borrow().delays.holds(StreamId(id.0))
@@ -523,6 +552,8 @@ impl Limiter {
         while let Some(call) = self.store.late(now) {
             self.answered(call, Err(Silence::Late));
         }
+        let lost = self.redirects.borrow_mut().expire(now);
+        self.settle_unanswered(&lost);
         // Where nothing can be asked, what goes back would be lost: it waits.
         let health = self.batcher.borrow().health();
         let is_asked = health.open < health.lanes;
@@ -544,6 +575,7 @@ impl Limiter {
         let lease = worker.leases.next().filter(|_| is_asked);
         let late = self.store.next_late();
         let next = worker.delays.next().into_iter().chain(lease).chain(late);
+        let next = next.chain(self.redirects.borrow().next());
         let due = next.min().map(|due| until(now, due));
         let tick = (!is_idle).then_some(TICK);
         let look = self.live.next_tick(now);

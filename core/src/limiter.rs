@@ -5,6 +5,7 @@ mod bill;
 mod head;
 mod hold;
 mod leased;
+mod redirect;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -42,6 +43,7 @@ pub use bill::Bill;
 use bill::Due;
 use head::{Head, Told};
 pub use hold::Hold;
+pub use redirect::{Counted, Redirected, Redirects};
 
 /// What the proxy knows of a request besides its headers.
 pub trait Facts {
@@ -52,6 +54,11 @@ pub trait Facts {
     fn direct_peer(&self, filter_state: &str) -> Option<Vec<u8>>;
     /// A verified claim, by its property path.
     fn claim(&self, path: &[String]) -> Option<Vec<u8>>;
+    /// The limits that the request was counted for before the proxy redirected it. It is asked where
+    /// the request says that it was redirected, which anybody can say.
+    fn counted(&self, _edition: &Rc<Edition>, _subject: &Subject) -> Vec<LimitId> {
+        Vec::new()
+    }
 }
 
 /// The first word on a request.
@@ -335,24 +342,37 @@ fn passage_step(
     let (caller, treatment) = caller(edition, sources, head.credentials, facts);
     let is_tier_unknown = !policy.knows_tier(&caller.tier);
     let step = match treatment {
-        Treatment::Limited => limited_step(edition, rules, caller, head),
+        Treatment::Limited => {
+            let counted = match head.is_redirected {
+                true => facts.counted(edition, &caller.subject),
+                false => Vec::new(),
+            };
+            limited_step(edition, rules, caller, head, &counted)
+        }
         Treatment::Exempt(entry) => Step::Exempt(Listed::allowed(caller, entry)),
         Treatment::Blocked(entry) => block(caller, entry, head.protocol),
     };
     (step, is_tier_unknown)
 }
 
+/// `counted` are the limits that the request was counted for before the proxy redirected it.
 fn limited_step<'a>(
     edition: &'a Rc<Edition>,
     rules: impl Iterator<Item = &'a Rule>,
     caller: Caller,
     head: &Head<'_>,
+    counted: &[LimitId],
 ) -> Step {
     let policy = &edition.policy;
+    let is_counted = |rule: &Rule| {
+        let arm = policy.arm(rule, &caller.subject);
+        let mut own = rule.limits_for(arm, &caller.tier, caller.address);
+        !counted.is_empty() && own.any(|limit| counted.contains(&limit))
+    };
     let (mut limits, mut trials, mut variants) = (Vec::new(), Vec::new(), Vec::new());
     // Of rules that do not cost the same each time.
     let (mut told, mut dues): (Vec<(Range<usize>, Cost)>, Vec<Due>) = (Vec::new(), Vec::new());
-    for rule in rules {
+    for rule in rules.filter(|rule| !is_counted(rule)) {
         let counting = rule.counting(&caller.subject);
         let cost = match rule.tariff() {
             Tariff::Fixed(_) | Tariff::Response(_) => None,

@@ -31,6 +31,7 @@ mod metrics;
 mod model;
 mod neighbours;
 mod no_wall;
+mod redirects;
 mod rollout;
 mod rules;
 mod spoiled;
@@ -101,6 +102,7 @@ fn trials(world: &Arc<World>) -> Vec<Trial> {
         concurrency::CASES,
         answers::CASES,
         content_types::CASES,
+        redirects::CASES,
         status::CASES,
         keys::CASES,
         no_wall::CASES,

@@ -4,13 +4,15 @@
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use super::Facts;
 use crate::address;
 use crate::answer::Protocol;
 use crate::cost::Said;
-use crate::identity::{Credentials, Field, Peer, Source, Sources};
-use crate::policy::Policy;
+use crate::identity::{Credentials, Field, Peer, Source, Sources, Subject};
+use crate::live::Edition;
+use crate::policy::{LimitId, Policy};
 
 /// What the proxy tells of a request: an address that came with another is not asked for again.
 pub struct Told<'a, F> {
@@ -34,6 +36,8 @@ pub struct Head<'a> {
     /// What is said of costs: the headers that the policy asks for, as often as they were sent.
     pub costs: Vec<(&'a [u8], &'a [u8])>,
     /// What was sent in the operators' header.
+    /// Whether it says that it was redirected.
+    pub is_redirected: bool,
     pub operator_secret: Said<'a>,
 }
 
@@ -64,6 +68,10 @@ impl<'a, F: Facts> Told<'a, F> {
             Some(client) => client.into(),
             None => self.facts.source_address().into(),
         }
+    }
+
+    pub fn counted(&self, edition: &Rc<Edition>, subject: &Subject) -> Vec<LimitId> {
+        self.facts.counted(edition, subject)
     }
 
     pub fn claim(&self, source: &Source) -> Option<Vec<u8>> {
@@ -105,6 +113,7 @@ impl<'a> Head<'a> {
             repeated: None,
             peer: None,
             costs: Vec::new(),
+            is_redirected: false,
             operator_secret: Said::Nothing,
         };
         let (mut peers, mut is_transcoded) = (0, false);
@@ -115,6 +124,7 @@ impl<'a> Head<'a> {
                 b":authority" => head.authority = value,
                 b"content-type" if is_grpc(value) => head.protocol = Protocol::Grpc,
                 TRANSCODED => is_transcoded = true,
+                REDIRECTED => head.is_redirected = true,
                 _ if sources.is_peer(name) => {
                     peers += 1;
                     // The proxy sets one. Of two, one is somebody else's.
@@ -153,6 +163,9 @@ impl<'a> Head<'a> {
         Said::under(header, self.costs.iter().copied())
     }
 }
+
+/// Envoy's router writes it into a request that it redirects by itself.
+const REDIRECTED: &[u8] = b"x-envoy-original-url";
 
 /// Envoy's `grpc_json_transcoder` writes it beside the content type of gRPC that it makes of a JSON call. A
 /// client that sends it with a call in gRPC has the JSON for its message.
