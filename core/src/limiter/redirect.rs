@@ -119,12 +119,13 @@ mod tests {
     use super::*;
     use crate::json::{At, Json};
     use crate::live::Version;
+    use crate::namespace::Namespace;
     use crate::policy::Policy;
 
     fn edition() -> Rc<Edition> {
         let json = Json::parse(r#"{"rules": []}"#, "policy").unwrap();
         let policy = Policy::try_new(&At::new(&json, "policy")).unwrap();
-        Rc::new(Edition::configured(Rc::new(policy)))
+        Rc::new(Edition::configured(Rc::new(policy), Namespace::default()))
     }
 
     fn user(id: &str) -> Subject {
