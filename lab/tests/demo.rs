@@ -10,6 +10,7 @@ use weir_lab::{
     client::{Answer, Client},
     deadline, place, port,
     process::Process,
+    redis::Redis,
     scratch::Scratch,
 };
 
@@ -24,6 +25,11 @@ struct Demo {
 
 impl Demo {
     fn start() -> Demo {
+        Demo::start_with(&[])
+    }
+
+    /// With these variables besides.
+    fn start_with(variables: &[(&str, &str)]) -> Demo {
         weir_lab::artifact::wasm().unwrap();
         let scratch = Scratch::try_new("demo").unwrap();
         let [port, admin_port, redis_port] = [(); 3].map(|()| port::free().unwrap());
@@ -33,7 +39,9 @@ impl Demo {
             .env("PORT", port.to_string())
             .env("ADMIN_PORT", admin_port.to_string())
             .env("REDIS_PORT", redis_port.to_string())
-            .env_remove("REDIS");
+            .env_remove("REDIS")
+            .env_remove("NAMESPACE")
+            .envs(variables.iter().copied());
         let run = Process::spawn("the demo", command, &scratch.file("log")).unwrap();
         let ready = || run.log().contains("weir is ready");
         run.wait_ready(2 * SOON, ready).unwrap();
@@ -162,4 +170,33 @@ fn where_no_demo_runs_nothing_is_ended() {
         !output.status.success() && told.contains("no demo runs"),
         "{told}"
     );
+}
+
+/// It printed the rules of the file while others were in force.
+#[test]
+fn what_is_published_in_a_redis_that_runs_is_what_is_printed() {
+    let redis = Redis::start().unwrap();
+    let policy = r#"{"rules": [{"name": "by_push", "pattern": "/pushed/*",
+        "global_limit": {"type": "fixed_window", "limit": 7, "window": 60}}]}"#;
+    let publish = [
+        "HSET",
+        "weir@staging:policy",
+        "version",
+        "7",
+        "policy",
+        policy,
+    ];
+    redis.command(&publish).unwrap();
+    let address = redis.address().to_string();
+    let staging = Demo::start_with(&[("REDIS", &address), ("NAMESPACE", "staging")]);
+    staging
+        .soon_says("Rules (version 7, which is published in this Redis; not envoy/policy.json):");
+    staging.soon_says("by_push");
+    staging.soon_says(&format!("REDIS={address} NAMESPACE=staging"));
+    let log = staging.run.log();
+    assert!(!log.contains("general_api"), "{log}");
+    // In another environment nothing is published.
+    let other = Demo::start_with(&[("REDIS", &address), ("NAMESPACE", "other")]);
+    other.soon_says("Rules (envoy/policy.json):");
+    other.soon_says("general_api");
 }
