@@ -59,7 +59,7 @@ fn each_alert_has_a_test_and_a_section_in_the_guide() {
     for name in names {
         assert!(tests.contains(&format!("alertname: {name}\n")), "{name}");
         assert!(guide.contains(&format!("### {name}\n")), "{name}");
-        let anchor = format!("docs/operating.md#{}\n", name.to_lowercase());
+        let anchor = format!("/operating.md#{}\"\n", name.to_lowercase());
         assert!(alerts.contains(&anchor), "{name}");
     }
 }
