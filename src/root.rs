@@ -26,6 +26,7 @@ use weir_core::question::Part;
 use weir_core::record::{Outcome, Record};
 use weir_core::units::{Micros, Millis};
 
+use crate::eviction::Eviction;
 use crate::host::{self, ContextId, QueueId};
 use crate::http::Ticket;
 use crate::live::{Heard, Live};
@@ -78,6 +79,7 @@ pub struct Limiter {
     worker: RefCell<Worker>,
     redirects: RefCell<Redirects>,
     queue: Option<QueueId>,
+    eviction: Eviction,
     ticker: Ticker,
     /// When somebody waited for the store last.
     busy: Cell<Micros>,
@@ -240,6 +242,7 @@ impl Limiter {
             live,
             root,
             queue,
+            eviction: Eviction::new(now),
             ticker: Ticker::new(),
             busy: Cell::new(Micros(0)),
             room: Cell::new(0),
@@ -247,7 +250,10 @@ impl Limiter {
             logged: Cell::default(),
             origin,
         };
-        limiter.ticker.ticked(now, limiter.live.next_tick(now));
+        let look = limiter.live.next_tick(now);
+        let eviction = limiter.eviction.next_tick(now);
+        let first = look.map_or(eviction, |look| look.min(eviction));
+        limiter.ticker.ticked(now, Some(first));
         limiter
     }
 
@@ -324,7 +330,8 @@ impl Limiter {
     pub fn report(&self) -> Answer {
         let now = self.now();
         let health = self.batcher.borrow().health();
-        let notices = self.store.notices();
+        let mut notices = self.store.notices();
+        notices.extend(self.eviction.notice(&self.store));
         self.metrics.report(&self.edition(), health, &notices, now)
     }
 
@@ -523,6 +530,9 @@ impl Limiter {
 
     fn answered(&self, id: CallId, answer: Result<&[u8], Silence>) {
         let now = self.now();
+        if self.eviction.answered(&self.store, now, id, answer.ok()) {
+            return;
+        }
         match self.live.answered(&self.store, now, id, answer.ok()) {
             Heard::NotMine => {
                 self.metrics.came_back(id, now, answer.ok());
@@ -570,6 +580,7 @@ impl Limiter {
             self.live.stir(now);
         }
         self.live.tick(&self.store, now);
+        self.eviction.tick(&self.store, now);
         let is_idle = now.0.saturating_sub(self.busy.get().0) >= IDLE.0;
         let worker = self.worker.borrow();
         let lease = worker.leases.next().filter(|_| is_asked);
@@ -579,7 +590,8 @@ impl Limiter {
         let due = next.min().map(|due| until(now, due));
         let tick = (!is_idle).then_some(TICK);
         let look = self.live.next_tick(now);
-        let wanted = [due, tick, tell, look];
+        let eviction = Some(self.eviction.next_tick(now));
+        let wanted = [due, tick, tell, look, eviction];
         self.ticker.ticked(now, wanted.into_iter().flatten().min());
     }
 

@@ -27,6 +27,7 @@ pub mod config;
 pub mod cost;
 pub mod delays;
 pub mod denials;
+pub mod eviction;
 pub mod exempt;
 pub mod gateway;
 pub mod gathering;

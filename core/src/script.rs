@@ -681,4 +681,44 @@ mod tests {
             }
         }
     }
+
+    /// What the way to the script needs besides: the calls themselves, the reads of the policy, and what
+    /// keeps a connection.
+    const AROUND: [&str; 7] = [
+        "evalsha",
+        "eval",
+        "hmget",
+        "hstrlen",
+        "ping",
+        "client|reply",
+        "info",
+    ];
+    /// Words in capitals that are no commands.
+    const OPTIONS: [&str; 3] = ["PXAT", "KEEPTTL", "WRONGTYPE"];
+
+    #[test]
+    fn the_user_that_is_shipped_may_do_what_weir_does_and_nothing_else() {
+        let acl = include_str!("../../envoy/redis-user.acl");
+        let mut granted: Vec<&str> = acl
+            .split_whitespace()
+            .filter_map(|rule| rule.strip_prefix('+'))
+            .collect();
+        let script = Script::production();
+        // An apostrophe of a comment opens nothing.
+        let code = script.source().lines();
+        let code = code.map(|line| line.split("--").next().unwrap());
+        let quoted = code.flat_map(|line| line.split('\'').skip(1).step_by(2));
+        let is_command =
+            |word: &&str| word.len() > 2 && word.bytes().all(|byte| byte.is_ascii_uppercase());
+        let called = quoted
+            .filter(is_command)
+            .filter(|word| !OPTIONS.contains(word));
+        let called = called.map(str::to_lowercase);
+        let mut used: Vec<String> = called.chain(AROUND.map(str::to_owned)).collect();
+        granted.sort_unstable();
+        used.sort_unstable();
+        used.dedup();
+        assert_eq!(granted, used);
+        assert_eq!(acl.lines().count(), 1, "an ACL file has no comments");
+    }
 }

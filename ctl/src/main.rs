@@ -10,12 +10,14 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::{Args, Parser, Subcommand};
 use redis::cluster::ClusterClientBuilder;
 use redis::{
-    Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, ConnectionLike, ErrorKind,
+    Client, ClientTlsConfig, Cmd, ConnectionAddr, ConnectionInfo, ConnectionLike, ErrorKind,
     IntoConnectionInfo, RedisError, TlsCertificates,
 };
 use serde_json::Value;
+use weir_core::eviction;
 use weir_core::live::{CONFIGURED, Document};
 use weir_core::namespace::Namespace;
+use weir_core::notice::Notice;
 use weir_ctl::shelf::{Outcome, Publication, Shelf};
 use weir_ctl::time::readable;
 use weir_ctl::{anew, changes};
@@ -154,6 +156,13 @@ fn words(error: &anyhow::Error) -> String {
     })
 }
 
+/// What is to be known of that Redis, if its user may ask.
+fn notice(redis: &mut dyn ConnectionLike) -> Option<Notice> {
+    let info: String = Cmd::new().arg("INFO").arg("memory").query(redis).ok()?;
+    let policy = eviction::policy(&info)?;
+    Some(Notice::Evicts(policy.to_owned()))
+}
+
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let io = error.downcast_ref::<io::Error>();
     io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
@@ -178,6 +187,9 @@ fn perform(task: Task) -> Result<()> {
         } => {
             let (text, document) = read(&file)?;
             let mut redis = place.open()?;
+            if let Some(notice) = notice(&mut *redis) {
+                eprintln!("weir-policy: warning: {notice}");
+            }
             let mut shelf = place.shelf(&mut *redis);
             let current = shelf.current()?;
             let history = shelf.history()?;
@@ -542,7 +554,7 @@ impl Place {
             }
             _ => anyhow!(error).context(format!("Redis at {shown}")),
         };
-        Ok(match self.cluster {
+        let mut connection: Box<dyn ConnectionLike> = match self.cluster {
             false => {
                 let client = match info.addr() {
                     ConnectionAddr::TcpTls { .. } => Client::build_with_tls(info, certificates),
@@ -565,7 +577,18 @@ impl Place {
                 let connection = builder.build().and_then(|client| client.get_connection());
                 Box::new(connection.map_err(failed)?)
             }
-        })
+        };
+        // Without a password a connection opens, and says so at the first command.
+        let pinged = Cmd::new().arg("PING").exec(&mut *connection);
+        if let Err(error) = pinged
+            && error.code() == Some("NOAUTH")
+        {
+            bail!(
+                "Redis at {shown} asks for a password: put it in {PASSWORD}, and a user other than \
+                 default into the URL, as in redis://USER@HOST:PORT"
+            );
+        }
+        Ok(connection)
     }
 
     fn info(&self) -> Result<ConnectionInfo> {

@@ -503,6 +503,34 @@ fn a_password_comes_from_the_environment() {
     };
     assert!(with("sesame opens").status.success());
     assert!(!with("sesame").status.success());
+    let told = String::from_utf8(with("").stderr).unwrap();
+    let mend = "asks for a password: put it in WEIR_REDIS_PASSWORD";
+    assert!(told.contains(mend), "{told}");
+}
+
+#[test]
+fn a_redis_that_evicts_is_warned_of_when_a_policy_is_published() {
+    let desk = Desk::new();
+    let file = desk.file(&policy(5));
+    let push = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weir-policy"));
+        command.args(["push", file.to_str().unwrap(), "--redis"]);
+        let output = command.arg(desk.redis.address().to_string()).output();
+        String::from_utf8(output.unwrap().stderr).unwrap()
+    };
+    let warning = "warning: this Redis evicts keys when its memory is full";
+    assert!(!push().contains(warning));
+    let set = |name, value| {
+        let words = ["CONFIG", "SET", name, value];
+        desk.redis.command(&words).unwrap();
+    };
+    set("maxmemory", "100mb");
+    set("maxmemory-policy", "allkeys-lru");
+    let told = push();
+    assert!(
+        told.contains(warning) && told.contains("allkeys-lru"),
+        "{told}"
+    );
 }
 
 /// Redis said WRONGTYPE, and neither of what nor what to do.

@@ -52,6 +52,7 @@ pub struct Builder {
     redis: Option<(String, u16)>,
     topology: Topology,
     namespace: String,
+    user: Option<String>,
     password: Option<String>,
     listen: IpAddr,
     port: u16,
@@ -92,6 +93,7 @@ impl Default for Builder {
             redis: None,
             topology: Topology::Single,
             namespace: String::new(),
+            user: None,
             password: None,
             listen: Ipv4Addr::LOCALHOST.into(),
             // Envoy takes free ports by itself.
@@ -126,6 +128,7 @@ impl Builder {
 
     pub fn redis_at(mut self, host: &str, port: u16) -> Self {
         self.redis = Some((host.to_owned(), port));
+        (self.user, self.password) = (None, None);
         self
     }
 
@@ -138,6 +141,12 @@ impl Builder {
     pub fn namespace(mut self, name: &str) -> Self {
         self.namespace = name.to_owned();
         self
+    }
+
+    /// Who Redis knows the gateway as, with the password. Said of the Redis that was named last.
+    pub fn user(mut self, name: &str, password: &str) -> Self {
+        self.user = Some(name.to_owned());
+        self.password(password)
     }
 
     /// What Redis asks for.
@@ -241,7 +250,9 @@ impl Builder {
         let sidecar = match self.store {
             Store::Bridge => None,
             Store::Sidecar => {
-                let url = format!("redis://{redis_host}:{redis_port}");
+                let user = self.user.iter().map(|user| format!("{user}@"));
+                let user: String = user.collect();
+                let url = format!("redis://{user}{redis_host}:{redis_port}");
                 let mut arguments = vec!["--redis", &url, "--namespace", &self.namespace];
                 arguments.extend((self.topology == Topology::Cluster).then_some("--cluster"));
                 let password = self.password.as_deref();
@@ -276,6 +287,7 @@ impl Builder {
             .env("UPSTREAM_PORT", upstream.address().port().to_string())
             .env("REDIS_HOST", redis_host)
             .env("REDIS_PORT", redis_port.to_string())
+            .env("REDIS_USERNAME", self.user.unwrap_or_default())
             .env("REDIS_PASSWORD", self.password.unwrap_or_default())
             .env("TOPOLOGY", self.topology.name())
             .env("NAMESPACE", self.namespace)

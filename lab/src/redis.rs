@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+
+use weir_core::{eviction, notice::Notice};
 
 use crate::{deadline, parts, port, process::Process, scratch::Scratch};
 
@@ -101,6 +103,23 @@ impl Redis {
         Ok(command.query(&mut self.connection()?)?)
     }
 
+    /// Makes the user of a file like envoy/redis-user.acl, with this password for the one that stands
+    /// there; its name.
+    pub fn add_user(&self, acl: &str, password: &str) -> Result<String> {
+        let words: Vec<&str> = acl.split_whitespace().collect();
+        let [_, name, rules @ ..] = &words[..] else {
+            bail!("{acl}: no user");
+        };
+        let password = format!(">{password}");
+        let rules = rules.iter().map(|rule| match rule.starts_with('>') {
+            true => &password,
+            false => *rule,
+        });
+        let words: Vec<&str> = ["ACL", "SETUSER", name].into_iter().chain(rules).collect();
+        self.command(&words)?;
+        Ok((*name).to_owned())
+    }
+
     /// Holds it still: connections stay open and nothing answers.
     pub fn pause(&self) -> Result<()> {
         self.server()?.pause()
@@ -169,6 +188,56 @@ impl Redis {
     }
 }
 
+/// A connection to any Redis.
+pub fn open(
+    host: &str,
+    port: u16,
+    user: Option<&str>,
+    password: Option<&str>,
+) -> redis::RedisResult<redis::Connection> {
+    let info = redis::IntoConnectionInfo::into_connection_info((host, port))?;
+    let mut settings = info.redis_settings().clone();
+    if let Some(user) = user {
+        settings = settings.set_username(user);
+    }
+    if let Some(password) = password {
+        settings = settings.set_password(password);
+    }
+    let client = redis::Client::open(info.set_redis_settings(settings))?;
+    client.get_connection_with_timeout(START)
+}
+
+/// Why whoever comes so is not served there, with the mend. Of one who is, what is to be known besides.
+pub fn visit(
+    address: SocketAddr,
+    user: Option<&str>,
+    password: Option<&str>,
+) -> Result<Option<String>> {
+    let connect = || {
+        let mut connection = open(&address.ip().to_string(), address.port(), user, password)?;
+        redis::cmd("PING").exec(&mut connection)?;
+        redis::RedisResult::Ok(connection)
+    };
+    let mut connection = match connect() {
+        Ok(connection) => connection,
+        Err(error) if error.code() == Some("NOPERM") => return Ok(None),
+        Err(error) if error.code() == Some("NOAUTH") => bail!(
+            "that Redis asks for a password: say REDIS_PASSWORD=…, and REDIS_USERNAME=… for a user \
+             other than default"
+        ),
+        Err(error) if error.kind() == redis::ErrorKind::AuthenticationFailed => {
+            bail!("that Redis does not know this REDIS_PASSWORD (or REDIS_USERNAME): {error}")
+        }
+        Err(error) if error.is_io_error() => bail!("no Redis answers there: {error}"),
+        Err(error) => bail!("that Redis does not serve now: {error}"),
+    };
+    let info: redis::RedisResult<String> = redis::cmd("INFO").arg("memory").query(&mut connection);
+    let evicts = info
+        .ok()
+        .and_then(|info| Some(eviction::policy(&info)?.to_owned()));
+    Ok(evicts.map(|policy| Notice::Evicts(policy).to_string()))
+}
+
 /// Whether a Redis answers there; one that wants a password first answers too.
 pub fn answers(address: SocketAddr) -> bool {
     let exchange = || -> std::io::Result<[u8; 5]> {
@@ -215,5 +284,25 @@ mod tests {
         let first = Redis::start().unwrap();
         let error = Redis::start_on(first.port(), &[]).unwrap_err().to_string();
         assert_eq!(error, format!("port {} is in use", first.port()));
+    }
+
+    #[test]
+    fn who_is_not_let_in_is_told_why_with_the_mend() {
+        let redis = Redis::start_with_password("open sesame").unwrap();
+        let visit = |user, password| visit(redis.address(), user, password);
+        assert_eq!(visit(None, Some("open sesame")).unwrap(), None);
+        let told = |user, password| visit(user, password).unwrap_err().to_string();
+        assert!(told(None, None).contains("say REDIS_PASSWORD=…"));
+        for user in [None, Some("weir")] {
+            let told = told(user, Some("guessed"));
+            assert!(told.contains("does not know this REDIS_PASSWORD"), "{told}");
+        }
+        redis
+            .command(&["CONFIG", "SET", "maxmemory", "100mb"])
+            .unwrap();
+        let policy = ["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"];
+        redis.command(&policy).unwrap();
+        let told = visit(None, Some("open sesame")).unwrap().unwrap();
+        assert!(told.contains("maxmemory-policy allkeys-lru"), "{told}");
     }
 }

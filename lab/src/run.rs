@@ -60,6 +60,12 @@ pub struct Settings {
     /// The environment, where several share a Redis
     #[arg(long, env = "NAMESPACE", default_value = "")]
     namespace: Namespace,
+    /// Who that Redis knows this as, if not as its default user
+    #[arg(long, env = "REDIS_USERNAME")]
+    redis_username: Option<String>,
+    /// What that Redis asks for
+    #[arg(long, env = "REDIS_PASSWORD", hide_env_values = true)]
+    redis_password: Option<String>,
     /// The rules
     #[arg(long, env = "POLICY", default_value_os_t = place::envoy().join("policy.json"))]
     policy: PathBuf,
@@ -144,11 +150,17 @@ impl Backend {
             .rsplit_once(':')
             .and_then(|(host, port)| Some((host, port.parse().ok()?)));
         let (host, port) = parts.with_context(|| format!("REDIS={address}: must be HOST:PORT"))?;
-        let answers = (host, port)
-            .to_socket_addrs()
-            .is_ok_and(|mut all| all.any(redis::answers));
-        if !answers {
-            bail!("REDIS={address}: no Redis answers there");
+        let known = (host, port).to_socket_addrs();
+        let known: Vec<_> = known.into_iter().flatten().collect();
+        let (user, password) = settings.login();
+        let visits = known
+            .iter()
+            .map(|known| redis::visit(*known, user, password));
+        // Where the first address of a name leads nowhere, another may.
+        let visit = visits.reduce(|first, next| first.or(next));
+        let visit = visit.unwrap_or_else(|| bail!("no host has that name"));
+        if let Some(notice) = visit.with_context(|| format!("REDIS={address}"))? {
+            println!("warning: {notice}");
         }
         Ok(Self {
             host: host.to_owned(),
@@ -250,16 +262,37 @@ impl Operators {
     }
 }
 
+impl Settings {
+    /// For a Redis that runs already.
+    fn login(&self) -> (Option<&str>, Option<&str>) {
+        fn given(value: Option<&String>) -> Option<&str> {
+            value.map(String::as_str).filter(|value| !value.is_empty())
+        }
+        (
+            given(self.redis_username.as_ref()),
+            given(self.redis_password.as_ref()),
+        )
+    }
+}
+
 fn start_gateway(settings: &Settings, backend: &Backend, operators: &Operators) -> Result<Gateway> {
     let store = match settings.store {
         Way::Bridge => Store::Bridge,
         Way::Sidecar => Store::Sidecar,
     };
-    Gateway::builder()
+    let gateway = Gateway::builder()
         .store(store)
         .policy(operators.policy.clone())
         .redis_at(&backend.host, backend.port)
-        .namespace(settings.namespace.name().unwrap_or_default())
+        .namespace(settings.namespace.name().unwrap_or_default());
+    // The demo's own asks for none.
+    let login = backend.own.is_none().then(|| settings.login());
+    let gateway = match login {
+        Some((Some(user), Some(password))) => gateway.user(user, password),
+        Some((None, Some(password))) => gateway.password(password),
+        _ => gateway,
+    };
+    gateway
         .listen(settings.listen)
         .port(settings.port)
         .admin_port(settings.admin_port)
@@ -329,7 +362,7 @@ fn in_force(settings: &Settings, backend: &Backend, file: Vec<u8>) -> (String, V
     let path = short(&settings.policy).to_string();
     let published = match backend.own {
         Some(_) => None,
-        None => published(backend, &settings.namespace),
+        None => published(backend, settings),
     };
     let Some((version, document)) = published else {
         return (path, file);
@@ -348,11 +381,11 @@ fn in_force(settings: &Settings, backend: &Backend, file: Vec<u8>) -> (String, V
 }
 
 /// The version and the policy that is published. A Redis that does not tell has none to show.
-fn published(backend: &Backend, namespace: &Namespace) -> Option<(String, Vec<u8>)> {
-    let client = ::redis::Client::open((backend.host.as_str(), backend.port)).ok()?;
-    let mut connection = client.get_connection_with_timeout(WATCH).ok()?;
+fn published(backend: &Backend, settings: &Settings) -> Option<(String, Vec<u8>)> {
+    let (user, password) = settings.login();
+    let mut connection = redis::open(&backend.host, backend.port, user, password).ok()?;
     let fields: (Option<String>, Option<Vec<u8>>) = ::redis::cmd("HMGET")
-        .arg(namespace.policy())
+        .arg(settings.namespace.policy())
         .arg(&["version", "policy"])
         .query(&mut connection)
         .ok()?;

@@ -236,7 +236,7 @@ fn a_cluster_that_comes_late_needs_no_password_in_the_environment(world: &World)
 }
 
 /// One rule for all paths, and a secret for the operators.
-const WATCHED: &str = r#"{
+pub const WATCHED: &str = r#"{
     "rules": [{ "name": "all", "pattern": "/**", "ip_limits": { "default":
         { "type": "fixed_window", "limit": 100, "window": 60, "on_store_failure": "allow" } } }],
     "status": { "operator_header": { "name": "x-operator", "value": "an operator's own secret" } }

@@ -4,13 +4,19 @@ use std::{io::Write, net::TcpStream, time::Duration};
 
 use redis::cmd;
 use serde_json::json;
-use weir_lab::{client::Answer, deadline, gateway::Gateway};
+use weir_lab::{
+    client::Answer,
+    deadline,
+    gateway::{Gateway, Policy},
+    redis::Redis,
+};
 
 use crate::{
     Case, cases,
+    configuration::{WATCHED, notices},
     crowd::{Timed, rush, timed, traffic},
     visitor::{Visitor, number, remaining, tells_limits, unique},
-    world::{Fragile, SOON, World},
+    world::{Fragile, SOON, World, at_home},
 };
 
 pub const CASES: &[Case] = cases![
@@ -23,6 +29,8 @@ pub const CASES: &[Case] = cases![
     answers_that_come_late_are_told_to_nobody_else,
     a_crowd_that_waits_while_redis_hangs_harms_nobody,
     a_key_of_another_type_spoils_only_its_caller,
+    a_command_that_the_user_of_redis_lacks_is_named,
+    a_redis_that_evicts_is_told_of_at_the_start,
     clients_that_hang_up_harm_nobody,
     clients_that_hang_up_while_redis_hangs_harm_nobody,
 ];
@@ -157,6 +165,47 @@ fn a_crowd_that_waits_while_redis_hangs_harms_nobody(world: &World) {
     assert_eq!(refused, [true; 800]);
     recovers(gateway, &visitor, "/closed/x");
     assert_unharmed(&fragile);
+}
+
+fn a_command_that_the_user_of_redis_lacks_is_named(world: &World) {
+    let redis = Redis::start().unwrap();
+    let gateway = at_home(world.gateway(), &redis).start().unwrap();
+    let visitor = Visitor::of_tier(&gateway, "free");
+    recovers(&gateway, &visitor, "/api/v1/items");
+    redis.command(&["ACL", "SETUSER", "weir", "-mget"]).unwrap();
+    let told = "Redis's user may not use MGET: ACL SETUSER … +mget";
+    deadline::poll(SOON, "the command in the log", || {
+        assert_eq!(visitor.get("/api/v1/items").status, 200);
+        Ok(gateway.log().contains(told).then_some(()))
+    })
+    .unwrap();
+    redis.command(&["ACL", "SETUSER", "weir", "+mget"]).unwrap();
+    recovers(&gateway, &visitor, "/api/v1/items");
+}
+
+fn a_redis_that_evicts_is_told_of_at_the_start(world: &World) {
+    let flags = ["--maxmemory", "100mb", "--maxmemory-policy", "volatile-ttl"];
+    let redis = Redis::start_with(&flags).unwrap();
+    let policy = Policy::Text(WATCHED.to_owned());
+    let gateway = world.gateway().redis(&redis).policy(policy);
+    let gateway = gateway.start().unwrap();
+    let told = "this Redis evicts keys when its memory is full (maxmemory-policy volatile-ttl)";
+    deadline::poll(SOON, "word of it in the log", || {
+        let log = match gateway.sidecar() {
+            None => gateway.log(),
+            Some(sidecar) => sidecar.process().log(),
+        };
+        Ok(log.contains(told).then_some(()))
+    })
+    .unwrap();
+    if gateway.sidecar().is_none() {
+        let notices = notices(&gateway);
+        assert!(
+            notices.iter().any(|notice| notice.contains(told)),
+            "{notices:?}"
+        );
+        assert_eq!(gateway.log().matches(told).count(), 1, "told once");
+    }
 }
 
 /// It has deadlines of its own; without it only the filter's are left.

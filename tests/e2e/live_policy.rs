@@ -19,7 +19,7 @@ use crate::{
     Case, cases,
     crowd::{rush, traffic},
     visitor::{Visitor, number},
-    world::{SOON, World, wait_for_room},
+    world::{SOON, World, at_home, wait_for_room},
 };
 
 pub const CASES: &[Case] = cases![
@@ -73,7 +73,7 @@ impl Stage {
 
 fn gateway(world: &World, redis: &Redis) -> Gateway {
     let poll = POLL.as_millis().to_string();
-    let gateway = world.gateway().redis(redis).policy(Policy::Text(limit(10)));
+    let gateway = at_home(world.gateway(), redis).policy(Policy::Text(limit(10)));
     gateway.variable("POLICY_POLL_MS", &poll).start().unwrap()
 }
 

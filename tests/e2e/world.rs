@@ -145,10 +145,8 @@ impl World {
     /// What a gateway of a case's own begins with. Its timeout is so long that a busy machine lets
     /// no request pass uncounted.
     pub fn gateway(&self) -> Builder {
-        Gateway::builder()
-            .store(self.way)
-            .redis(self.redis())
-            .timeout_ms(1000)
+        let gateway = Gateway::builder().store(self.way).timeout_ms(1000);
+        at_home(gateway, self.redis())
     }
 
     /// Where the shared gateways' logs are.
@@ -189,6 +187,19 @@ impl World {
         Fragile { gateway, redis }
     }
 }
+
+/// The gateway goes to that Redis as the user with the least permissions that Weir needs: so the list
+/// that is shipped holds for all that is tried here.
+pub fn at_home(gateway: Builder, redis: &Redis) -> Builder {
+    let name = redis.add_user(&user(), PASSWORD).unwrap();
+    gateway.redis(redis).user(&name, PASSWORD)
+}
+
+pub fn user() -> String {
+    fs::read_to_string(place::envoy().join("redis-user.acl")).unwrap()
+}
+
+const PASSWORD: &str = "for the gateways";
 
 impl Fragile {
     /// As the case before should have left it, and may not have.

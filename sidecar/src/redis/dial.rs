@@ -13,6 +13,7 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use weir_core::eviction;
 use weir_core::wire::resp::{Replies, command};
 
 use super::address::{Address, Login};
@@ -112,6 +113,26 @@ impl Dial {
         };
         self.greet(&mut stream).await?;
         Ok(stream)
+    }
+
+    /// By what policy that Redis evicts keys, if it does and says so.
+    pub async fn eviction(&self, stream: &mut Box<dyn Stream>) -> Result<Option<String>> {
+        let mut question = Vec::new();
+        command(&mut question, eviction::COMMAND.into_iter());
+        stream.write_all(&question).await?;
+        stream.flush().await?;
+        let mut answer = Vec::new();
+        let mut replies = Replies::new();
+        while replies.complete() < 1 {
+            let seen = answer.len();
+            if stream.read_buf(&mut answer).await? == 0 {
+                bail!("closed at INFO");
+            }
+            replies.push(&answer[seen..])?;
+        }
+        // An error is one more that has no such line.
+        let answer = String::from_utf8_lossy(&answer);
+        Ok(eviction::policy(&answer).map(str::to_owned))
     }
 
     /// Logs in, and makes sure that somebody is there: a stopped Redis is connected to by its

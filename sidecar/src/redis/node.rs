@@ -15,6 +15,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
+use weir_core::notice::Notice;
 use weir_core::wire::MAX_BODY;
 use weir_core::wire::error::ErrorClass;
 use weir_core::wire::resp::Replies;
@@ -163,6 +164,7 @@ async fn keep_connected(
     let mut down: Option<Arc<str>> = None;
     let mut greeting = "connected";
     let mut leavings = Leavings::default();
+    let mut told_eviction = None;
     loop {
         let opened = match &down {
             None => dial.open(&address).await,
@@ -175,7 +177,19 @@ async fn keep_connected(
             },
         };
         match opened {
-            Ok(stream) => {
+            Ok(mut stream) => {
+                let evicts = timeout_at(Instant::now() + HUNG, dial.eviction(&mut stream));
+                let Ok(Ok(evicts)) = evicts.await else {
+                    down = Some(format!("{address}: no answer to INFO").into());
+                    continue;
+                };
+                if evicts != told_eviction {
+                    if let Some(policy) = &evicts {
+                        let notice = Notice::Evicts(policy.clone());
+                        eprintln!("weir-sidecar: {address}: {notice}");
+                    }
+                    told_eviction = evicts;
+                }
                 if !greeting.is_empty() {
                     eprintln!("weir-sidecar: {address}: {greeting}");
                 }
