@@ -13,6 +13,7 @@ use weir_core::config::StoreConfig;
 use weir_core::gateway::Node;
 use weir_core::limiter::Facts;
 use weir_core::links::LinkId;
+use weir_core::seats::{self, Company, Family, Seat};
 use weir_core::units::{Micros, Millis};
 
 /// Numbers of the proxy-wasm ABI 0.2.1: <https://github.com/proxy-wasm/spec>.
@@ -266,14 +267,26 @@ pub fn plugin_configuration() -> Vec<u8> {
     buffer(abi::PLUGIN_CONFIGURATION, 0..usize::MAX).unwrap_or_default()
 }
 
-/// Adds one to a number that all VMs of this plugin share; what it was before.
-pub fn take_ordinal(name: &str) -> u32 {
-    let mut ordinal = 0;
-    let taken = update_shared(name, |before| {
-        ordinal = before.try_into().map_or(0, u32::from_le_bytes);
-        Some(ordinal.wrapping_add(1).to_le_bytes().to_vec())
+/// Takes a seat in a list that all VMs of this plugin share.
+pub fn take_seat(name: &str, family: Family) -> (Seat, Company) {
+    let mut seated = (Seat(u32::MAX), Company::Among);
+    update_shared(name, |before| {
+        let (list, seat, company) = seats::taken(before, family);
+        seated = (seat, company);
+        Some(list)
     });
-    if taken { ordinal } else { u32::MAX }
+    seated
+}
+
+/// Leaves it; whether others of the family stay.
+pub fn leave_seat(name: &str, family: Family, seat: Seat) -> Company {
+    let mut company = Company::Among;
+    update_shared(name, |before| {
+        let list = seats::left(before, seat);
+        company = seats::company(&list, family);
+        Some(list)
+    });
+    company
 }
 
 /// Whether nobody of those who share this name has claimed this last.

@@ -24,6 +24,7 @@ use weir_core::links::{Answer as StoreAnswer, LinkId};
 use weir_core::live::Edition;
 use weir_core::question::Part;
 use weir_core::record::{Outcome, Record};
+use weir_core::seats::{Company, Family, Seat};
 use weir_core::units::{Micros, Millis};
 
 use crate::eviction::Eviction;
@@ -53,6 +54,9 @@ const KEPT: &str = "weir.store.kept";
 
 /// Under this name stands the role of the first instance with this `vm_id`.
 const ROLE: &str = "weir.role";
+
+/// The list of the process's workers, whatever their namespaces.
+pub const SEATS: &str = "weir.seats";
 
 /// Access logs read it as `%FILTER_STATE(wasm.weir:PLAIN)%`.
 const FILTER_STATE: &str = "weir";
@@ -208,10 +212,11 @@ impl Limiter {
             access_log,
         } = config;
         // A name that is registered twice redirects the first: every worker needs its own.
-        let namespace = &store.namespace;
-        let ordinal = host::take_ordinal(&metrics::workers(configuration));
-        let queue = host::register_queue(&format!("{namespace}.turn.{configuration}.{ordinal}"));
-        if ordinal == 0 {
+        let family = Family::of(configuration);
+        let (seat, company) = host::take_seat(SEATS, family);
+        let Seat(number) = seat;
+        let queue = host::register_queue(&format!("weir.turn.{number}"));
+        if company == Company::Alone {
             if let Some(warning) = sources.warning() {
                 warn!("weir: {warning}");
             }
@@ -227,11 +232,11 @@ impl Limiter {
         }
         let origin = Instant::now();
         let now = host::now(origin);
-        let live = Live::new(policy, &store, ordinal, configuration, now);
+        let live = Live::new(policy, &store, seat, configuration, now);
         let mut worker = Worker::new(&store);
         worker.enter(live.in_force().epoch);
         // Neighbours differ most, whatever their number.
-        let jitter = ordinal.wrapping_mul(JITTER_STEP).to_le_bytes()[0];
+        let jitter = number.wrapping_mul(JITTER_STEP).to_le_bytes()[0];
         let limiter = Limiter {
             batcher: RefCell::new(Batcher::new(store.topology, store.timeout, jitter)),
             worker: RefCell::new(worker),
@@ -246,7 +251,7 @@ impl Limiter {
             ticker: Ticker::new(),
             busy: Cell::new(Micros(0)),
             room: Cell::new(0),
-            metrics: Metrics::define(configuration, ordinal),
+            metrics: Metrics::define(family, seat),
             logged: Cell::default(),
             origin,
         };
@@ -598,7 +603,8 @@ impl Limiter {
     /// This worker goes.
     fn retire(&self) {
         self.metrics.retire(&self.live.in_force(), self.now());
-        self.live.leave();
+        let company = self.metrics.leave_seat();
+        self.live.leave(company);
         self.store.retire();
     }
 

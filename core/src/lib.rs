@@ -14,7 +14,7 @@
 //! who are the worst [`offenders`], all of which a [`gateway`] can tell of itself, with [`advice`] on its store, and in an [`access_log`]. When the store fails, the [`breaker`] spares it and [`local`] keeps the limits
 //! in [`memory`]. [`status`] is the same for the call that only looks, and [`guesses`] keeps those from the operators' calls who try secrets. [`wire`] is the language spoken
 //! with the store, on both sides. Under all of it lies the policy that is in force, which is [`live`]'s;
-//! [`roll`] tells whether a process's workers agree on it.
+//! [`roll`] tells whether a process's workers agree on it, and [`seats`] which these are.
 
 pub mod access_log;
 pub mod address;
@@ -58,6 +58,7 @@ pub mod record;
 pub mod roll;
 pub mod rollout;
 pub mod script;
+pub mod seats;
 pub mod secret;
 pub mod slot;
 pub mod status;
