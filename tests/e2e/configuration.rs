@@ -213,8 +213,9 @@ fn a_cluster_that_comes_late_needs_no_password_in_the_environment(world: &World)
         "redis-single.yaml" => String::new(),
         _ => text,
     });
-    let gateway = world.gateway().configuration(folder.path());
-    let gateway = gateway.start().unwrap();
+    // As Redis's default user, so that there is no password.
+    let gateway = world.gateway().redis(world.redis());
+    let gateway = gateway.configuration(folder.path()).start().unwrap();
     let visitor = Visitor::of_tier(&gateway, "free");
     assert_eq!(visitor.get("/api/v1/items").status, 200);
 
