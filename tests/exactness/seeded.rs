@@ -32,13 +32,13 @@ const FAULTS: [(&str, &str, &str); 8] = [
     ),
     (
         "of takes that are decided together, one is forgotten",
-        "  states[k], reply[2 * k + 1] = state, remaining - total\n",
-        "  states[k], reply[2 * k + 1] = state, remaining - total + (total > 3 and 1 or 0)\n",
+        "  remaining = remaining - total\n",
+        "  remaining = remaining - total + (total > 3 and 1 or 0)\n",
     ),
     (
         "one take in a hundred is refused though it fits",
-        "local first, fits, readable = at, 1, true\n",
-        "local first, fits, readable = at, now % 101 > 0 and 1 or 0, true\n",
+        "= at, at + 2 + 2 * (limits or 0), 1, true, nil\n",
+        "= at, at + 2 + 2 * (limits or 0), now % 101 > 0 and 1 or 0, true, nil\n",
     ),
     (
         "a refused take consumes wherever there was room",

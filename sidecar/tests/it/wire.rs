@@ -95,7 +95,8 @@ async fn a_refused_command_is_answered_in_its_place_and_not_run() {
         &sum(1, 1),
         "-ERR weir-sidecar: only the script of this version of Weir is served: run the same \
          version in the gateway and here\r\n",
-        "-ERR weir-sidecar: every key must be a limit's, and start with weir:\r\n",
+        "-ERR weir-sidecar: every key must be a limit's, of this sidecar's namespace: --namespace here must \
+         be store.namespace there\r\n",
         &sum(2, 1),
         "-ERR weir-sidecar: only EVALSHA, EVAL and reads of the policy are served\r\n",
     ]
