@@ -7,7 +7,7 @@
 set -eu
 
 : "${ENVOY:=envoy}"                                               # the Envoy to run
-: "${WASM:=target/wasm32-wasip1/release/weir.wasm}"               # the filter
+: "${WASM:=target/weir.wasm}"               # the filter
 : "${LISTEN:=127.0.0.1}" "${PORT:=10000}"                         # where the gateway listens
 : "${ADMIN_HOST:=127.0.0.1}" "${ADMIN_PORT:=9901}"                # where Envoy's admin page is
 : "${UPSTREAM_HOST:=127.0.0.1}" "${UPSTREAM_PORT:=8080}"          # what the gateway guards

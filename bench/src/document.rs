@@ -1,16 +1,15 @@
 //! `docs/benchmarks.md` and its plots, drawn from a report. No number stands in it that the report does
 //! not hold.
 
-use std::{fmt::Write, fs, path::Path};
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::{
-    plot,
-    report::{BUSY_CORES, Report, Row},
-    scenario::Scenario,
-    table,
-};
+use crate::report::{BUSY_CORES, Report, Row};
+use crate::scenario::Scenario;
+use crate::{plot, table};
 
 const NAME: &str = "benchmarks";
 
@@ -225,9 +224,10 @@ fn image(name: &str, what: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use weir_lab::scratch::Scratch;
+
     use super::*;
     use crate::report::tests::report;
-    use weir_lab::scratch::Scratch;
 
     #[test]
     fn a_document_can_be_drawn_again_from_its_raw_results() {

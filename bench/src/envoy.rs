@@ -1,22 +1,21 @@
 //! Envoys without Weir, from the same configuration: `envoy/gateway.yaml` with other filters in the
 //! place of Weir's. So plain Envoy differs from Weir's in nothing but Weir.
 
-use std::{
-    fs,
-    net::{Ipv4Addr, SocketAddr, TcpStream},
-    path::Path,
-    process::Command,
-    time::Duration,
-};
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use weir_lab::{artifact, parts, place, port, process::Process, redis::Redis, scratch::Scratch};
+use weir_lab::process::Process;
+use weir_lab::redis::Redis;
+use weir_lab::scratch::Scratch;
+use weir_lab::{artifact, parts, place, port};
 
-use crate::{
-    scenario::{Limits, Scenario},
-    system::{Counted, System},
-    upstream::Upstream,
-};
+use crate::scenario::{Limits, Scenario};
+use crate::system::{Counted, System};
+use crate::upstream::Upstream;
 
 /// As long as the lab waits for a gateway.
 const START: Duration = Duration::from_secs(60);

@@ -1,30 +1,27 @@
 //! `make bench`: every system in turns, then one thing at a time: how the cost grows, what a quiet
 //! gateway adds, what is held in memory.
 
-use std::{
-    path::PathBuf,
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde_json::json;
-use weir_lab::{artifact, gateway::Store, place, redis::Redis};
+use weir_lab::gateway::Store;
+use weir_lab::redis::Redis;
+use weir_lab::{artifact, place};
 
-use crate::{
-    cpu,
-    crowd::{Callers, Crowd},
-    envoy,
-    machine::{self, Machine},
-    peer::{self, Peer},
-    report::{LATENCY_GOAL, Point, Report, Row, Skipped, Stored, Sweep, Worker},
-    rounds::{Rounds, progress},
-    scenario::{Algorithm, Limits, PATH, Scenario},
-    script::Script,
-    system::{System, Weir},
-    turn::Turn,
-    upstream::Upstream,
-};
+use crate::crowd::{Callers, Crowd};
+use crate::machine::{self, Machine};
+use crate::peer::{self, Peer};
+use crate::report::{LATENCY_GOAL, Point, Report, Row, Skipped, Stored, Sweep, Worker};
+use crate::rounds::{Rounds, progress};
+use crate::scenario::{Algorithm, Limits, PATH, Scenario};
+use crate::script::Script;
+use crate::system::{System, Weir};
+use crate::turn::Turn;
+use crate::upstream::Upstream;
+use crate::{cpu, envoy};
 
 #[derive(Clone, Debug)]
 pub struct Settings {

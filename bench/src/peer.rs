@@ -1,28 +1,26 @@
 //! Other systems, each from a descriptor: a JSON file that says how it is started. `bench/README.md`
 //! is its reference. What this machine does not have is skipped, and said aloud.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    net::{Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use nix::{
-    sys::signal::{Signal, killpg},
-    unistd::Pid,
-};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use serde::Deserialize;
-use weir_lab::{client::Client, place, port, process::Process, redis::Redis, scratch::Scratch};
+use weir_lab::client::Client;
+use weir_lab::process::Process;
+use weir_lab::redis::Redis;
+use weir_lab::scratch::Scratch;
+use weir_lab::{place, port};
 
-use crate::{
-    scenario::{Algorithm, Limits, PATH, Scenario},
-    system::{Counted, System},
-    upstream::Upstream,
-};
+use crate::scenario::{Algorithm, Limits, PATH, Scenario};
+use crate::system::{Counted, System};
+use crate::upstream::Upstream;
 
 /// A descriptor, as it is written.
 #[derive(Clone, Debug, Deserialize)]
@@ -277,10 +275,8 @@ impl Drop for Group {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        cpu,
-        crowd::{Callers, Crowd},
-    };
+    use crate::cpu;
+    use crate::crowd::{Callers, Crowd};
 
     #[test]
     fn a_descriptor_needs_a_name_and_a_command() {

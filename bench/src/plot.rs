@@ -4,11 +4,9 @@
 
 use std::fmt::Write;
 
-use crate::{
-    report::{FLAT, Point, Row, Sweep},
-    series::Spread,
-    table::thousands,
-};
+use crate::report::{FLAT, Point, Row, Sweep};
+use crate::series::Spread;
+use crate::table::thousands;
 
 const WIDTH: f64 = 800.0;
 const LABELS: f64 = 310.0;
@@ -212,10 +210,8 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        report::tests::{report, row, sample},
-        scenario::Scenario,
-    };
+    use crate::report::tests::{report, row, sample};
+    use crate::scenario::Scenario;
 
     #[test]
     fn bars_stand_in_order_with_plain_envoy_on_top() {

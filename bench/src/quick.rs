@@ -2,21 +2,19 @@
 //! before the change beside the new one, both take turns, and their ratio in the same round says more
 //! than two runs could.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{
-    envoy,
-    report::Row,
-    rounds::{Rounds, progress},
-    scenario::{Algorithm, Limits, Scenario},
-    series::Spread,
-    system::Weir,
-    table,
-    turn::Turn,
-    upstream::Upstream,
-};
+use crate::report::Row;
+use crate::rounds::{Rounds, progress};
+use crate::scenario::{Algorithm, Limits, Scenario};
+use crate::series::Spread;
+use crate::system::Weir;
+use crate::turn::Turn;
+use crate::upstream::Upstream;
+use crate::{envoy, table};
 
 #[derive(Clone, Debug)]
 pub struct Settings {

@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{machine::Machine, scenario::Scenario, series::Spread, table, turn::Sample};
+use crate::machine::Machine;
+use crate::scenario::Scenario;
+use crate::series::Spread;
+use crate::table;
+use crate::turn::Sample;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {

@@ -1,13 +1,13 @@
 //! Systems that take turns.
 
-use std::{
-    io::{self, IsTerminal, Write},
-    time::Duration,
-};
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::{report::Row, system::System, turn::Turn};
+use crate::report::Row;
+use crate::system::System;
+use crate::turn::Turn;
 
 /// Long enough for V8 to compile what is hot.
 const SETTLE: Duration = Duration::from_millis(1500);

@@ -5,16 +5,12 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, bail};
 use redis::Value;
-use weir_lab::{
-    gateway::{Gateway, Policy},
-    recorder::Recorder,
-    redis::Redis,
-};
+use weir_lab::gateway::{Gateway, Policy};
+use weir_lab::recorder::Recorder;
+use weir_lab::redis::Redis;
 
-use crate::{
-    crowd::{Dialogue, Heard},
-    scenario::{Limits, PATH},
-};
+use crate::crowd::{Dialogue, Heard};
+use crate::scenario::{Limits, PATH};
 
 /// One command again and again.
 #[derive(Clone, Debug)]

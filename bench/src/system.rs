@@ -1,21 +1,19 @@
 //! One thing that is measured: a gateway with all that it needs, as the processes that are counted.
 
-use std::{any::Any, net::SocketAddr, path::PathBuf};
+use std::any::Any;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use anyhow::Result;
 use serde_json::Value;
-use weir_lab::{
-    gateway::{Gateway, Policy, Store},
-    process::Process,
-    redis::Redis,
-};
+use weir_lab::gateway::{Gateway, Policy, Store};
+use weir_lab::process::Process;
+use weir_lab::redis::Redis;
 
-use crate::{
-    crowd::Callers,
-    scenario::{Limits, PATH, Scenario},
-    store::Observer,
-    upstream::Upstream,
-};
+use crate::crowd::Callers;
+use crate::scenario::{Limits, PATH, Scenario};
+use crate::store::Observer;
+use crate::upstream::Upstream;
 
 /// Longer than a busy machine makes a check wait: a check that times out is decided in memory, and
 /// measures something else.

@@ -1,11 +1,9 @@
 //! The tables of a report, once for the terminal and once for the document.
 
-use crate::{
-    report::{Report, Row},
-    scenario::Scenario,
-    series::Spread,
-    turn::Sample,
-};
+use crate::report::{Report, Row};
+use crate::scenario::Scenario;
+use crate::series::Spread;
+use crate::turn::Sample;
 
 /// The first column holds names, the others numbers.
 #[derive(Clone, Debug, Default)]

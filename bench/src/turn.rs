@@ -1,21 +1,17 @@
 //! One system's turn in one round: a while of load, and what it cost.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    cpu,
-    crowd::{Crowd, Dialogue},
-    rounds::progress,
-    series::percentile,
-    store::Traffic,
-    system::System,
-};
+use crate::cpu;
+use crate::crowd::{Crowd, Dialogue};
+use crate::rounds::progress;
+use crate::series::percentile;
+use crate::store::Traffic;
+use crate::system::System;
 
 /// A machine with other work may hold a gateway up for longer than its timeout.
 const ATTEMPTS: usize = 3;

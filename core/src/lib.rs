@@ -1,70 +1,32 @@
-//! Every decision of Weir, pure: no proxy-wasm, no sockets, no clock, no randomness.
+//! Every decision of Weir. No proxy-wasm, no sockets, no clock, no randomness: what a decision needs of
+//! the world it is told, by way of [`worker::Host`].
 //!
-//! The life of a request, module by module: [`identity`] says who is calling, [`exempt`] whether any
-//! limit is for them, [`path`] what the router will see, [`reading`] how else a server may take it, [`policy`] which limits apply, [`rollout`] whether
-//! they are enforced or on trial, [`cost`] what the request takes of them, [`key`] where each is counted, in its
-//! [`namespace`]. [`limiter`] puts
-//! these together into a [`question`], unless [`denials`] or a [`lease`] knows the answer (both bounded by
-//! [`generations`]); [`batch`] sends the questions of concurrent requests in one
-//! call, one [`program`], which may travel on one of a worker's [`links`], and reads the reply by the contract of [`script`]; where a question spans several [`slot`]s
-//! of a cluster its answers meet again in a [`gathering`]. [`verdict`] weighs them; where a limit does
-//! something before it refuses, [`approach`] says what, and [`delays`] who goes on when, by
-//! [`store_clock`]. [`answer`]
-//! words the result; a [`record`] of it is what operators are told: in a [`tally`], by [`traffic`] over time, and by
-//! who are the worst [`offenders`], all of which a [`gateway`] can tell of itself, with [`advice`] on its store, and in an [`access_log`]. When the store fails, the [`breaker`] spares it and [`local`] keeps the limits
-//! in [`memory`]. [`status`] is the same for the call that only looks, and [`guesses`] keeps those from the operators' calls who try secrets. [`wire`] is the language spoken
-//! with the store, on both sides. Under all of it lies the policy that is in force, which is [`live`]'s;
-//! [`roll`] tells whether a process's workers agree on it, and [`seats`] which these are.
+//! The life of a request:
+//!
+//! 1. [`worker`] takes its head, and the policy snapshot that [`live`] has in force.
+//! 2. [`request`] reads who is calling, from where, and the path that the router will see.
+//! 3. [`policy`] tells which rules are for it, which limits they set, what it costs of each, and the
+//!    names of their counters.
+//! 4. [`decide`] makes one check of each limit out of it.
+//! 5. [`local`] answers at once what the worker knows: an over-limit caller, or a lease that covers it.
+//! 6. [`store`] puts the other checks of this moment into one batch, and the batch into one call.
+//! 7. The script in `lua/` decides it, by the arithmetic that [`quota`] has as a plain model.
+//! 8. [`store`] reads the reply, fans in what several shards said, and times out what is late; then the
+//!    circuit breaker opens, and [`local`] keeps the limits.
+//! 9. [`decide`] comes to a verdict: on with the request, later, or an answer.
+//! 10. [`worker`] lets it go on or answers it, and settles what it owes when its response comes.
+//! 11. [`observe`] counts it.
+//!
+//! [`codec`] and [`time`] are what all of them stand on. `tests/rooms.rs` holds who may use whom.
 
-pub mod access_log;
-pub mod address;
-pub mod advice;
-pub mod answer;
-pub mod approach;
-pub mod batch;
-pub mod breaker;
-pub mod config;
-pub mod cost;
-pub mod delays;
-pub mod denials;
-pub mod eviction;
-pub mod exempt;
-pub mod gateway;
-pub mod gathering;
-pub mod generations;
-pub mod guesses;
-pub mod identity;
-pub mod json;
-pub mod key;
-pub mod lease;
-pub mod limit;
-pub mod limiter;
-pub mod links;
+pub mod codec;
+pub mod decide;
 pub mod live;
 pub mod local;
-pub mod memory;
-pub mod namespace;
-pub mod notice;
-pub mod offenders;
-pub mod pack;
-pub mod page;
-pub mod path;
+pub mod observe;
 pub mod policy;
-pub mod program;
-pub mod protobuf;
-pub mod question;
-pub mod reading;
-pub mod record;
-pub mod roll;
-pub mod rollout;
-pub mod script;
-pub mod seats;
-pub mod secret;
-pub mod slot;
-pub mod status;
-pub mod store_clock;
-pub mod tally;
-pub mod traffic;
-pub mod units;
-pub mod verdict;
-pub mod wire;
+pub mod quota;
+pub mod request;
+pub mod store;
+pub mod time;
+pub mod worker;

@@ -12,7 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use weir_core::config::Config;
+use weir_core::worker::config::Config;
 
 /// The fields with a fixed set of words, as documents write them beside each other.
 const WORDS: [&str; 8] = [

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use weir_core::json::{At, Json};
+use weir_core::codec::json::{At, Json};
 use weir_core::policy::Policy;
 
 const LIMIT: &str = r#"{"type": "fixed_window", "limit": 10, "window": 60}"#;

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use weir_core::config::Config;
+use weir_core::worker::config::Config;
 
 fn defects() -> Vec<PathBuf> {
     // cargo runs tests in their package's folder.

@@ -5,8 +5,8 @@
 use std::ops::Range;
 
 use proptest::prelude::*;
-use weir_core::wire::bridge::{Bridge, Flow, MAX_HEAD, PREFIX, prefix};
-use weir_core::wire::{MAX_BODY, MAX_COMMANDS};
+use weir_core::store::bridge::{Bridge, Flow, MAX_HEAD, PREFIX, prefix};
+use weir_core::store::wire::{MAX_BODY, MAX_COMMANDS};
 
 /// Buffers as Envoy does for a network filter, and performs what the bridge decides.
 #[derive(Default)]

@@ -3,7 +3,7 @@
 #![allow(clippy::indexing_slicing, clippy::unwrap_used)]
 
 use proptest::prelude::*;
-use weir_core::wire::resp::{
+use weir_core::codec::resp::{
     Command, MAX_BULK, MAX_DEPTH, MAX_ITEMS, MAX_LINE, Malformed, Reader, Replies, Token, command,
 };
 

@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use weir_core::policy::{Limit, Policy, Rule, Scope};
-use weir_core::rollout::Mode;
+use weir_core::policy::ids::Scope;
+use weir_core::policy::rollout::Mode;
+use weir_core::policy::{Limit, Policy, Rule};
 
 /// The limits of one rule by the counters that they have.
 type Counters<'a> = BTreeMap<&'a [u8], Vec<&'a Limit>>;
@@ -105,7 +106,7 @@ fn whose(limits: &[&Limit]) -> String {
 mod tests {
     use std::slice::from_ref;
 
-    use weir_core::live::Document;
+    use weir_core::live::poller::Document;
 
     use super::*;
 

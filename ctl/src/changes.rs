@@ -118,7 +118,7 @@ fn veiled(policy: &Value) -> Value {
     let mut policy = policy.clone();
     if let Some(secret) = policy.pointer_mut("/status/operator_header/value") {
         let bytes = secret.to_string();
-        let print = weir_core::identity::hex_digest(bytes.as_bytes());
+        let print = weir_core::request::subject::hex_digest(bytes.as_bytes());
         *secret = Value::String(format!("(secret {})", &print[..8]));
     }
     policy
@@ -126,8 +126,9 @@ fn veiled(policy: &Value) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     fn policy(rules: Value) -> Value {
         json!({ "rules": rules })

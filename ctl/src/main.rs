@@ -14,10 +14,10 @@ use redis::{
     IntoConnectionInfo, RedisError, TlsCertificates,
 };
 use serde_json::Value;
-use weir_core::eviction;
-use weir_core::live::{CONFIGURED, Document};
-use weir_core::namespace::Namespace;
-use weir_core::notice::Notice;
+use weir_core::codec::namespace::Namespace;
+use weir_core::live::poller::{CONFIGURED, Document};
+use weir_core::observe::notice::Notice;
+use weir_core::store::eviction;
 use weir_ctl::shelf::{Outcome, Publication, Shelf};
 use weir_ctl::time::readable;
 use weir_ctl::{anew, changes};

@@ -3,7 +3,7 @@
 use anyhow::{Context, Error, Result, anyhow, ensure};
 use redis::{Cmd, ConnectionLike, RedisError};
 use serde_json::Value as Json;
-use weir_core::namespace::Namespace;
+use weir_core::codec::namespace::Namespace;
 
 /// As many mistakes as anybody wants to go back behind.
 pub const PREVIOUS: usize = 20;

@@ -1,14 +1,13 @@
 //! What an operator does with weir-policy, against a real Redis.
 
-use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Output};
-use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{fs, thread};
 
-use weir_core::namespace::Namespace;
+use weir_core::codec::namespace::Namespace;
 use weir_ctl::shelf::{Outcome, PREVIOUS, Shelf};
 use weir_lab::deadline;
 use weir_lab::redis::Redis;

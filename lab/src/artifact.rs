@@ -2,25 +2,57 @@
 //! compare them with. cargo decides whether there is anything to do.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{self, Command, Stdio},
     sync::{Mutex, PoisonError},
 };
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::place;
+use crate::{exports, place};
 
 const WASM_TARGET: &str = "wasm32-wasip1";
 const NO_RUST: &str = "cannot run cargo or rustc, which build Weir. Install Rust with rustup \
     (https://rustup.rs), or name what is built already: WEIR_WASM=… WEIR_SIDECAR=…";
 
+/// What Envoy is to call. Whatever else the SDK exports Weir has nothing to say to.
+pub const EXPORTS: [&str; 16] = [
+    "_initialize",
+    "memory",
+    "proxy_abi_version_0_2_1",
+    "proxy_on_configure",
+    "proxy_on_context_create",
+    "proxy_on_delete",
+    "proxy_on_downstream_data",
+    "proxy_on_grpc_close",
+    "proxy_on_grpc_receive",
+    "proxy_on_http_call_response",
+    "proxy_on_memory_allocate",
+    "proxy_on_queue_ready",
+    "proxy_on_request_headers",
+    "proxy_on_response_headers",
+    "proxy_on_tick",
+    "proxy_on_upstream_data",
+];
+
 /// The filter, built. `WEIR_WASM` names one that is built already.
 pub fn wasm() -> Result<PathBuf> {
     static BUILT: Once = Once::new();
-    BUILT.get("WEIR_WASM", || wasm_of("weir"))
+    BUILT.get("WEIR_WASM", || {
+        let linked = wasm_of("weir")?;
+        let module = exports::keep(&fs::read(&linked)?, &EXPORTS)?;
+        let filter = target_folder()?.join("weir.wasm");
+        if fs::read(&filter).is_ok_and(|before| before == module) {
+            return Ok(filter);
+        }
+        // Renamed, because another process may be reading it.
+        let fresh = filter.with_extension(format!("wasm.{}", process::id()));
+        fs::write(&fresh, module).with_context(|| format!("cannot write {}", fresh.display()))?;
+        fs::rename(&fresh, &filter)?;
+        Ok(filter)
+    })
 }
 
 /// Another package of the project, built as a filter.

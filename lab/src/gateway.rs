@@ -1,21 +1,22 @@
 //! A running Envoy with Weir in it, from the configurations in `envoy/`.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
-    path::PathBuf,
-    process::Command,
-    time::Duration,
-};
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use crate::{
-    artifact, client::Client, deadline, parts, place, process::Process, redis::Redis,
-    scratch::Scratch, sidecar::Sidecar, upstream::Upstream,
-};
+use crate::client::Client;
+use crate::process::Process;
+use crate::redis::Redis;
+use crate::scratch::Scratch;
+use crate::sidecar::Sidecar;
+use crate::upstream::Upstream;
+use crate::{artifact, deadline, parts, place};
 
 /// Compiling the wasm takes Envoy a second or two for each VM, and a loaded machine much longer.
 const START: Duration = Duration::from_secs(60);

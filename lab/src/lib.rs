@@ -13,7 +13,7 @@
 //! # }
 //! ```
 //!
-//! - [`parts`] brings the programs, [`artifact`] builds our own;
+//! - [`parts`] brings the programs, [`artifact`] builds our own, [`exports`] cuts the filter to size;
 //! - [`redis`], [`gateway`], [`sidecar`], [`upstream`] are one running part each, gone when dropped;
 //! - [`redis_cluster`] is several Redis as one, and [`proxy`] a network that can be made to fail;
 //! - [`client`] asks, byte by byte; [`load`] asks steadily, [`crowd`] as fast as it is answered;
@@ -26,6 +26,7 @@ pub mod artifact;
 pub mod client;
 pub mod crowd;
 pub mod deadline;
+pub mod exports;
 pub mod gateway;
 pub mod load;
 pub mod parts;

@@ -1,19 +1,15 @@
 //! A TCP proxy in front of a Redis that keeps what was said: each command with the reply it had. It
 //! changes nothing, and all it knows of RESP2 is where a value ends.
 
-use std::{
-    io::{self, Read, Write},
-    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-        mpsc::{self, Receiver, Sender},
-    },
-    thread::{self, JoinHandle},
-};
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result};
-use weir_core::wire::resp::Replies;
+use weir_core::codec::resp::Replies;
 
 /// A batch of 64 requests is about 30 KB.
 const PIECE_BYTES: usize = 64 * 1024;

@@ -1,18 +1,18 @@
 //! A Redis on a loopback port of its own: empty, and nothing it holds is ever written to disk.
 
-use std::{
-    fmt::Display,
-    io::{Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
-    process::Command,
-    time::Duration,
-};
+use std::fmt::Display;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use weir_core::observe::notice::Notice;
+use weir_core::store::eviction;
 
-use weir_core::{eviction, notice::Notice};
-
-use crate::{deadline, parts, port, process::Process, scratch::Scratch};
+use crate::process::Process;
+use crate::scratch::Scratch;
+use crate::{deadline, parts, port};
 
 /// Redis starts in a few milliseconds; a loaded machine may take long to run it at all.
 const START: Duration = Duration::from_secs(20);

@@ -1,11 +1,13 @@
 //! A Redis Cluster on loopback ports: three primaries, each with a replica if so wanted.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use redis::Value;
 
-use crate::{deadline, redis::Redis};
+use crate::deadline;
+use crate::redis::Redis;
 
 const PRIMARIES: usize = 3;
 const SLOTS: usize = 16_384;

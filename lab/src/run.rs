@@ -1,34 +1,26 @@
 //! The demonstration: everything started, explained, watched and stopped.
 
-use std::{
-    env,
-    fs::{self, File},
-    io::Read,
-    net::{Ipv4Addr, ToSocketAddrs},
-    path::{Display, Path, PathBuf},
-    sync::mpsc,
-    thread,
-    time::Duration,
-};
+use std::fs::{self, File};
+use std::io::Read;
+use std::net::{Ipv4Addr, ToSocketAddrs};
+use std::path::{Display, Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
+use std::{env, thread};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
-use tokio::{
-    runtime,
-    signal::unix::{SignalKind, signal},
-};
-use weir_core::identity::hex_digest;
-use weir_core::live::Document;
-use weir_core::namespace::Namespace;
-use weir_lab::{
-    artifact,
-    gateway::{Gateway, Policy, Store},
-    parts, place, port,
-    process::Process,
-    redis::{self, Redis},
-    sidecar::Sidecar,
-};
+use tokio::runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use weir_core::codec::namespace::Namespace;
+use weir_core::live::poller::Document;
+use weir_core::request::subject::hex_digest;
+use weir_lab::gateway::{Gateway, Policy, Store};
+use weir_lab::process::Process;
+use weir_lab::redis::{self, Redis};
+use weir_lab::sidecar::Sidecar;
+use weir_lab::{artifact, parts, place, port};
 
 use crate::bell::{Bell, Wish};
 

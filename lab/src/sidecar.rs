@@ -1,14 +1,14 @@
 //! A running weir-sidecar in front of a Redis.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr, TcpStream},
-    process::Command,
-    time::Duration,
-};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::process::Command;
+use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::{artifact, port, process::Process, scratch::Scratch};
+use crate::process::Process;
+use crate::scratch::Scratch;
+use crate::{artifact, port};
 
 const START: Duration = Duration::from_secs(20);
 /// The longest that the sidecar allows. It waits a fifth less than the filter, so that the filter

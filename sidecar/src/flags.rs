@@ -1,15 +1,14 @@
 //! What the user types, and what the sidecar runs on.
 
-use std::env;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use std::{env, fs};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Parser;
-use weir_core::namespace::Namespace;
-use weir_core::secret::Secret;
+use weir_core::codec::namespace::Namespace;
+use weir_core::codec::secret::Secret;
 
 use crate::door::Bounds;
 use crate::listen::{Place, Reach, SocketMode};

@@ -39,7 +39,7 @@ async fn main() -> Result<()> {
 
 /// The script that the filter of the same version calls.
 fn script() -> Script {
-    let script = weir_core::script::Script::production();
+    let script = weir_core::store::script::Script::production();
     Script {
         source: script.source().to_owned().into(),
         sha: script.sha().to_owned(),

@@ -5,10 +5,10 @@
 use std::fmt;
 
 use bytes::Bytes;
-use weir_core::live::Errand;
-use weir_core::namespace::Namespace;
-use weir_core::wire::MAX_COMMANDS;
-use weir_core::wire::resp::{Malformed, Reader, Token};
+use weir_core::codec::namespace::Namespace;
+use weir_core::codec::resp::{Malformed, Reader, Token};
+use weir_core::live::poller::Errand;
+use weir_core::store::wire::MAX_COMMANDS;
 
 use crate::redis::slot::{Slot, slot};
 
@@ -213,8 +213,9 @@ impl fmt::Display for BadBody {
 
 #[cfg(test)]
 mod tests {
+    use weir_core::codec::resp::command;
+
     use super::*;
-    use weir_core::wire::resp::command;
 
     fn served() -> Served {
         of_namespace("")

@@ -16,8 +16,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::time::{Instant, sleep, timeout};
-use weir_core::secret::Secret;
-use weir_core::wire::{MAX_BODY, PATH, SECRET_HEADER};
+use weir_core::codec::secret::Secret;
+use weir_core::store::wire::{MAX_BODY, PATH, SECRET_HEADER};
 
 use crate::door::{Door, Visit};
 use crate::listen::Listener;
@@ -26,7 +26,7 @@ use crate::redis::{Redis, Reply};
 use crate::screen::{Question, Screened, Served, screen};
 
 /// The longest request head, in bytes: as the bridge in Envoy takes it.
-const MAX_HEAD: usize = weir_core::wire::bridge::MAX_HEAD;
+const MAX_HEAD: usize = weir_core::store::bridge::MAX_HEAD;
 
 /// How long requests under way may take to end when the sidecar stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);

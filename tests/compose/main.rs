@@ -9,13 +9,16 @@ mod docker;
 mod stack;
 mod stand_in;
 
-use std::{process::ExitCode, sync::Arc};
+use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Result, anyhow, ensure};
 use libtest_mimic::{Arguments, Trial};
 use weir_lab::gateway::Store;
 
-use crate::{docker::Docker, stack::Stack, stand_in::StandIns};
+use crate::docker::Docker;
+use crate::stack::Stack;
+use crate::stand_in::StandIns;
 
 const NAMES: [(&str, Store); 2] = [
     ("the_stack_limits_through_envoy", Store::Bridge),

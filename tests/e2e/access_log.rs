@@ -1,20 +1,18 @@
 //! What an access log of Envoy's finds of a decision.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 
 use serde_json::{Value, json};
-use weir_lab::{
-    deadline,
-    gateway::{Gateway, Policy},
-    redis::Redis,
-    scratch::Scratch,
-};
+use weir_lab::deadline;
+use weir_lab::gateway::{Gateway, Policy};
+use weir_lab::redis::Redis;
+use weir_lab::scratch::Scratch;
 
-use crate::{
-    Case, cases,
-    visitor::{Visitor, number},
-    world::{SOON, World},
-};
+use crate::visitor::{Visitor, number};
+use crate::world::{SOON, World};
+use crate::{Case, cases};
 
 pub const CASES: &[Case] = cases![
     each_request_has_a_line_that_tells_its_decision,

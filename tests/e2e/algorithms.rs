@@ -2,15 +2,11 @@
 
 use std::time::Duration;
 
-use crate::{
-    Case, cases,
-    model::{
-        Algorithm::{self, FixedWindow, LeakyBucket, SlidingWindow, TokenBucket},
-        Moment, Quota, Usage,
-    },
-    visitor::{Visitor, number, remaining},
-    world::{World, now, wait_until},
-};
+use crate::model::Algorithm::{self, FixedWindow, LeakyBucket, SlidingWindow, TokenBucket};
+use crate::model::{Moment, Quota, Usage};
+use crate::visitor::{Visitor, number, remaining};
+use crate::world::{World, now, wait_until};
+use crate::{Case, cases};
 
 pub const CASES: &[Case] = cases![
     traffic_in_real_time_is_let_through_as_the_model_says,

@@ -6,11 +6,9 @@ use serde_json::{Value, json};
 use sfv::{BareItem, Item, List, ListEntry, Parser};
 use weir_lab::client::Answer;
 
-use crate::{
-    Case, cases, grpc,
-    visitor::{Visitor, number, remaining, unique},
-    world::{World, wait_for_room},
-};
+use crate::visitor::{Visitor, number, remaining, unique};
+use crate::world::{World, wait_for_room};
+use crate::{Case, cases, grpc};
 
 pub const CASES: &[Case] = cases![
     a_refusal_by_a_fixed_window_reads_so,

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use weir_lab::{client::Answer, gateway::Gateway};
+use weir_lab::client::Answer;
+use weir_lab::gateway::Gateway;
 
-use crate::{
-    Case, cases,
-    crowd::rush,
-    visitor::{Visitor, remaining, unique},
-    world::World,
-};
+use crate::crowd::rush;
+use crate::visitor::{Visitor, remaining, unique};
+use crate::world::World;
+use crate::{Case, cases};
 
 pub const CASES: &[Case] = cases![
     each_algorithm_admits_exactly_the_limit_of_each_user,

@@ -1,26 +1,19 @@
 //! What Envoy says of a policy when it starts, and of the configuration around it.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::atomic::{AtomicUsize, Ordering},
-};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
-use weir_lab::{
-    deadline,
-    gateway::{self, Gateway, Policy},
-    place,
-    scratch::Scratch,
-};
+use weir_lab::gateway::{self, Gateway, Policy};
+use weir_lab::scratch::Scratch;
+use weir_lab::{deadline, place};
 
-use crate::{
-    Case, cases,
-    crowd::rush,
-    failure::recovers,
-    visitor::{Visitor, remaining},
-    world::{SOON, World, changed_configuration},
-};
+use crate::crowd::rush;
+use crate::failure::recovers;
+use crate::visitor::{Visitor, remaining};
+use crate::world::{SOON, World, changed_configuration};
+use crate::{Case, cases};
 
 pub const CASES: &[Case] = cases![
     every_defect_is_refused_with_its_message,

@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::{
-    Case, cases,
-    keys::{self, Held},
-    visitor::{Visitor, number, remaining, unique},
-    world::World,
-};
+use crate::keys::{self, Held};
+use crate::visitor::{Visitor, number, remaining, unique};
+use crate::world::World;
+use crate::{Case, cases};
 
 pub const CASES: &[Case] = cases![
     a_request_that_a_later_rule_refuses_consumes_nothing,

@@ -2,17 +2,13 @@
 
 use std::time::Duration;
 
-use weir_lab::{
-    client::Answer,
-    gateway::{Gateway, Policy},
-    redis::Redis,
-};
+use weir_lab::client::Answer;
+use weir_lab::gateway::{Gateway, Policy};
+use weir_lab::redis::Redis;
 
-use crate::{
-    Case, cases,
-    visitor::{Visitor, unique},
-    world::{World, changed_configuration, wait_for_room},
-};
+use crate::visitor::{Visitor, unique};
+use crate::world::{World, changed_configuration, wait_for_room};
+use crate::{Case, cases};
 
 pub const CASES: &[Case] = cases![each_client_is_told_in_its_own_words_behind_filters];
 

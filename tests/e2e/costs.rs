@@ -1,19 +1,17 @@
 //! Requests that cost more than one permit, before or after they are served.
 
-use std::{
-    io::Write,
-    net::TcpStream,
-    time::{Duration, Instant},
-};
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
-use weir_lab::{client::Answer, deadline, gateway::Policy};
+use weir_lab::client::Answer;
+use weir_lab::deadline;
+use weir_lab::gateway::Policy;
 
-use crate::{
-    Case, cases,
-    visitor::{Visitor, number, remaining, unique},
-    world::{SOON, World},
-};
+use crate::visitor::{Visitor, number, remaining, unique};
+use crate::world::{SOON, World};
+use crate::{Case, cases};
 
 pub const CASES: &[Case] = cases![
     a_rule_has_a_cost,

@@ -4,18 +4,14 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use weir_lab::{
-    deadline,
-    gateway::{Gateway, Policy},
-    redis::Redis,
-};
+use weir_lab::deadline;
+use weir_lab::gateway::{Gateway, Policy};
+use weir_lab::redis::Redis;
 
-use crate::{
-    Case, cases, keys,
-    live_policy::{follows, publish_in},
-    visitor::{Visitor, number, unique},
-    world::{SOON, World, now, wait_for_room, wait_until},
-};
+use crate::live_policy::{follows, publish_in};
+use crate::visitor::{Visitor, number, unique};
+use crate::world::{SOON, World, now, wait_for_room, wait_until};
+use crate::{Case, cases, keys};
 
 pub const CASES: &[Case] = cases![
     a_limit_keeps_its_count_wherever_it_stands_in_its_list,

@@ -3,11 +3,9 @@
 use serde_json::json;
 use weir_lab::client::Answer;
 
-use crate::{
-    Case, cases, grpc, keys,
-    visitor::{Visitor, tells_limits, unique},
-    world::World,
-};
+use crate::visitor::{Visitor, tells_limits, unique};
+use crate::world::World;
+use crate::{Case, cases, grpc, keys};
 
 pub const CASES: &[Case] = cases![
     whoever_is_allowed_meets_no_limit_and_is_counted_nowhere,

@@ -4,11 +4,9 @@ use std::collections::BTreeMap;
 
 use weir_lab::gateway::{Gateway, Policy};
 
-use crate::{
-    Case, cases, keys,
-    visitor::{Visitor, number, unique},
-    world::World,
-};
+use crate::visitor::{Visitor, number, unique};
+use crate::world::World;
+use crate::{Case, cases, keys};
 
 pub const CASES: &[Case] = cases![
     each_caller_is_in_one_variant_and_held_to_its_limits,

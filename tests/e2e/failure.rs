@@ -1,23 +1,21 @@
 //! What happens while Redis is away, and when it is back.
 
-use std::{io::Write, net::TcpStream, time::Duration};
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::Duration;
 
 use redis::cmd;
 use serde_json::json;
-use weir_lab::{
-    client::Answer,
-    deadline,
-    gateway::{Gateway, Policy},
-    redis::Redis,
-};
+use weir_lab::client::Answer;
+use weir_lab::deadline;
+use weir_lab::gateway::{Gateway, Policy};
+use weir_lab::redis::Redis;
 
-use crate::{
-    Case, cases,
-    configuration::{WATCHED, notices},
-    crowd::{Timed, rush, timed, traffic},
-    visitor::{Visitor, number, remaining, tells_limits, unique},
-    world::{Fragile, SOON, World, at_home},
-};
+use crate::configuration::{WATCHED, notices};
+use crate::crowd::{Timed, rush, timed, traffic};
+use crate::visitor::{Visitor, number, remaining, tells_limits, unique};
+use crate::world::{Fragile, SOON, World, at_home};
+use crate::{Case, cases};
 
 pub const CASES: &[Case] = cases![
     limits_go_on_after_the_scripts_are_forgotten,

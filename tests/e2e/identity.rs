@@ -1,19 +1,17 @@
 //! Who is counted.
 
-use std::{
-    collections::HashSet,
-    net::{Ipv6Addr, TcpListener},
-};
+use std::collections::HashSet;
+use std::net::{Ipv6Addr, TcpListener};
 
 use serde_json::json;
-use weir_core::identity::hex_digest;
-use weir_lab::{client::Answer, deadline, gateway::Policy};
+use weir_core::request::subject::hex_digest;
+use weir_lab::client::Answer;
+use weir_lab::deadline;
+use weir_lab::gateway::Policy;
 
-use crate::{
-    Case, cases, keys,
-    visitor::{Visitor, number, remaining, unique},
-    world::{SOON, World, changed_configuration},
-};
+use crate::visitor::{Visitor, number, remaining, unique};
+use crate::world::{SOON, World, changed_configuration};
+use crate::{Case, cases, keys};
 
 pub const CASES: &[Case] = cases![
     an_id_of_any_bytes_counts_for_itself,

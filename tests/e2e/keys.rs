@@ -1,15 +1,14 @@
 //! What is left in Redis.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use redis::{Connection, cmd};
 use weir_lab::redis::Redis;
 
-use crate::{
-    Case, cases,
-    visitor::{Visitor, unique},
-    world::World,
-};
+use crate::visitor::{Visitor, unique};
+use crate::world::World;
+use crate::{Case, cases};
 
 pub const CASES: &[Case] = cases![
     every_key_says_what_it_counts_and_ends_in_time,

@@ -1,25 +1,18 @@
 //! Permits that workers take in advance.
 
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use weir_lab::{
-    deadline,
-    gateway::{Gateway, Policy, Topology},
-    redis::Redis,
-    redis_cluster::{RedisCluster, Replicas},
-};
+use weir_lab::deadline;
+use weir_lab::gateway::{Gateway, Policy, Topology};
+use weir_lab::redis::Redis;
+use weir_lab::redis_cluster::{RedisCluster, Replicas};
 
-use crate::{
-    Case, cases,
-    crowd::rush,
-    live_policy,
-    visitor::{Visitor, remaining},
-    world::{World, now},
-};
+use crate::crowd::rush;
+use crate::visitor::{Visitor, remaining};
+use crate::world::{World, now};
+use crate::{Case, cases, live_policy};
 
 pub const CASES: &[Case] = cases![
     what_is_leased_passes_without_asking,

@@ -5,22 +5,19 @@ use std::time::{Duration, Instant};
 
 use redis::Commands;
 use serde_json::{Value, json};
-use weir_core::{live::MOST_DOCUMENT, namespace::Namespace};
+use weir_core::codec::namespace::Namespace;
+use weir_core::live::poller::MOST_DOCUMENT;
 use weir_ctl::shelf::{Outcome, Shelf};
-use weir_lab::{
-    client::Answer,
-    deadline,
-    gateway::{Gateway, Policy, Topology},
-    redis::Redis,
-    redis_cluster::{RedisCluster, Replicas},
-};
+use weir_lab::client::Answer;
+use weir_lab::deadline;
+use weir_lab::gateway::{Gateway, Policy, Topology};
+use weir_lab::redis::Redis;
+use weir_lab::redis_cluster::{RedisCluster, Replicas};
 
-use crate::{
-    Case, cases,
-    crowd::{rush, traffic},
-    visitor::{Visitor, number},
-    world::{SOON, World, at_home, wait_for_room},
-};
+use crate::crowd::{rush, traffic};
+use crate::visitor::{Visitor, number};
+use crate::world::{SOON, World, at_home, wait_for_room};
+use crate::{Case, cases};
 
 pub const CASES: &[Case] = cases![
     a_limit_raised_under_traffic_admits_exactly_the_rest,

@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use crate::{
-    Case, cases, grpc, keys,
-    visitor::{Visitor, number, remaining, tells_limits, unique},
-    world::{World, wait_for_room},
-};
+use crate::visitor::{Visitor, number, remaining, tells_limits, unique};
+use crate::world::{World, wait_for_room};
+use crate::{Case, cases, grpc, keys};
 
 pub const CASES: &[Case] = cases![
     every_spelling_of_a_path_meets_its_rule,

@@ -1,28 +1,21 @@
 //! What operators see: Envoy's statistics as Prometheus reads them, and the gateway's word on itself.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    io::Write,
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
-use weir_lab::{
-    client::Answer,
-    deadline,
-    gateway::{Gateway, Policy},
-    place,
-    redis::Redis,
-};
+use weir_lab::client::Answer;
+use weir_lab::gateway::{Gateway, Policy};
+use weir_lab::redis::Redis;
+use weir_lab::{deadline, place};
 
-use crate::{
-    Case, cases,
-    live_policy::{follows, publish},
-    visitor::{Visitor, unique},
-    world::{SOON, World},
-};
+use crate::live_policy::{follows, publish};
+use crate::visitor::{Visitor, unique};
+use crate::world::{SOON, World};
+use crate::{Case, cases};
 
 pub const CASES: &[Case] = cases![
     requests_are_counted_by_rule_scope_and_outcome_whatever_a_rule_is_called,
@@ -644,7 +637,7 @@ fn blocked_callers_are_told_with_the_entry_that_blocks_them(world: &World) {
 
 fn guesses_at_the_operators_secret_are_few_counted_and_told(world: &World) {
     let redis = Redis::start().unwrap();
-    let hash = weir_core::identity::hex_digest(OPERATOR.1.as_bytes());
+    let hash = weir_core::request::subject::hex_digest(OPERATOR.1.as_bytes());
     let policy = include_str!("metrics.json").replace(
         &format!(r#""value": "{}""#, OPERATOR.1),
         &format!(r#""sha256": "{hash}""#),

@@ -2,16 +2,12 @@
 
 use std::time::Duration;
 
-use weir_lab::{
-    client::Answer,
-    gateway::{Gateway, Policy},
-};
+use weir_lab::client::Answer;
+use weir_lab::gateway::{Gateway, Policy};
 
-use crate::{
-    Case, cases,
-    visitor::{Visitor, unique},
-    world::{World, changed_configuration, wait_for_room},
-};
+use crate::visitor::{Visitor, unique};
+use crate::world::{World, changed_configuration, wait_for_room};
+use crate::{Case, cases};
 
 pub const CASES: &[Case] = cases![
     cors_before_weir_lets_a_page_read_its_429_and_counts_no_preflight,

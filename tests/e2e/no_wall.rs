@@ -1,24 +1,22 @@
 //! What a limit does before it refuses: warnings, delays, and requests that wait for their turn.
 
-use std::{io::Write, net::TcpStream, thread, time::Duration};
+use std::io::Write;
+use std::net::TcpStream;
+use std::thread;
+use std::time::Duration;
 
 use serde_json::json;
 use sfv::{BareItem, Item, List, ListEntry, Parser};
-use weir_lab::{
-    client::Answer,
-    deadline,
-    gateway::{Gateway, Policy},
-    redis::Redis,
-};
+use weir_lab::client::Answer;
+use weir_lab::deadline;
+use weir_lab::gateway::{Gateway, Policy};
+use weir_lab::redis::Redis;
 
-use crate::{
-    Case, cases,
-    crowd::{Timed, rush, timed},
-    failure::{self, assert_gateway_unharmed, recovers},
-    grpc,
-    visitor::{Visitor, number, remaining, unique},
-    world::{Fragile, SOON, World, changed_configuration, now, wait_until},
-};
+use crate::crowd::{Timed, rush, timed};
+use crate::failure::{self, assert_gateway_unharmed, recovers};
+use crate::visitor::{Visitor, number, remaining, unique};
+use crate::world::{Fragile, SOON, World, changed_configuration, now, wait_until};
+use crate::{Case, cases, grpc};
 
 pub const CASES: &[Case] = cases![
     a_caller_is_told_of_the_wall_before_it_comes,

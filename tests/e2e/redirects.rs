@@ -1,16 +1,12 @@
 //! Requests that Envoy sends on by itself: internal redirects, and copies to a mirror.
 
 use serde_json::{Value, json};
-use weir_lab::{
-    deadline,
-    gateway::{Gateway, Policy},
-};
+use weir_lab::deadline;
+use weir_lab::gateway::{Gateway, Policy};
 
-use crate::{
-    Case, cases,
-    visitor::{Visitor, remaining},
-    world::{SOON, World, changed_configuration},
-};
+use crate::visitor::{Visitor, remaining};
+use crate::world::{SOON, World, changed_configuration};
+use crate::{Case, cases};
 
 pub const CASES: &[Case] = cases![
     a_redirected_request_counts_once_for_each_rule,

@@ -1,16 +1,12 @@
 //! Rules on trial beside rules in force.
 
 use serde_json::json;
-use weir_lab::{
-    gateway::{Gateway, Policy, Topology},
-    redis_cluster::{RedisCluster, Replicas},
-};
+use weir_lab::gateway::{Gateway, Policy, Topology};
+use weir_lab::redis_cluster::{RedisCluster, Replicas};
 
-use crate::{
-    Case, cases, keys,
-    visitor::{Visitor, remaining, tells_limits, unique},
-    world::World,
-};
+use crate::visitor::{Visitor, remaining, tells_limits, unique};
+use crate::world::World;
+use crate::{Case, cases, keys};
 
 pub const CASES: &[Case] = cases![
     a_rule_on_trial_refuses_nobody_and_says_what_it_would_have_done,

@@ -2,12 +2,10 @@
 
 use weir_lab::client::Answer;
 
-use crate::{
-    Case, cases,
-    model::{Account, Moment, Standing},
-    visitor::{Visitor, number, tells_limits},
-    world::World,
-};
+use crate::model::{Account, Moment, Standing};
+use crate::visitor::{Visitor, number, tells_limits};
+use crate::world::World;
+use crate::{Case, cases};
 
 pub const CASES: &[Case] = cases![
     an_anonymous_caller_is_held_to_every_rule,

@@ -2,20 +2,15 @@
 
 use redis::{Value, cmd};
 use serde_json::json;
-use weir_lab::{
-    deadline,
-    gateway::{Gateway, Policy},
-    redis::Redis,
-};
+use weir_lab::deadline;
+use weir_lab::gateway::{Gateway, Policy};
+use weir_lab::redis::Redis;
 
-use crate::{
-    Case, cases,
-    crowd::rush,
-    failure::{assert_gateway_unharmed, recovers},
-    keys,
-    visitor::{Visitor, remaining, tells_limits, unique},
-    world::{SOON, World},
-};
+use crate::crowd::rush;
+use crate::failure::{assert_gateway_unharmed, recovers};
+use crate::visitor::{Visitor, remaining, tells_limits, unique};
+use crate::world::{SOON, World};
+use crate::{Case, cases, keys};
 
 pub const CASES: &[Case] = cases![
     one_callers_status_over_a_thousand_limits_is_told_and_harms_nobody,

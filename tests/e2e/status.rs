@@ -1,15 +1,14 @@
 //! The status call: it looks and takes nothing.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use weir_lab::client::Answer;
 
-use crate::{
-    Case, cases, keys,
-    visitor::{Visitor, number, remaining, tells_limits, unique},
-    world::{World, now, wait_for_room},
-};
+use crate::visitor::{Visitor, number, remaining, tells_limits, unique};
+use crate::world::{World, now, wait_for_room};
+use crate::{Case, cases, keys};
 
 pub const CASES: &[Case] = cases![
     usage_is_what_was_used_and_asking_takes_nothing,
@@ -318,7 +317,7 @@ fn addresses_and_keys_can_be_asked_about_by_operators_alone(world: &World) {
     let nobody = Visitor::anonymous(gateway);
     let key = unique("key");
     let holder = Visitor::anonymous(gateway).with("X-API-Key", &key);
-    let hash = weir_core::identity::hex_digest(key.as_bytes());
+    let hash = weir_core::request::subject::hex_digest(key.as_bytes());
     for _ in 0..2 {
         nobody.get("/identity/x");
         holder.get("/identity/x");

@@ -2,13 +2,11 @@
 
 use weir_lab::deadline;
 
-use crate::{
-    Case, cases,
-    crowd::rush,
-    failure::recovers,
-    visitor::{Visitor, remaining, tells_limits},
-    world::{SOON, World, changed_configuration},
-};
+use crate::crowd::rush;
+use crate::failure::recovers;
+use crate::visitor::{Visitor, remaining, tells_limits};
+use crate::world::{SOON, World, changed_configuration};
+use crate::{Case, cases};
 
 pub const CASES: &[Case] = cases![
     calls_share_a_few_links_that_are_kept,

@@ -1,23 +1,20 @@
 //! One Redis and the gateways in front of it, all over the same way; each starts when a case first
 //! asks for it.
 
-use std::{
-    fs,
-    path::PathBuf,
-    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
-use weir_lab::{
-    deadline,
-    gateway::{Builder, Gateway, Policy, Store},
-    place,
-    redis::Redis,
-    scratch::Scratch,
-};
+use weir_lab::gateway::{Builder, Gateway, Policy, Store};
+use weir_lab::redis::Redis;
+use weir_lab::scratch::Scratch;
+use weir_lab::{deadline, place};
 
-use crate::{failure, live_policy::Stage, visitor::Visitor};
+use crate::failure;
+use crate::live_policy::Stage;
+use crate::visitor::Visitor;
 
 /// Longer than anything here takes; only a hang is cut short.
 pub const SOON: Duration = Duration::from_secs(60);

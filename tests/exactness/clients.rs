@@ -11,9 +11,9 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use weir_core::limit::Quota;
-use weir_core::script::{Kind, Retry, Verdict};
-use weir_core::units::Micros;
+use weir_core::quota::limit::Quota;
+use weir_core::quota::operation::{Kind, Retry, Verdict};
+use weir_core::time::Micros;
 use weir_lab::crowd::{self, Answer, Caller, Request};
 
 use crate::history::{Call, Checked, History, KeyId, Operation, fault, stamp};

@@ -4,10 +4,13 @@ use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroU64;
 
-use weir_core::limit::{Algorithm, Quota};
-use weir_core::script::{self, Answer, Kind, PackedQuota, Shape, Told};
-use weir_core::units::{Cost, Micros, Millis};
-use weir_core::wire::resp::{Reader, Token};
+use weir_core::codec::resp::{Reader, Token};
+use weir_core::quota::cost::Cost;
+use weir_core::quota::limit::{Algorithm, Quota};
+use weir_core::quota::operation::{self, Kind, Told};
+use weir_core::quota::packed::PackedQuota;
+use weir_core::store::reply::{self, Answer, Shape};
+use weir_core::time::{Micros, Millis};
 use weir_lab::recorder::Exchange;
 
 /// Why a run was not exact; it names the key, the window and the stamps.
@@ -189,7 +192,7 @@ impl History {
                 kind,
                 limits,
                 told: Told {
-                    verdict: script::Verdict::Unreadable,
+                    verdict: operation::Verdict::Unreadable,
                     limits: Vec::new(),
                 },
             });
@@ -249,14 +252,14 @@ fn answer(shape: &Shape, reply: Option<&[u8]>) -> Checked<Option<Answer>> {
     };
     let mut reader = Reader::new(reply);
     let integers = match reader.token() {
-        Ok(Some(Token::Bulk(Some(packed)))) => script::integers(packed),
+        Ok(Some(Token::Bulk(Some(packed)))) => reply::integers(packed),
         Ok(Some(Token::Error(error))) if error.starts_with(b"NOSCRIPT") => return Ok(None),
         _ => None,
     };
     let Some(integers) = integers else {
         return fault(format!("Redis replied {}", reply.escape_ascii()));
     };
-    match script::decode(shape, integers) {
+    match reply::decode(shape, integers) {
         Ok(answer) => Ok(Some(answer)),
         Err(error) => fault(format!("Redis replied {}: {error}", reply.escape_ascii())),
     }

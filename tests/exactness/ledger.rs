@@ -4,9 +4,10 @@
 
 use std::collections::HashMap;
 
-use weir_core::limit::{Algorithm, Quota};
-use weir_core::script::{Kind, Verdict};
-use weir_core::units::{Cost, Micros};
+use weir_core::quota::cost::Cost;
+use weir_core::quota::limit::{Algorithm, Quota};
+use weir_core::quota::operation::{Kind, Verdict};
+use weir_core::time::Micros;
 
 use crate::history::{Call, Checked, History, KeyId, Operation, fault, stamp, stamps};
 

@@ -4,8 +4,8 @@
 //! The order is that of Redis's clock. Calls of different connections may share a microsecond; then
 //! any order that explains them will do, and the one that was found is what later checks go by.
 
-use weir_core::memory::Counters;
-use weir_core::units::Micros;
+use weir_core::quota::model::Counters;
+use weir_core::time::Micros;
 
 use crate::history::{Call, Checked, Fault, History, KeyId, Operation, fault};
 

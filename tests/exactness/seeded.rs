@@ -6,12 +6,14 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use weir_core::limit::{Algorithm, Quota};
-use weir_core::program::Program;
-use weir_core::question::{Check, Question, Terms};
-use weir_core::script::{self, By, Kind, Script};
-use weir_core::units::Cost;
-use weir_core::wire::resp::Replies;
+use weir_core::codec::resp::Replies;
+use weir_core::quota::cost::Cost;
+use weir_core::quota::limit::{Algorithm, Quota};
+use weir_core::quota::operation::Kind;
+use weir_core::quota::packed::Terms;
+use weir_core::store::check::{Check, Question};
+use weir_core::store::encode::Program;
+use weir_core::store::script::{self, By, Script};
 use weir_lab::recorder::Recorder;
 use weir_lab::redis::Redis;
 

@@ -1,16 +1,15 @@
 //! What can go wrong with a Redis Cluster.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use weir_core::slot::{Lane, Topology};
+use weir_core::store::slot::{Lane, Topology};
 use weir_lab::load::Sample;
 
-use crate::{
-    single::A_WHILE,
-    watch::{Counted, Disturbed, MARK, Watch},
-    world::Cluster,
-};
+use crate::single::A_WHILE;
+use crate::watch::{Counted, Disturbed, MARK, Watch};
+use crate::world::Cluster;
 
 pub type Case = fn(&str, &mut Cluster) -> Result<()>;
 

@@ -1,24 +1,20 @@
 //! What can go wrong with the gateway's own parts.
 
-use std::{fs, path::Path};
+use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use weir_core::namespace::Namespace;
+use weir_core::codec::namespace::Namespace;
 use weir_ctl::shelf::{Outcome, Shelf};
-use weir_lab::{
-    deadline,
-    gateway::{Builder, Gateway, Store},
-    parts, place,
-    redis::Redis,
-    scratch::Scratch,
-    sidecar::Sidecar,
-};
+use weir_lab::gateway::{Builder, Gateway, Store};
+use weir_lab::redis::Redis;
+use weir_lab::scratch::Scratch;
+use weir_lab::sidecar::Sidecar;
+use weir_lab::{deadline, parts, place};
 
-use crate::{
-    single::A_WHILE,
-    watch::{Counted, START, TIGHT, TIMEOUT_MS, Watch},
-    world::gateway,
-};
+use crate::single::A_WHILE;
+use crate::watch::{Counted, START, TIGHT, TIMEOUT_MS, Watch};
+use crate::world::gateway;
 
 pub type Case = fn(&str) -> Result<()>;
 

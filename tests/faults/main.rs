@@ -14,10 +14,8 @@ use anyhow::Result;
 use libtest_mimic::{Arguments, Trial};
 use weir_lab::gateway::Store;
 
-use crate::{
-    watch::Disturbed,
-    world::{Cluster, Shared, Single, World},
-};
+use crate::watch::Disturbed;
+use crate::world::{Cluster, Shared, Single, World};
 
 static BRIDGE: Shared<Single> = Shared::new(Store::Bridge);
 static SIDECAR: Shared<Single> = Shared::new(Store::Sidecar);

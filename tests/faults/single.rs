@@ -5,10 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use weir_lab::redis::Redis;
 
-use crate::{
-    watch::{Counted, TIGHT, Watch},
-    world::Single,
-};
+use crate::watch::{Counted, TIGHT, Watch};
+use crate::world::Single;
 
 pub const A_WHILE: Duration = Duration::from_millis(1200);
 const NO_JITTER: Duration = Duration::ZERO;

@@ -5,14 +5,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use redis::Value;
-use weir_core::limit::{Algorithm, Quota};
-use weir_core::memory::Counters;
-use weir_core::script::{self, By, Kind, Reading, Retry, Script, Told, Verdict};
-use weir_core::units::{Micros, Millis};
+use weir_core::quota::limit::{Algorithm, Quota};
+use weir_core::quota::model::Counters;
+use weir_core::quota::operation::{Kind, Reading, Retry, Told, Verdict};
+use weir_core::store::script::{self, By, Script};
+use weir_core::time::{Micros, Millis};
+use weir_lab::redis::Redis;
 
 use crate::scenario::EPOCH;
 use crate::weir::{Operation, Weir, cost, operation, quota};
-use weir_lab::redis::Redis;
 
 const HOUR: u64 = 3600;
 

@@ -10,11 +10,11 @@ mod weir;
 use std::cell::RefCell;
 
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
-use weir_core::memory::Counters;
+use weir_core::quota::model::Counters;
+use weir_lab::redis::Redis;
 
 use crate::scenario::{Clock, Scenario, scenarios};
 use crate::weir::Weir;
-use weir_lab::redis::Redis;
 
 /// `PROPTEST_CASES` raises the number of cases.
 #[test]

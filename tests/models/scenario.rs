@@ -6,9 +6,10 @@ use std::mem;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use weir_core::limit::{Algorithm, Quota};
-use weir_core::script::{Answer, Kind, Retry};
-use weir_core::units::{Micros, Millis};
+use weir_core::quota::limit::{Algorithm, Quota};
+use weir_core::quota::operation::{Kind, Retry};
+use weir_core::store::reply::Answer;
+use weir_core::time::{Micros, Millis};
 
 use crate::weir::{Operation, cost};
 

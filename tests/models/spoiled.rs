@@ -7,15 +7,19 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use redis::{ConnectionLike, Value};
-use weir_core::limit::Algorithm;
-use weir_core::memory::Counters;
-use weir_core::script::{self, By, Kind, Shape, Told, Verdict};
-use weir_core::units::{Cost, Micros, Millis};
-use weir_core::wire::error::{ErrorClass, refused_command};
+use weir_core::quota::cost::Cost;
+use weir_core::quota::limit::Algorithm;
+use weir_core::quota::model::Counters;
+use weir_core::quota::operation::{Kind, Told, Verdict};
+use weir_core::quota::packed;
+use weir_core::store::error::{ErrorClass, refused_command};
+use weir_core::store::reply::{self, Shape};
+use weir_core::store::script::By;
+use weir_core::time::{Micros, Millis};
+use weir_lab::redis::Redis;
 
 use crate::scenario::EPOCH;
 use crate::weir::{Operation, Weir, cost, operation, quota};
-use weir_lab::redis::Redis;
 
 const HOUR: u64 = 3600;
 const TEN_YEARS: u64 = 10 * 365 * 24 * HOUR;
@@ -244,8 +248,8 @@ fn whatever_a_key_holds_neighbours_are_told_the_same() {
                     .iter()
                     .map(|bytes| f64::from_le_bytes(*bytes));
                 prop_assert!(numbers.all(exact), "{:?}", reply);
-                let integers = script::integers(&reply).expect("integers");
-                let answer = script::decode(&shape, integers).expect("an answer");
+                let integers = reply::integers(&reply).expect("integers");
+                let answer = reply::decode(&shape, integers).expect("an answer");
                 let theirs = |index: &usize| *index < 4 || *index >= batch.len() - 4;
                 let asked = (0..batch.len()).filter(theirs).map(|index| {
                     let Operation { kind, limits } = &batch[index];
@@ -336,7 +340,7 @@ fn raw(
     numbers: &[u8],
     large: &[&[u8]],
 ) -> redis::RedisResult<Value> {
-    let sound = script::pack_quota(&self::quota(Algorithm::FixedWindow, 5, HOUR));
+    let sound = packed::pack_quota(&self::quota(Algorithm::FixedWindow, 5, HOUR));
     let quotas = [&sound[..], quota].concat();
     let batch = [
         &b"\x01"[..],
@@ -435,12 +439,12 @@ fn an_argument_out_of_range_spoils_its_operation_and_no_other() {
         let reply = raw(&mut weir, &quota, numbers, &large);
         let reply = reply.unwrap_or_else(|error| panic!("{case}: {error}"));
         let bytes: Vec<u8> = redis::from_redis_value(reply).unwrap();
-        let mut integers = script::integers(&bytes).expect("integers");
+        let mut integers = reply::integers(&bytes).expect("integers");
         if numbers.len() > 4 {
             // It has two limits.
             integers.drain(9..12);
         }
-        let told = script::decode(&shape(), integers).expect("an answer").told;
+        let told = reply::decode(&shape(), integers).expect("an answer").told;
         let verdict = if passes {
             Verdict::Passed
         } else {
@@ -463,7 +467,7 @@ fn an_argument_out_of_range_spoils_its_operation_and_no_other() {
 fn a_batch_that_is_none_is_an_error_and_writes_nothing() {
     let server = Redis::start().expect("a Redis");
     let mut weir = Weir::new(&server);
-    let quota = script::pack_quota(&quota(Algorithm::FixedWindow, 5, 1));
+    let quota = packed::pack_quota(&quota(Algorithm::FixedWindow, 5, 1));
     let take = b"\x01\x01\x01\x01\x01";
     for arguments in [
         &[][..],
@@ -497,7 +501,7 @@ fn a_batch_that_is_none_is_an_error_and_writes_nothing() {
 fn totals_that_are_at_fault_are_passed_over() {
     let server = Redis::start().expect("a Redis");
     let mut weir = Weir::new(&server);
-    let quota = script::pack_quota(&quota(Algorithm::FixedWindow, 5, HOUR));
+    let quota = packed::pack_quota(&quota(Algorithm::FixedWindow, 5, HOUR));
     for totals in [
         &b"\x01\x01\x01"[..],
         b"\x02\x01\x01",
@@ -519,7 +523,7 @@ fn totals_that_are_at_fault_are_passed_over() {
         let mut shape = Shape::default();
         shape.limit(0, Cost::ONE);
         shape.operation(1);
-        let answer = script::decode(&shape, script::integers(&reply).unwrap()).unwrap();
+        let answer = reply::decode(&shape, reply::integers(&reply).unwrap()).unwrap();
         assert_eq!(answer.told[0].limits[0].remaining, 4, "{totals:?}");
     }
 }

@@ -4,12 +4,15 @@
 use std::ops::Range;
 
 use redis::{Connection, ConnectionLike, RedisError, Value};
-use weir_core::limit::{Algorithm, Quota};
-use weir_core::program::Program;
-use weir_core::question::{Check, Question, Terms};
-use weir_core::script::{self, Answer, By, Kind, Script, Shape};
-use weir_core::units::{Cost, Micros};
-
+use weir_core::quota::cost::Cost;
+use weir_core::quota::limit::{Algorithm, Quota};
+use weir_core::quota::operation::{self, Kind};
+use weir_core::quota::packed::Terms;
+use weir_core::store::check::{Check, Question};
+use weir_core::store::encode::Program;
+use weir_core::store::reply::{self, Answer, Shape};
+use weir_core::store::script::{self, By, Script};
+use weir_core::time::Micros;
 use weir_lab::redis::Redis;
 
 const TEST_CLOCK: &str = include_str!("clock.lua");
@@ -97,8 +100,8 @@ impl Weir {
         let (command, shape) = self.command(by, operations);
         let reply = self.send(&command)?;
         let bytes: Vec<u8> = redis::from_redis_value(reply)?;
-        let integers = script::integers(&bytes).expect("integers");
-        Ok(script::decode(&shape, integers).expect("an answer"))
+        let integers = reply::integers(&bytes).expect("integers");
+        Ok(reply::decode(&shape, integers).expect("an answer"))
     }
 
     /// What is sent, and what its reply is read by.
@@ -129,7 +132,7 @@ impl Weir {
     }
 
     /// The single operation's answer.
-    pub fn one(&mut self, kind: Kind, permits: u64, limits: &[(&str, Quota)]) -> script::Told {
+    pub fn one(&mut self, kind: Kind, permits: u64, limits: &[(&str, Quota)]) -> operation::Told {
         let mut answer = self
             .call(&[operation(kind, permits, limits)])
             .expect("an answer");

@@ -6,11 +6,16 @@ mod prometheus;
 mod queries;
 mod scene;
 
-use std::{collections::BTreeSet, fs, path::PathBuf, process::Command};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
 
 use weir_lab::place;
 
-use crate::{prometheus::Prometheus, queries::Query, scene::Scene};
+use crate::prometheus::Prometheus;
+use crate::queries::Query;
+use crate::scene::Scene;
 
 fn file(name: &str) -> PathBuf {
     place::project().join("monitoring").join(name)

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use serde_json::json;
-use weir_core::path::normalise;
-use weir_core::reading;
+use weir_core::request::path::normalise;
+use weir_core::request::reading;
 use weir_lab::gateway::{Gateway, Policy};
 use weir_lab::redis::Redis;
 

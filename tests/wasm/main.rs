@@ -4,7 +4,7 @@ use std::alloc::{GlobalAlloc, Layout};
 use std::fs;
 
 use proptest::prelude::*;
-use weir_lab::artifact;
+use weir_lab::{artifact, exports};
 
 #[allow(dead_code)]
 #[path = "../../src/pools.rs"]
@@ -16,65 +16,9 @@ use pools::Pools;
 #[test]
 fn envoy_enters_the_vm_for_nothing_that_weir_has_nothing_to_say_to() {
     let wasm = fs::read(artifact::wasm().unwrap()).unwrap();
-    let mut exports = exports(&wasm);
+    let mut exports = exports::names(&wasm).unwrap();
     exports.sort_unstable();
-    assert_eq!(
-        exports,
-        [
-            "_initialize",
-            "memory",
-            "proxy_abi_version_0_2_1",
-            "proxy_on_configure",
-            "proxy_on_context_create",
-            "proxy_on_delete",
-            "proxy_on_downstream_data",
-            "proxy_on_grpc_close",
-            "proxy_on_grpc_receive",
-            "proxy_on_http_call_response",
-            "proxy_on_memory_allocate",
-            "proxy_on_queue_ready",
-            "proxy_on_request_headers",
-            "proxy_on_response_headers",
-            "proxy_on_tick",
-            "proxy_on_upstream_data",
-        ]
-    );
-}
-
-/// The names in a module's export section:
-/// <https://webassembly.github.io/spec/core/binary/modules.html#export-section>.
-fn exports(module: &[u8]) -> Vec<String> {
-    const EXPORTS: u8 = 7;
-    let mut rest = &module[8..];
-    while let [id, tail @ ..] = rest {
-        let (size, tail) = number(tail);
-        let (mut section, tail) = tail.split_at(size);
-        rest = tail;
-        if *id == EXPORTS {
-            let (count, tail) = number(section);
-            section = tail;
-            let mut next = || {
-                let (len, tail) = number(section);
-                let (name, tail) = tail.split_at(len);
-                // A kind, then an index.
-                section = number(&tail[1..]).1;
-                String::from_utf8(name.to_vec()).unwrap()
-            };
-            return (0..count).map(|_| next()).collect();
-        }
-    }
-    Vec::new()
-}
-
-/// LEB128, and what follows it.
-fn number(bytes: &[u8]) -> (usize, &[u8]) {
-    let len = 1 + bytes.iter().take_while(|byte| **byte >= 0x80).count();
-    let (digits, rest) = bytes.split_at(len);
-    let value = digits
-        .iter()
-        .rev()
-        .fold(0, |value, digit| value << 7 | usize::from(digit & 0x7f));
-    (value, rest)
+    assert_eq!(exports, artifact::EXPORTS);
 }
 
 /// A block that is in somebody's hands, and what they wrote all over it.

@@ -1,16 +1,14 @@
 //! A fleet of gateways before its Redis, simulated call by call: requests arrive, workers gather them
-//! as `weir_core::batch` does (one call in flight in a lane, at most 64 questions), primaries serve
+//! as `weir_core::store::batch` does (one call in flight in a lane, at most 64 questions), primaries serve
 //! one command after the other. What a command costs is measured (see [`super::measure`]); whatever
 //! else is assumed stands in [`Fleet`], [`Store`] and [`Policy`]. The same numbers give the same run.
 
-use std::{
-    cmp::{Ordering, Reverse},
-    collections::BinaryHeap,
-};
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
 
 use serde::{Deserialize, Serialize};
 
-/// As in `weir_core::batch` and `weir_core::slot`.
+/// As in `weir_core::store::batch` and `weir_core::store::slot`.
 const MOST_QUESTIONS: usize = 64;
 const CLUSTER_LANES: usize = 16;
 const SLOTS: usize = 16_384;

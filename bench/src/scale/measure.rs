@@ -3,29 +3,29 @@
 //! one after the other; what is read is the processor time of the Redis process, the kernel's part in
 //! reading and writing included.
 
-use std::{
-    io::{Read, Write},
-    net::TcpStream,
-    rc::Rc,
-    time::{Duration, Instant},
-};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
-use weir_core::{
-    batch::{Batcher, CallId, Effects},
-    gathering::Outcome,
-    limit::{Algorithm, Quota},
-    question::{Check, Question, Terms},
-    script::Kind,
-    slot::Topology,
-    units::{Cost, Micros, Millis},
-    wire::resp::Replies,
-};
+use weir_core::codec::resp::Replies;
+use weir_core::quota::cost::Cost;
+use weir_core::quota::limit::{Algorithm, Quota};
+use weir_core::quota::operation::Kind;
+use weir_core::quota::packed::Terms;
+use weir_core::store::batch::{Batcher, Effects};
+use weir_core::store::call::CallId;
+use weir_core::store::check::{Check, Question};
+use weir_core::store::fan_in::Outcome;
+use weir_core::store::slot::Topology;
+use weir_core::time::{Micros, Millis};
 use weir_lab::redis::Redis;
 
 use super::fleet;
-use crate::{cpu, series::Spread};
+use crate::cpu;
+use crate::series::Spread;
 
 /// Requests in a call: alone, the smallest crowds, what 32 connections gather, and the most there are.
 const CALLS: [usize; 5] = [1, 4, 8, 16, 64];

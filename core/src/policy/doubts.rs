@@ -4,12 +4,14 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
+use super::Matching;
+use super::compiled::{ByRule, Limit, Rule, Status};
+use super::ids::Scope;
 use super::pattern::{Index, LONGEST_PATH};
-use super::{ByRule, Limit, Matching, Rule, Scope, Status};
-use crate::exempt::Exemptions;
-use crate::identity;
-use crate::limit::Algorithm;
-use crate::rollout::Mode;
+use crate::policy::lists::Exemptions;
+use crate::policy::rollout::Mode;
+use crate::quota::limit::Algorithm;
+use crate::request::identity;
 
 /// An exact log costs about 30 bytes of Redis a permit: above this, 300 KB for each caller.
 const LARGE_LOG: u64 = 10_000;
@@ -339,7 +341,7 @@ fn out_of_reach(rule: &Rule, own: &[&Limit]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use crate::json::{At, Json};
+    use crate::codec::json::{At, Json};
     use crate::policy::Policy;
 
     fn doubts(policy: &str) -> Vec<String> {

@@ -7,13 +7,13 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
+use super::compiled::{Rule, RuleLimits};
 use super::parse::{Limits, Whose, name, rule_limits};
-use super::{Rule, RuleLimits};
-use crate::address::Cidr;
-use crate::identity::Subject;
-use crate::json::{At, ConfigError};
-use crate::record::VariantId;
-use crate::rollout;
+use crate::codec::json::{At, ConfigError};
+use crate::policy::ids::VariantId;
+use crate::policy::rollout;
+use crate::request::address::Cidr;
+use crate::request::subject::Subject;
 
 #[derive(Debug)]
 pub struct Experiment {

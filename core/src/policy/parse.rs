@@ -3,27 +3,27 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::pattern::IndexBuilder;
-use super::{
-    Answers, Body, ByRule, Host, Limit, LimitId, Matching, NetworkLimits, OnStoreFailure,
-    OperatorHeader, Pattern, Policy, Rule, RuleLimits, Scope, Status, TierLimits, doubts,
-    experiment, titles,
+use super::compiled::{
+    Answers, Body, ByRule, Host, Limit, NetworkLimits, OnStoreFailure, OperatorHeader, Policy,
+    Rule, RuleLimits, Status, TierLimits,
 };
-use crate::address::{Cidr, CidrError};
-use crate::approach::{Approach, Pace};
-use crate::cost::Tariff;
-use crate::exempt::Exemptions;
-use crate::identity::header_name;
-use crate::json::{At, ConfigError, Fields};
-use crate::key;
-use crate::lease::{LeaseTerms, Size};
-use crate::limit::{Algorithm, Quota, QuotaError};
-use crate::question::Terms;
-use crate::rollout::Mode;
-use crate::secret::{Fingerprint, Secret};
+use super::ids::{LimitId, Scope};
+use super::pattern::IndexBuilder;
+use super::{Matching, Pattern, doubts, experiment, titles};
+use crate::codec::json::{At, ConfigError, Fields};
+use crate::codec::secret::{Fingerprint, Secret};
+use crate::policy::key;
+use crate::policy::lease_terms::{LeaseTerms, Size};
+use crate::policy::lists::Exemptions;
+use crate::policy::name::check_name;
+use crate::policy::rollout::Mode;
+use crate::policy::soft_limit::{Approach, Pace};
+use crate::policy::tariff::Tariff;
+use crate::quota::limit::{Algorithm, Quota, QuotaError};
+use crate::quota::packed::Terms;
+use crate::request::address::{Cidr, CidrError};
+use crate::request::identity::header_name;
 
-/// Names end up in keys, metrics and structured fields; 64 keeps all of them short.
-const LONGEST_NAME: usize = 64;
 /// A rule without a priority comes after those that have a small one.
 const DEFAULT_PRIORITY: u64 = 100;
 /// Polling once a second is in bounds; a caller that wants more should read the headers instead.
@@ -513,19 +513,6 @@ pub(super) fn name(at: &At<'_>) -> Result<String, ConfigError> {
     Ok(name.to_string())
 }
 
-pub(crate) fn check_name(name: &str, at: &At<'_>) -> Result<(), ConfigError> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
-    if name.is_empty() {
-        return Err(at.error("has an empty name; use 1 to 64 of A-Z a-z 0-9 _ . -"));
-    }
-    if name.len() > LONGEST_NAME || !name.bytes().all(allowed) {
-        return Err(at.error(format!(
-            "{name:?} is no name; use 1 to 64 of A-Z a-z 0-9 _ . -"
-        )));
-    }
-    Ok(())
-}
-
 fn pattern(at: &At<'_>) -> Result<Pattern, ConfigError> {
     let text = at.text()?;
     if text.is_empty() {
@@ -577,7 +564,7 @@ fn hosts(at: &At<'_>) -> Result<Vec<Host>, ConfigError> {
                 "{text:?} is no host; write one as \"api.example.com\" or \"*.example.com\""
             )));
         }
-        if super::host_name(text.as_bytes()) != text.as_bytes() {
+        if super::compiled::host_name(text.as_bytes()) != text.as_bytes() {
             return Err(at.error(format!(
                 "{text:?} is more than a name; hosts are compared without port and last dot"
             )));

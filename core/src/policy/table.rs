@@ -1,11 +1,13 @@
 //! A policy in words, for a person: one line for each rule, in the order that rules apply. The log has
-//! [`Described`](super::Described) instead, which is made to be searched.
+//! [`Described`](super::compiled::Described) instead, which is made to be searched.
 
 use std::fmt;
 
-use super::{Host, Limit, Matching, Policy, Rule, Scope};
-use crate::limit::Algorithm;
-use crate::rollout::Mode;
+use super::Matching;
+use super::compiled::{Host, Limit, Policy, Rule};
+use super::ids::Scope;
+use crate::policy::rollout::Mode;
+use crate::quota::limit::Algorithm;
 
 /// From the longest; a window is told in the first that divides it.
 const UNITS: [(u64, &str, &str); 4] = [
@@ -127,7 +129,7 @@ fn window(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::json::{At, Json};
+    use crate::codec::json::{At, Json};
     use crate::policy::Policy;
 
     fn table(policy: &str) -> String {

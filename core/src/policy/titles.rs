@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::Limit;
+use super::compiled::Limit;
 
 /// The title of each limit.
 pub(super) fn of(limits: &[Limit]) -> Vec<String> {
@@ -51,7 +51,7 @@ fn whose(limit: &Limit) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::Policy;
-    use crate::json::{At, Json};
+    use crate::codec::json::{At, Json};
 
     #[test]
     fn no_two_limits_have_one_title() {

@@ -1,6 +1,6 @@
 //! Requests that cost more than one permit, and those whose cost is known when the response comes.
 
-use weir_core::slot::Topology;
+use weir_core::store::slot::Topology;
 
 use crate::gateway::{Answer, Gateway};
 

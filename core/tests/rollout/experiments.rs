@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use weir_core::slot::Topology;
+use weir_core::store::slot::Topology;
 
 use crate::gateway::Gateway;
 

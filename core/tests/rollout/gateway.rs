@@ -2,21 +2,21 @@
 
 use std::rc::Rc;
 
-use weir_core::answer::Headers;
-use weir_core::config::{Config, LimiterConfig};
-use weir_core::gathering::Outcome;
-use weir_core::limiter::{self, Bill, Conclusion, Ending, Facts, Step, Worker};
-use weir_core::live::Edition;
-use weir_core::memory::Counters;
-use weir_core::question::Part;
-use weir_core::record::Record;
-use weir_core::slot::Topology;
-use weir_core::units::Micros;
+use weir_core::decide::answer::Headers;
+use weir_core::decide::decision::Record;
+use weir_core::decide::limiter::{self, Bill, Conclusion, Ending, Facts, Memory, Step};
+use weir_core::live::snapshot::Edition;
+use weir_core::quota::model::Counters;
+use weir_core::store::check::Part;
+use weir_core::store::fan_in::Outcome;
+use weir_core::store::slot::Topology;
+use weir_core::time::Micros;
+use weir_core::worker::config::{Config, LimiterConfig};
 
 pub struct Gateway {
     config: LimiterConfig,
     edition: Rc<Edition>,
-    worker: Worker,
+    memory: Memory,
     topology: Topology,
     pub store: Store,
     pub now: Micros,
@@ -75,7 +75,7 @@ impl Gateway {
                 config.policy.clone(),
                 config.store.namespace.clone(),
             )),
-            worker: Worker::new(&config.store),
+            memory: Memory::new(&config.store),
             config: *config,
             topology,
             store: Store::default(),
@@ -114,10 +114,10 @@ impl Gateway {
         let mut pending = match admission.step {
             Step::Pass | Step::Exempt(_) => return Answer::passed(),
             Step::Block(answer, ..) | Step::Respond(answer, _) => return Answer::of(answer, None),
-            Step::Report(_) => panic!("no operator asks here"),
+            Step::Report(_) | Step::Page(_) => panic!("no operator asks here"),
             Step::Ask(pending) => pending,
         };
-        if let Some(ending) = pending.recall(&mut self.worker, self.now) {
+        if let Some(ending) = pending.recall(&mut self.memory, self.now) {
             return self.end(ending);
         }
         let parts = pending.parts(self.topology);
@@ -127,7 +127,7 @@ impl Gateway {
             assert_eq!(is_last, number + 1 == parts.len());
         }
         let now = self.now;
-        let ending = pending.conclude(&mut self.worker, || now);
+        let ending = pending.conclude(&mut self.memory, || now);
         self.end(ending)
     }
 
@@ -159,7 +159,7 @@ impl Gateway {
         let said = [("content-type", "text/plain")].into_iter().chain(said);
         let said = said.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
         let now = self.now;
-        let parts = self.worker.settle(&bill, said, &mut answer.headers, || now);
+        let parts = self.memory.settle(&bill, said, &mut answer.headers, || now);
         for part in parts {
             self.store.answer(&part, now);
         }
@@ -219,7 +219,7 @@ impl Answer {
         }
     }
 
-    fn of(answer: weir_core::answer::Answer, record: Option<Record>) -> Answer {
+    fn of(answer: weir_core::decide::answer::Answer, record: Option<Record>) -> Answer {
         Answer {
             status: answer.status,
             headers: answer.headers,

@@ -1,6 +1,6 @@
 //! Rules on trial, and rules that are enforced for some.
 
-use weir_core::slot::Topology;
+use weir_core::store::slot::Topology;
 
 use crate::gateway::Gateway;
 

@@ -6,10 +6,10 @@
 use std::collections::HashSet;
 use std::rc::Rc;
 
-use weir_core::config::{Config, LimiterConfig};
-use weir_core::limiter::{Facts, Step, admit};
-use weir_core::live::Edition;
-use weir_core::slot::Topology;
+use weir_core::decide::limiter::{Facts, Step, admit};
+use weir_core::live::snapshot::Edition;
+use weir_core::store::slot::Topology;
+use weir_core::worker::config::{Config, LimiterConfig};
 
 use crate::Target;
 use crate::input::Input;
@@ -124,7 +124,7 @@ fn decide(config: &LimiterConfig, edition: &Rc<Edition>, data: &[u8]) {
         .any(|removed| removed == "x-operator");
     assert_eq!(is_removed, is_sent, "the operators' secret goes no further");
     match admission.step {
-        Step::Pass | Step::Exempt(_) => {}
+        Step::Pass | Step::Exempt(_) | Step::Page(_) => {}
         Step::Report(_) => assert!(headers.iter().any(|(name, _)| *name == b"x-operator")),
         Step::Block(answer, ..) | Step::Respond(answer, _) => {
             assert!((400..500).contains(&answer.status));

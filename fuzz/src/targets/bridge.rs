@@ -3,8 +3,8 @@
 //! An input is two bytes of cuts, and then what the limiter and redis_proxy send in turn, divided
 //! by 0x1E.
 
-use weir_core::wire::bridge::{Bridge, FLAG, Flow, PREFIX};
-use weir_core::wire::resp::Replies;
+use weir_core::codec::resp::Replies;
+use weir_core::store::bridge::{Bridge, FLAG, Flow, PREFIX};
 
 use crate::Target;
 use crate::input::{Input, pieces};

@@ -2,9 +2,9 @@
 //! the bytes that came.
 
 use bytes::Bytes;
-use weir_core::namespace::Namespace;
-use weir_core::wire::MAX_COMMANDS;
-use weir_core::wire::resp::{Reader, Token};
+use weir_core::codec::namespace::Namespace;
+use weir_core::codec::resp::{Reader, Token};
+use weir_core::store::wire::MAX_COMMANDS;
 use weir_sidecar::redis::slot::slot;
 use weir_sidecar::screen::{Question, Screened, Script, Served, screen};
 

@@ -2,15 +2,15 @@
 
 use std::net::IpAddr;
 
-use weir_core::approach::Approach;
-use weir_core::identity::{Subject, hex_digest};
-use weir_core::key;
-use weir_core::limit::{Algorithm, Quota};
-use weir_core::namespace::Namespace;
-use weir_core::policy::{Limit, OnStoreFailure, Scope};
-use weir_core::question::Terms;
-use weir_core::rollout::Counting;
-use weir_core::units::Cost;
+use weir_core::codec::namespace::Namespace;
+use weir_core::policy::ids::Scope;
+use weir_core::policy::rollout::Counting;
+use weir_core::policy::soft_limit::Approach;
+use weir_core::policy::{Limit, OnStoreFailure, key};
+use weir_core::quota::cost::Cost;
+use weir_core::quota::limit::{Algorithm, Quota};
+use weir_core::quota::packed::Terms;
+use weir_core::request::subject::{Subject, hex_digest};
 
 use crate::Target;
 use crate::input::Input;

@@ -1,7 +1,7 @@
 //! Path normalisation: a path's normal form is one, however the path is written. That Envoy has the
 //! same one is for `tests/paths` to show.
 
-use weir_core::path::normalise;
+use weir_core::request::path::normalise;
 
 use crate::Target;
 use crate::input::Input;

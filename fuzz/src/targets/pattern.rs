@@ -2,13 +2,12 @@
 //! path that it meets. An input is a pattern, a line's end, and a path.
 
 use serde_json::json;
-use weir_core::json::{At, Json};
-use weir_core::path::normalise;
+use weir_core::codec::json::{At, Json};
 use weir_core::policy::{Policy, Target as Request};
+use weir_core::request::path::normalise;
 
-use crate::Target;
-use crate::glob;
 use crate::input::Input;
+use crate::{Target, glob};
 
 pub const TARGET: Target = Target {
     name: "pattern",

@@ -2,13 +2,13 @@
 
 use std::collections::HashSet;
 
-use weir_core::approach::Pace;
-use weir_core::config::Config;
-use weir_core::identity::Subject;
-use weir_core::policy::{LimitId, Matching, Policy, Target as Request};
+use weir_core::policy::ids::LimitId;
+use weir_core::policy::soft_limit::Pace;
+use weir_core::policy::{Matching, Policy, Target as Request};
+use weir_core::request::subject::Subject;
+use weir_core::worker::config::Config;
 
-use crate::Target;
-use crate::glob;
+use crate::{Target, glob};
 
 pub const TARGET: Target = Target {
     name: "policy",

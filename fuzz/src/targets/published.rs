@@ -3,9 +3,9 @@
 //!
 //! An input is the replies to one look, divided by NUL.
 
-use weir_core::live::{Document, Errand, News, Published, Watch};
-use weir_core::namespace::Namespace;
-use weir_core::units::{Micros, Millis};
+use weir_core::codec::namespace::Namespace;
+use weir_core::live::poller::{Document, Errand, News, Published, Watch};
+use weir_core::time::{Micros, Millis};
 
 use crate::Target;
 
@@ -54,7 +54,7 @@ fn run(data: &[u8]) {
 fn look<'a>(watch: &mut Watch, now: Micros, replies: &mut impl Iterator<Item = &'a [u8]>) -> u32 {
     let mut errand = watch.tick(now).expect("it is time");
     for calls in 1.. {
-        let id = weir_core::batch::CallId(calls);
+        let id = weir_core::store::call::CallId(calls);
         assert!(!errand.command(&Namespace::default()).is_empty());
         watch.sent(now, id, errand);
         let news = watch.answered(id, replies.next());

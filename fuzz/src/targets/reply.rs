@@ -3,12 +3,16 @@
 
 use std::rc::Rc;
 
-use weir_core::batch::{Batcher, CallId, Effects};
-use weir_core::limit::{Algorithm, Quota};
-use weir_core::question::{Check, Question, Terms};
-use weir_core::script::{Answer, Kind, Retry, Shape, Verdict, decode};
-use weir_core::slot::Topology;
-use weir_core::units::{Cost, Micros, Millis};
+use weir_core::quota::cost::Cost;
+use weir_core::quota::limit::{Algorithm, Quota};
+use weir_core::quota::operation::{Kind, Retry, Verdict};
+use weir_core::quota::packed::Terms;
+use weir_core::store::batch::{Batcher, Effects};
+use weir_core::store::call::CallId;
+use weir_core::store::check::{Check, Question};
+use weir_core::store::reply::{Answer, Shape, decode};
+use weir_core::store::slot::Topology;
+use weir_core::time::{Micros, Millis};
 
 use crate::Target;
 use crate::input::Input;

@@ -1,6 +1,6 @@
 //! The RESP2 parser against a plain one, under every split of the bytes.
 
-use weir_core::wire::resp::{Reader, Replies, Token};
+use weir_core::codec::resp::{Reader, Replies, Token};
 
 use crate::Target;
 use crate::input::{Input, pieces};
@@ -101,7 +101,7 @@ fn plainly(mut rest: &[u8]) -> (usize, End) {
 
 /// What follows the value at the front.
 fn value(bytes: &[u8], depth: usize) -> Result<&[u8], End> {
-    use weir_core::wire::resp::{MAX_BULK, MAX_DEPTH, MAX_ITEMS};
+    use weir_core::codec::resp::{MAX_BULK, MAX_DEPTH, MAX_ITEMS};
     let Some((kind, bytes)) = bytes.split_first() else {
         return Err(End::Inside);
     };

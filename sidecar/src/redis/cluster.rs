@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
-use weir_core::wire::resp::{Reader, Replies, Token, command};
+use weir_core::codec::resp::{Reader, Replies, Token, command};
 
 use super::address::Address;
 use super::dial::Dial;

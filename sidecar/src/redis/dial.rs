@@ -13,8 +13,8 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
-use weir_core::eviction;
-use weir_core::wire::resp::{Replies, command};
+use weir_core::codec::resp::{Replies, command};
+use weir_core::store::eviction;
 
 use super::address::{Address, Login};
 

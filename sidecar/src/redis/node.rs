@@ -15,10 +15,10 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
-use weir_core::notice::Notice;
-use weir_core::wire::MAX_BODY;
-use weir_core::wire::error::ErrorClass;
-use weir_core::wire::resp::Replies;
+use weir_core::codec::resp::Replies;
+use weir_core::observe::notice::Notice;
+use weir_core::store::error::ErrorClass;
+use weir_core::store::wire::MAX_BODY;
 
 use super::address::Address;
 use super::dial::{Dial, Stream};

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWriteExt;
 use tokio::time::sleep;
-use weir_core::wire::SECRET_HEADER;
+use weir_core::store::wire::SECRET_HEADER;
 use weir_lab::scratch::Scratch;
 use weir_sidecar::door::Bounds;
 use weir_sidecar::listen::Place;

@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
-use weir_core::wire::resp::{Replies, command};
+use weir_core::codec::resp::{Replies, command};
 use weir_sidecar::Sidecar;
 use weir_sidecar::door::Bounds;
 use weir_sidecar::flags::{Config, Flags};

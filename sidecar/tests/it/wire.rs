@@ -2,8 +2,7 @@
 
 use tokio::io::AsyncReadExt;
 use tokio::task::JoinSet;
-
-use weir_core::wire::{MAX_BODY, MAX_COMMANDS};
+use weir_core::store::wire::{MAX_BODY, MAX_COMMANDS};
 
 use crate::support::{Redis, Running, add, add_by_source, fail, request, resp, sum};
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use memchr::memmem::Finder;
 
 use super::{Branch, Class, Matching, Pattern, Token};
-use crate::reading;
+use crate::request::reading;
 
 /// A longer path meets every pattern: what it costs to look at it is bounded so, and no rule is walked
 /// around. Few servers take a path half as long.

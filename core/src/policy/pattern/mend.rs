@@ -2,7 +2,7 @@
 //! steps are guesses; what comes of them is offered only where it is a pattern.
 
 use super::Pattern;
-use crate::path::{is_foreign, normalise};
+use crate::request::path::{is_foreign, normalise};
 
 /// A character as a path holds it.
 pub(super) fn escaped(char: char) -> String {

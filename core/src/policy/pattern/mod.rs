@@ -1,7 +1,7 @@
 //! Which paths a rule is for: a glob over whole paths. `read` takes it apart, `possible` refuses what no
 //! path can be, `mend` offers what was meant, and `index` finds the patterns that a path meets.
 //!
-//! It knows paths as [`crate::path`] makes them and how else servers read them ([`crate::reading`]). It
+//! It knows paths as [`crate::request::path`] makes them and how else servers read them ([`crate::request::reading`]). It
 //! knows rules only by their places.
 
 mod index;
@@ -15,7 +15,7 @@ use index::LONGEST_MIXED;
 pub use index::LONGEST_PATH;
 pub(super) use index::{Index, IndexBuilder};
 
-use crate::path::escaped;
+use crate::request::path::escaped;
 
 /// How closely a path has to be what a pattern says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

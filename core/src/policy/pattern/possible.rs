@@ -2,7 +2,7 @@
 //! that has no word in common with it is one that no request ever meets.
 
 use super::{Branch, Token};
-use crate::path::{is_foreign, is_unreserved};
+use crate::request::path::{is_foreign, is_unreserved};
 
 /// Where in a path one may be, as a set of bits.
 type States = u32;
@@ -134,7 +134,7 @@ fn why(states: States, token: &Token) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::path::normalise;
+    use crate::request::path::normalise;
 
     /// The automaton takes a text exactly when it is a path's normal form.
     #[test]

@@ -1,0 +1,9 @@
+//! Bytes without meaning: RESP, JSON that is read strictly, packed integers, secrets. It knows neither
+//! what a command does nor what a field is for.
+
+pub mod json;
+pub mod namespace;
+pub mod protobuf;
+pub mod resp;
+pub mod secret;
+pub mod varint;

@@ -1,0 +1,857 @@
+//! How a verdict is told to the client: status, headers and body. It decides nothing.
+//!
+//! `X-RateLimit-*` are in whole requests and delta seconds; `RateLimit` and `RateLimit-Policy` are
+//! those of draft-ietf-httpapi-ratelimit-headers-11; `body: "problem"` is that draft's problem type
+//! in RFC 9457's `application/problem+json`.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::decide::trial::Would;
+use crate::decide::verdict::{Degraded, Standing};
+use crate::live::last_refusal::{LastRefusal, Words};
+use crate::policy::ids::{LimitId, VariantId};
+use crate::policy::soft_limit::Used;
+use crate::policy::{Answers, Body, Limit, Policy};
+use crate::quota::limit::{Algorithm, Quota};
+use crate::quota::operation::{Reading, Retry};
+use crate::time::Millis;
+
+/// Header names are lower case, as Envoy and HTTP/2 have them.
+pub type Headers = Vec<Header>;
+pub type Header = (Cow<'static, str>, String);
+
+/// An answer that the filter gives itself, in both languages a client may speak.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: Headers,
+    pub body: Vec<u8>,
+    pub grpc: Grpc,
+    /// What Envoy's access log tells it from the upstream's answers by (`%RESPONSE_CODE_DETAILS%`):
+    /// `weir_` and the reason, without blanks.
+    pub details: Cow<'static, str>,
+}
+
+/// The same answer to a gRPC client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grpc {
+    pub code: GrpcCode,
+    pub message: String,
+}
+
+/// Which language the client reads answers in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Http,
+    Grpc,
+}
+
+/// What the proxy is handed of an answer. It carries the true HTTP status and the gRPC code alike: the
+/// proxy knows how the request arrived, and before Weir a filter may have changed its content type.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Reply<'a> {
+    pub status: u16,
+    pub headers: Vec<(&'a str, Cow<'a, str>)>,
+    pub body: &'a [u8],
+    pub code: GrpcCode,
+    pub details: &'a str,
+}
+
+/// The gRPC status codes that Weir uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrpcCode {
+    InvalidArgument = 3,
+    PermissionDenied = 7,
+    ResourceExhausted = 8,
+    Unavailable = 14,
+}
+
+/// The limits that a request met, in reporting order, and where the caller stands with those of which
+/// that is known. Both are empty where answers do not name all of them: [`Answers::name_all`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Met<'a> {
+    pub limits: &'a [LimitId],
+    pub standings: &'a [Standing],
+}
+
+const JSON: &str = "application/json";
+const PROBLEM_JSON: &str = "application/problem+json";
+const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
+/// A store that fails is expected back soon: its clients are told to ask again in a second.
+const UNAVAILABLE_RETRY_SECONDS: u64 = 1;
+/// The most bytes of `RateLimit` and of `RateLimit-Policy`. Proxies in front of Envoy take 4 KB of headers
+/// and more.
+const LONGEST_FIELD: usize = 1024;
+/// Between the members of a list.
+const SEPARATOR: &str = ", ";
+
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    error: &'a str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<Details<'a>>,
+}
+
+#[derive(Serialize)]
+struct ProblemBody<'a> {
+    r#type: &'a str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    #[serde(rename = "violated-policies")]
+    violated_policies: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u64>,
+    details: Details<'a>,
+}
+
+/// The limit that refused a request.
+#[derive(Serialize)]
+struct Details<'a> {
+    rule: &'a str,
+    scope: &'static str,
+    algorithm: &'static str,
+    limit: u64,
+    remaining: u64,
+    window: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u64>,
+    /// The most a bucket holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    capacity: Option<u64>,
+    /// Permits a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refill_rate: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leak_rate: Option<f64>,
+    /// The request costs more than the limit can ever hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    never: Option<bool>,
+}
+
+impl Answer {
+    /// The answer in that language. gRPC's has no body, and tells its status in headers of its own: so
+    /// `grpc_web` takes it for gRPC, where it would make 14 of a 429 that has a body.
+    pub fn reply(&self, protocol: Protocol) -> Reply<'_> {
+        let own = self.headers.iter();
+        let own = own.map(|(name, value)| (name.as_ref(), Cow::from(value.as_str())));
+        let Grpc { code, message } = &self.grpc;
+        let (headers, body) = match protocol {
+            Protocol::Http => (own.collect(), self.body.as_slice()),
+            Protocol::Grpc => {
+                let status = (*code as i32).to_string();
+                let words = [
+                    ("grpc-status", status.into()),
+                    ("grpc-message", percent_encoded(message)),
+                ];
+                // The content type is that of a body.
+                let own = own.filter(|(name, _)| *name != "content-type");
+                (own.chain(words).collect(), &[][..])
+            }
+        };
+        Reply {
+            status: self.status,
+            headers,
+            body,
+            code: *code,
+            details: &self.details,
+        }
+    }
+}
+
+/// As gRPC writes a message into a header: what is not printable ASCII, and `%`, as `%XX`.
+fn percent_encoded(message: &str) -> Cow<'_, str> {
+    let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'%';
+    if message.bytes().all(is_plain) {
+        return message.into();
+    }
+    let mut encoded = String::with_capacity(message.len());
+    for byte in message.bytes() {
+        if is_plain(byte) {
+            encoded.push(char::from(byte));
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded.into()
+}
+
+/// What the response to a request that passed tells about its limits.
+pub fn standing_headers(policy: &Policy, shown: Standing, met: Met<'_>) -> Headers {
+    let mut headers = Headers::with_capacity(5);
+    write_standing(&mut headers, policy, shown, met);
+    headers
+}
+
+/// Whether a header is one of those that tell where a caller stands.
+pub fn is_of_standing(answers: &Answers, name: &str) -> bool {
+    let own = [
+        "x-ratelimit-limit",
+        "x-ratelimit-remaining",
+        "x-ratelimit-reset",
+        "ratelimit-policy",
+        "ratelimit",
+    ];
+    own.contains(&name) || answers.warning.as_deref() == Some(name)
+}
+
+/// The mark of a request that was decided without the store, unless it is switched off.
+pub fn degraded_header(policy: &Policy, how: Degraded) -> Option<Header> {
+    let name = policy.answers.degraded.clone()?;
+    Some((name.into(), how.name().to_string()))
+}
+
+/// What rules on trial would have done, unless nobody wants to be told: `search_api=denied;scope=user`
+/// or `search_api=allowed`, divided by commas; `unknown` where the store could not say.
+pub fn shadow_header(
+    policy: &Policy,
+    trials: impl Iterator<Item = (Option<LimitId>, Option<Would>)>,
+) -> Option<Header> {
+    let name = policy.answers.shadow.clone()?;
+    let told = trials.filter_map(|(first, would)| {
+        let rule = &policy.limit(first?)?.rule;
+        let told = match would {
+            None => "unknown".to_string(),
+            Some(Would::Pass(_)) => "allowed".to_string(),
+            Some(Would::Deny(limit, retry)) => {
+                let scope = policy.limit(limit)?.scope.name();
+                match retry_seconds(retry) {
+                    Some(seconds) => format!("denied;scope={scope};retry_after={seconds}"),
+                    None => format!("denied;scope={scope}"),
+                }
+            }
+        };
+        Some(format!("{rule}={told}"))
+    });
+    let told: Vec<String> = told.collect();
+    (!told.is_empty()).then(|| (name.into(), told.join(", ")))
+}
+
+/// The limits that a caller nears, as a list of structured fields: `"rule";scope=user;used=0.85`.
+/// Nothing where there are none, or the header is switched off.
+pub fn warning_header(policy: &Policy, warned: &[(LimitId, Used)]) -> Option<Header> {
+    let name = policy.answers.warning.clone()?;
+    let mut value = String::new();
+    for (id, used) in warned {
+        if let Some(limit) = policy.limit(*id) {
+            let separator = if value.is_empty() { "" } else { ", " };
+            let scope = limit.scope.name();
+            // Writing to a String cannot fail; a rule's name needs no escape.
+            let _ = write!(
+                value,
+                "{separator}\"{}\";scope={scope};used={used}",
+                limit.rule
+            );
+        }
+    }
+    (!value.is_empty()).then(|| (name.into(), value))
+}
+
+/// For how long a request was held back, if that is told.
+pub fn delay_header(policy: &Policy, delay: Millis) -> Option<Header> {
+    let name = policy.answers.delay.clone()?;
+    Some((name.into(), delay.0.to_string()))
+}
+
+/// The variants that a caller met, as `experiment=variant`, unless nobody wants to be told.
+pub fn variant_header(policy: &Policy, variants: &[VariantId]) -> Option<Header> {
+    if variants.is_empty() {
+        return None;
+    }
+    let name = policy.answers.variant.clone()?;
+    let told = variants.iter().filter_map(|id| {
+        let (experiment, variant) = policy.variant(*id)?;
+        Some(format!("{}={}", experiment.name, variant.name))
+    });
+    let told: Vec<String> = told.collect();
+    Some((name.into(), told.join(", ")))
+}
+
+/// 429: a limit is used up. `retry` is the longest wait over all limits that failed. `last` is the
+/// policy's.
+pub fn refused(
+    policy: &Policy,
+    shown: Standing,
+    retry: Retry,
+    met: Met<'_>,
+    last: &LastRefusal,
+) -> Answer {
+    let Some(limit) = policy.limit(shown.limit) else {
+        return unavailable();
+    };
+    let answers = &policy.answers;
+    let message = format!("Too many requests. Rule: {}", limit.rule);
+    let retry_after = retry_seconds(retry);
+    let words = Words {
+        limit: shown.limit,
+        violated: match answers.body {
+            Body::Json => Vec::new(),
+            Body::Problem => met.violated(shown).collect(),
+        },
+        remaining: remaining(shown.reading),
+        retry_after,
+        own_retry_after: retry_seconds(shown.reading.retry),
+    };
+    let body = last.body(words, |words| match answers.body {
+        Body::Json => to_json(&ErrorBody {
+            error: "Rate limit exceeded",
+            message: &message,
+            retry_after,
+            details: Some(details(limit, shown.reading)),
+        }),
+        Body::Problem => to_json(&ProblemBody {
+            r#type: QUOTA_EXCEEDED,
+            title: "Request cannot be satisfied as assigned quota has been exceeded",
+            status: 429,
+            detail: &message,
+            violated_policies: {
+                let violated = words.violated.iter();
+                violated.filter_map(|id| policy.title(*id)).collect()
+            },
+            retry_after,
+            details: details(limit, shown.reading),
+        }),
+    });
+    let content_type = match answers.body {
+        Body::Json => JSON,
+        Body::Problem => PROBLEM_JSON,
+    };
+    let mut headers = own_headers(content_type);
+    write_standing(&mut headers, policy, shown, met);
+    headers.push(("x-envoy-ratelimited".into(), "true".to_string()));
+    headers.extend(retry_after.map(|seconds| ("retry-after".into(), seconds.to_string())));
+    Answer {
+        status: 429,
+        headers,
+        body,
+        grpc: Grpc {
+            code: GrpcCode::ResourceExhausted,
+            message,
+        },
+        details: format!("weir_denied{{{}}}", limit.rule).into(),
+    }
+}
+
+/// 429 for the status call itself, by its own limit.
+pub fn status_refused(quota: &Quota, reading: Reading) -> Answer {
+    let retry_after = retry_seconds(reading.retry);
+    let message = format!(
+        "The status may be asked {} times in {} seconds.",
+        quota.limit(),
+        quota.window_seconds()
+    );
+    let mut answer = plain(
+        429,
+        "weir_status_denied".into(),
+        "Rate limit exceeded",
+        &message,
+        GrpcCode::ResourceExhausted,
+        retry_after,
+    );
+    answer
+        .headers
+        .push(("x-envoy-ratelimited".into(), "true".to_string()));
+    answer
+}
+
+/// 503: the store cannot be asked, and a limit would rather refuse than guess.
+pub fn unavailable() -> Answer {
+    let message = "The rate limit cannot be checked now.";
+    let retry_after = Some(UNAVAILABLE_RETRY_SECONDS);
+    plain(
+        503,
+        "weir_unavailable".into(),
+        "Rate limiter unavailable",
+        message,
+        GrpcCode::Unavailable,
+        retry_after,
+    )
+}
+
+/// 400: an identity header was sent twice.
+pub fn repeated_header(header: &str) -> Answer {
+    let message = format!("The header {header} was sent more than once; send it once.");
+    plain(
+        400,
+        format!("weir_repeated_header{{{header}}}").into(),
+        "Ambiguous identity",
+        &message,
+        GrpcCode::InvalidArgument,
+        None,
+    )
+}
+
+/// 400: a header that says what the request costs, from somebody who is believed, and cannot be read.
+pub fn unreadable_cost(header: &str) -> Answer {
+    let message = format!("The header {header} holds no cost; send it once, as a whole number.");
+    plain(
+        400,
+        format!("weir_unreadable_cost{{{header}}}").into(),
+        "Unreadable cost",
+        &message,
+        GrpcCode::InvalidArgument,
+        None,
+    )
+}
+
+/// 400: a call that is answered in JSON, from somebody who reads gRPC.
+pub fn not_in_grpc() -> Answer {
+    let message = "This call is answered in JSON; ask without a content type of gRPC.";
+    plain(
+        400,
+        "weir_not_in_grpc".into(),
+        "No gRPC call",
+        message,
+        GrpcCode::InvalidArgument,
+        None,
+    )
+}
+
+/// 400: a status call from somebody who is nobody.
+pub fn no_identity(message: &str) -> Answer {
+    plain(
+        400,
+        "weir_no_identity".into(),
+        "No identity",
+        message,
+        GrpcCode::InvalidArgument,
+        None,
+    )
+}
+
+/// 400: a status call whose query cannot be understood.
+pub fn bad_query(message: &str) -> Answer {
+    plain(
+        400,
+        "weir_bad_query".into(),
+        "Bad query",
+        message,
+        GrpcCode::InvalidArgument,
+        None,
+    )
+}
+
+/// 403: what was sent as the operators' secret is not it.
+pub fn wrong_secret(header: &str) -> Answer {
+    let message = format!("What {header} holds is not the operators' secret.");
+    plain(
+        403,
+        "weir_wrong_secret".into(),
+        "Forbidden",
+        &message,
+        GrpcCode::PermissionDenied,
+        None,
+    )
+}
+
+/// 429: so many wrong secrets came from the caller's address that none is looked at.
+pub fn too_many_secrets(wait: Millis) -> Answer {
+    let seconds = wait.ceil_seconds().max(1);
+    let message = format!(
+        "Too many wrong secrets came from this address; none is looked at for {seconds} seconds."
+    );
+    plain(
+        429,
+        "weir_too_many_wrong_secrets".into(),
+        "Too many wrong secrets",
+        &message,
+        GrpcCode::ResourceExhausted,
+        Some(seconds),
+    )
+}
+
+/// 403: a status call about somebody else.
+pub fn forbidden() -> Answer {
+    denied(
+        "weir_operators_only",
+        "Only operators may ask about another caller's limits.",
+    )
+}
+
+/// 403: a call that is for operators, from somebody else.
+pub fn operators_only() -> Answer {
+    denied(
+        "weir_operators_only",
+        "Only operators may ask about the gateway.",
+    )
+}
+
+/// 403: the caller is on the policy's list of those whom nothing is for. Which entry it was is not
+/// told: whoever is kept out need not learn how to come in.
+pub fn blocked() -> Answer {
+    denied("weir_blocked", "This caller is not served here.")
+}
+
+fn denied(details: &'static str, message: &str) -> Answer {
+    let code = GrpcCode::PermissionDenied;
+    plain(403, details.into(), "Forbidden", message, code, None)
+}
+
+/// 200 with a page for a browser, which holds itself to this policy.
+pub fn html(page: String, content_security_policy: &str) -> Answer {
+    let mut headers = own_headers("text/html; charset=utf-8");
+    for (name, value) in [
+        ("content-security-policy", content_security_policy),
+        ("referrer-policy", "no-referrer"),
+        ("x-content-type-options", "nosniff"),
+    ] {
+        headers.push((name.into(), value.to_string()));
+    }
+    Answer {
+        status: 200,
+        headers,
+        body: page.into_bytes(),
+        grpc: Grpc {
+            code: GrpcCode::InvalidArgument,
+            message: String::new(),
+        },
+        details: "weir_page".into(),
+    }
+}
+
+/// 200 with a JSON body that nobody else should be shown. `details` are those of the answer.
+pub fn json(details: &'static str, body: &impl Serialize) -> Answer {
+    Answer {
+        status: 200,
+        headers: own_headers(JSON),
+        body: to_json(body),
+        grpc: Grpc {
+            code: GrpcCode::InvalidArgument,
+            message: String::new(),
+        },
+        details: details.into(),
+    }
+}
+
+/// Whole seconds for `Retry-After`: rounded up, and at least 1, since 0 would invite a busy loop.
+/// Nothing where waiting is no use.
+pub fn retry_seconds(retry: Retry) -> Option<u64> {
+    match retry {
+        Retry::Now => Some(1),
+        Retry::After(wait) => Some(wait.ceil_seconds().max(1)),
+        Retry::Never => None,
+    }
+}
+
+/// What may still be taken: a debt leaves nothing.
+pub fn remaining(reading: Reading) -> u64 {
+    u64::try_from(reading.remaining).unwrap_or(0)
+}
+
+fn plain(
+    status: u16,
+    details: Cow<'static, str>,
+    error: &str,
+    message: &str,
+    code: GrpcCode,
+    retry_after: Option<u64>,
+) -> Answer {
+    let body = ErrorBody {
+        error,
+        message,
+        retry_after,
+        details: None,
+    };
+    let mut headers = own_headers(JSON);
+    headers.extend(retry_after.map(|seconds| ("retry-after".into(), seconds.to_string())));
+    Answer {
+        status,
+        headers,
+        body: to_json(&body),
+        grpc: Grpc {
+            code,
+            message: message.to_string(),
+        },
+        details,
+    }
+}
+
+fn own_headers(content_type: &str) -> Headers {
+    let mut headers = Headers::with_capacity(10);
+    headers.push(("content-type".into(), content_type.to_string()));
+    headers.push(("cache-control".into(), "no-store".to_string()));
+    headers
+}
+
+impl Met<'_> {
+    /// Where the caller stands with a limit; `shown` is the last word on its own.
+    fn standing(&self, shown: Standing, limit: LimitId) -> Option<Standing> {
+        if limit == shown.limit {
+            return Some(shown);
+        }
+        let mut known = self.standings.iter();
+        known.find(|standing| standing.limit == limit).copied()
+    }
+
+    /// The limits that refuse the request, of which `shown` is one.
+    fn violated(&self, shown: Standing) -> impl Iterator<Item = LimitId> {
+        let refuses = move |standing: &Standing| {
+            standing.limit == shown.limit || standing.reading.retry != Retry::Now
+        };
+        let standings = self.limits.iter();
+        let standings = standings.filter_map(move |limit| self.standing(shown, *limit));
+        standings.filter(refuses).map(|standing| standing.limit)
+    }
+}
+
+fn write_standing(headers: &mut Headers, policy: &Policy, shown: Standing, met: Met<'_>) {
+    let answers = &policy.answers;
+    let Some(limit) = policy.limit(shown.limit) else {
+        return;
+    };
+    if answers.x_ratelimit {
+        let (limit, remaining) = (limit.terms.quota.limit(), remaining(shown.reading));
+        let reset = shown.reading.reset.ceil_seconds();
+        headers.push(("x-ratelimit-limit".into(), limit.to_string()));
+        headers.push(("x-ratelimit-remaining".into(), remaining.to_string()));
+        headers.push(("x-ratelimit-reset".into(), reset.to_string()));
+    }
+    if answers.ietf {
+        let (policies, standings) = ietf_fields(policy, shown, met);
+        headers.push(("ratelimit-policy".into(), policies));
+        headers.push(("ratelimit".into(), standings));
+    }
+}
+
+/// `RateLimit-Policy` and `RateLimit`, which name the limits in reporting order. Where they would be too
+/// long, they name those that come first, and always the one that is shown.
+fn ietf_fields(policy: &Policy, shown: Standing, met: Met<'_>) -> (String, String) {
+    let item = |id: LimitId| {
+        let limit = policy.limit(id)?;
+        let (title, quota) = (policy.title(id)?, limit.terms.quota);
+        // Titles are of [A-Za-z0-9_.:/-]: nothing in them needs an escape in a string.
+        let (q, w) = (quota.limit(), quota.window_seconds());
+        let terms = format!("\"{title}\";q={q};w={w}");
+        let standing = met.standing(shown, id).map(|standing| {
+            let r = remaining(standing.reading);
+            let t = standing.reading.reset.ceil_seconds();
+            format!("\"{title}\";r={r};t={t}")
+        });
+        Some((terms, standing.unwrap_or_default()))
+    };
+    let is_shown = |id: &LimitId| *id == shown.limit;
+    let mut fields = [String::new(), String::new()];
+    let reserved = item(shown.limit).unwrap_or_default();
+    let mut free = [&reserved.0, &reserved.1].map(|own| LONGEST_FIELD.saturating_sub(own.len()));
+    let unnamed = [shown.limit];
+    let limits = match met.limits.iter().any(is_shown) {
+        true => met.limits,
+        false => &unnamed,
+    };
+    for id in limits {
+        let Some((terms, standing)) = item(*id) else {
+            continue;
+        };
+        let parts = [terms, standing];
+        if !is_shown(id) {
+            let need = |part: &String| SEPARATOR.len() + part.len();
+            if parts
+                .iter()
+                .zip(&free)
+                .any(|(part, free)| need(part) > *free)
+            {
+                continue;
+            }
+            for (free, part) in free.iter_mut().zip(&parts) {
+                *free -= need(part);
+            }
+        }
+        for (field, part) in fields.iter_mut().zip(&parts) {
+            if !part.is_empty() {
+                let separator = if field.is_empty() { "" } else { SEPARATOR };
+                field.push_str(separator);
+                field.push_str(part);
+            }
+        }
+    }
+    let [policies, standings] = fields;
+    (policies, standings)
+}
+
+fn details(limit: &Limit, reading: Reading) -> Details<'_> {
+    let quota = limit.terms.quota;
+    let Millis(window_ms) = quota.window();
+    let rate = quota.limit() as f64 * 1000.0 / window_ms as f64;
+    let algorithm = quota.algorithm();
+    let bucket = matches!(algorithm, Algorithm::TokenBucket | Algorithm::LeakyBucket);
+    Details {
+        rule: &limit.rule,
+        scope: limit.scope.name(),
+        algorithm: algorithm.name(),
+        limit: quota.limit(),
+        remaining: remaining(reading),
+        window: quota.window_seconds(),
+        retry_after: retry_seconds(reading.retry),
+        capacity: bucket.then(|| quota.capacity()),
+        refill_rate: (algorithm == Algorithm::TokenBucket).then_some(rate),
+        leak_rate: (algorithm == Algorithm::LeakyBucket).then_some(rate),
+        never: (reading.retry == Retry::Never).then_some(true),
+    }
+}
+
+fn to_json(body: &impl Serialize) -> Vec<u8> {
+    // Serialising strings and numbers cannot fail; an empty body would still be an honest 429.
+    serde_json::to_vec(body).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::json::{At, Json};
+
+    #[test]
+    fn a_reply_has_the_true_status_in_either_language() {
+        let answers = [
+            (blocked(), 403, 7),
+            (unavailable(), 503, 14),
+            (no_identity("x"), 400, 3),
+            (json("weir_status", &""), 200, 3),
+        ];
+        for (answer, status, code) in &answers {
+            for protocol in [Protocol::Http, Protocol::Grpc] {
+                let reply = answer.reply(protocol);
+                assert_eq!((reply.status, reply.code as i32), (*status, *code));
+                assert!(reply.details.starts_with("weir_"));
+            }
+        }
+        let answer = repeated_header("x%\u{e9}");
+        let reply = answer.reply(Protocol::Http);
+        assert_eq!(reply.body, answer.body);
+        assert!(reply.headers.contains(&("content-type", JSON.into())));
+        let reply = answer.reply(Protocol::Grpc);
+        let message = "The header x%25%C3%A9 was sent more than once; send it once.";
+        let expected = [
+            ("cache-control", "no-store".into()),
+            ("grpc-status", "3".into()),
+            ("grpc-message", message.into()),
+        ];
+        assert_eq!(
+            (reply.headers.as_slice(), reply.body),
+            (&expected[..], &[][..])
+        );
+    }
+
+    /// As many limits as there are windows, of which the one at `shown` is shown with nothing left.
+    fn fields(name: &str, windows: std::ops::Range<u64>, shown: usize) -> (String, String) {
+        let limit =
+            |window| format!(r#"{{"type": "fixed_window", "limit": 9, "window": {window}}}"#);
+        let limits: Vec<String> = windows.map(limit).collect();
+        let text = format!(
+            r#"{{"headers": ["ietf"], "rules": [{{"name": "{name}", "pattern": "*",
+                "user_limits": {{"{name}": [{}]}}}}]}}"#,
+            limits.join(",")
+        );
+        let json = Json::parse(&text, "policy").unwrap();
+        let policy = Policy::try_new(&At::new(&json, "policy")).unwrap();
+        let standing = |limit, remaining| Standing {
+            limit,
+            reading: Reading {
+                remaining,
+                retry: Retry::Now,
+                reset: Millis(1001),
+            },
+        };
+        let limits: Vec<LimitId> = policy.limits().map(|(id, _)| id).collect();
+        // Of the second nothing is known.
+        let known = limits.iter().enumerate().filter(|(place, _)| *place != 1);
+        let known: Vec<Standing> = known.map(|(_, id)| standing(*id, 5)).collect();
+        let met = Met {
+            limits: &limits,
+            standings: &known,
+        };
+        let headers = standing_headers(&policy, standing(limits[shown], -3), met);
+        match headers.as_slice() {
+            [(policies, terms), (standings, told)] => {
+                assert_eq!(
+                    (&**policies, &**standings),
+                    ("ratelimit-policy", "ratelimit")
+                );
+                (terms.clone(), told.clone())
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn structured_fields_name_every_limit_in_a_bounded_length() {
+        let (terms, told) = fields("r", 1..4, 2);
+        assert_eq!(
+            terms,
+            r#""r.user.r.1s";q=9;w=1, "r.user.r.2s";q=9;w=2, "r.user.r.3s";q=9;w=3"#
+        );
+        assert_eq!(told, r#""r.user.r.1s";r=5;t=2, "r.user.r.3s";r=0;t=2"#);
+        let longest = "n".repeat(64);
+        for (name, shown) in [("r", 0), ("r", 99), (longest.as_str(), 0), (&longest, 99)] {
+            let (terms, told) = fields(name, 1..101, shown);
+            // What is free at the end of the longer one is less than one more needs.
+            assert!(
+                terms.len() + 2 * SEPARATOR.len() + terms.split(", ").map(str::len).max().unwrap()
+                    > LONGEST_FIELD
+            );
+            for field in [terms, told] {
+                let named: Vec<&str> = field.split(", ").collect();
+                assert!(field.len() <= LONGEST_FIELD, "{}", field.len());
+                let own = |place: usize| format!(".{}s\"", place + 1);
+                assert!(named[0].contains(&own(0)), "{field}");
+                assert_eq!(
+                    named
+                        .iter()
+                        .filter(|item| item.contains(&own(shown)))
+                        .count(),
+                    1
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_body_is_told_again_for_the_same_words_and_no_others() {
+        let last = LastRefusal::default();
+        let words = Words {
+            limit: LimitId::nth(0),
+            violated: Vec::new(),
+            remaining: 0,
+            retry_after: Some(9),
+            own_retry_after: Some(8),
+        };
+        let tell = |words: &Words, text: &str| last.body(words.clone(), |_| text.into());
+        assert_eq!(tell(&words, "first"), b"first");
+        assert_eq!(tell(&words, "not written"), b"first");
+        let others = [
+            Words {
+                limit: LimitId::nth(1),
+                ..words.clone()
+            },
+            Words {
+                violated: vec![LimitId::nth(0)],
+                ..words.clone()
+            },
+            Words {
+                remaining: 1,
+                ..words.clone()
+            },
+            Words {
+                retry_after: None,
+                ..words.clone()
+            },
+            Words {
+                own_retry_after: Some(9),
+                ..words.clone()
+            },
+        ];
+        for (other, text) in others
+            .into_iter()
+            .zip(["second", "third", "fourth", "fifth", "sixth"])
+        {
+            assert_eq!(tell(&other, text), text.as_bytes());
+        }
+        assert_eq!(tell(&words, "again"), b"again");
+    }
+}

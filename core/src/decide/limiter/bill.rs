@@ -1,0 +1,246 @@
+//! What a request that passed still costs when its response comes: rules whose cost a response header
+//! tells hold a part of it, and the difference is charged or given back then, without anybody waiting.
+
+use std::ops::Range;
+use std::rc::Rc;
+
+use super::{Memory, Passage, Pending};
+use crate::decide::answer::{self, Headers, Met};
+use crate::decide::verdict::{self, Decided, Standing};
+use crate::live::snapshot::Edition;
+use crate::policy::ids::LimitId;
+use crate::policy::tariff::{Balance, Meter, Said};
+use crate::quota::limit::Quota;
+use crate::quota::operation::Kind;
+use crate::store::check::{Check, Part, Question};
+use crate::time::Micros;
+
+/// A rule whose requests cost what their response says.
+#[derive(Debug)]
+pub(super) struct Due {
+    pub meter: Meter,
+    /// The trial that it is; none where it is enforced.
+    pub trial: Option<usize>,
+    /// The places of its limits among those of its operation.
+    pub places: Range<usize>,
+}
+
+/// All that is due for one request.
+#[derive(Debug)]
+pub struct Bill {
+    items: Vec<Item>,
+    told: Told,
+}
+
+/// What one rule holds for the request, and where.
+#[derive(Debug)]
+struct Item {
+    meter: Meter,
+    held: Vec<Held>,
+    /// In the worker's memory.
+    local: Option<HeldLocal>,
+}
+
+/// What a part of the question took, by its receipt.
+#[derive(Debug)]
+struct Held {
+    part: Part,
+    checks: Vec<Check>,
+    receipt: Micros,
+}
+
+#[derive(Debug)]
+struct HeldLocal {
+    checks: Vec<Check>,
+    receipt: Micros,
+}
+
+/// Where the caller stood with the limits that were enforced when the request went on.
+#[derive(Debug)]
+struct Told {
+    edition: Rc<Edition>,
+    /// All of them, known or not.
+    limits: Vec<LimitId>,
+    accounts: Vec<Account>,
+}
+
+#[derive(Debug)]
+struct Account {
+    standing: Standing,
+    /// What it was read by: a limit that is kept in memory has a part of its own.
+    quota: Quota,
+    /// The item of the bill that it is settled with.
+    item: Option<usize>,
+}
+
+impl Memory {
+    /// Settles a bill; what to ask of the store, without waiting. `said` are the response's headers; of
+    /// a request that has no response nothing is said. `headers` are those that the response will carry:
+    /// they come to tell the balance. `now` is the time of day.
+    pub fn settle<'a>(
+        &mut self,
+        bill: &Bill,
+        said: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+        headers: &mut Headers,
+        now: impl Fn() -> Micros,
+    ) -> Vec<Part> {
+        let balance = |item: &Item| {
+            let said = Said::under(&item.meter.header, said.clone());
+            item.meter.balance(said)
+        };
+        let balances: Vec<Balance> = bill.items.iter().map(balance).collect();
+        bill.told.tell(&balances, headers);
+        let mut parts = Vec::new();
+        for (item, balance) in bill.items.iter().zip(balances) {
+            let (cost, is_owed) = match balance {
+                Balance::Even => continue,
+                Balance::Owed(cost) => (cost, true),
+                Balance::Over(cost) => (cost, false),
+            };
+            let kind = |receipt| match is_owed {
+                true => Kind::Charge,
+                false => Kind::GiveBack { receipt },
+            };
+            for held in &item.held {
+                let checks = held.checks.iter().map(|check| Check {
+                    cost,
+                    ..check.clone()
+                });
+                let mut question = Question::default();
+                question.ask(kind(held.receipt), checks);
+                parts.push(held.part.asking(question));
+            }
+            if let Some(held) = &item.local {
+                let kind = kind(held.receipt);
+                self.local.settle(kind, &held.checks, cost, now());
+            }
+        }
+        parts
+    }
+}
+
+impl Told {
+    /// Puts where the caller stands once these are settled in the place of where they stood.
+    fn tell(&self, balances: &[Balance], headers: &mut Headers) {
+        if balances.iter().all(|balance| *balance == Balance::Even) {
+            return;
+        }
+        let policy = &self.edition.policy;
+        let settled = self.accounts.iter().map(|account| {
+            let balance = account.item.and_then(|item| balances.get(item));
+            let reading = account.standing.reading;
+            let reading =
+                balance.map_or(reading, |balance| balance.settle(reading, &account.quota));
+            Standing {
+                reading,
+                ..account.standing
+            }
+        });
+        let settled: Vec<Standing> = settled.collect();
+        let warned = settled.iter().zip(&self.accounts);
+        let warned = warned.filter_map(|(standing, account)| {
+            let approach = policy.limit(standing.limit)?.approach;
+            let used = approach.warning(&account.quota, standing.reading)?;
+            Some((standing.limit, used))
+        });
+        let warned: Vec<_> = warned.collect();
+        headers.retain(|(name, _)| !answer::is_of_standing(&policy.answers, name));
+        if let Some(shown) = verdict::tightest(settled.iter()) {
+            let met = Met {
+                limits: &self.limits,
+                standings: &settled,
+            };
+            headers.extend(answer::standing_headers(policy, shown, met));
+        }
+        headers.extend(answer::warning_header(policy, &warned));
+    }
+}
+
+impl Pending {
+    /// The bill of a request that passes. `receipt` is when it took what it took in the worker's
+    /// memory.
+    pub(super) fn bill(
+        &self,
+        passage: &Passage,
+        decided: &Decided,
+        receipt: Micros,
+        memory: &Memory,
+    ) -> Option<Bill> {
+        if passage.dues.is_empty() {
+            return None;
+        }
+        // With each the places of its limits among those that are enforced; none of a trial's.
+        let items = passage.dues.iter().filter_map(|due| {
+            let operation = passage.operation(due.trial);
+            // A trial that would have refused the request has taken nothing.
+            if self.gathering.is_refused(operation) {
+                return None;
+            }
+            let before: usize = self.gathering.question().shape().take(operation).sum();
+            let (start, end) = (before + due.places.start, before + due.places.end);
+            let whole = self.gathering.question().checks();
+            let held = self
+                .gathering
+                .taken(operation)
+                .map(|(part, places, receipt)| {
+                    let own = places
+                        .into_iter()
+                        .filter(|place| (start..end).contains(place));
+                    Held {
+                        part: part.clone(),
+                        checks: own.filter_map(|place| whole.get(place)).cloned().collect(),
+                        receipt,
+                    }
+                });
+            let local = match due.trial {
+                Some(_) => Vec::new(),
+                None => {
+                    let own = decided
+                        .local
+                        .iter()
+                        .filter(|place| due.places.contains(place));
+                    own.filter_map(|place| whole.get(*place)).cloned().collect()
+                }
+            };
+            let item = Item {
+                meter: due.meter.clone(),
+                held: held.filter(|held| !held.checks.is_empty()).collect(),
+                local: (!local.is_empty()).then_some(HeldLocal {
+                    checks: local,
+                    receipt,
+                }),
+            };
+            let enforced = match due.trial {
+                None => due.places.clone(),
+                Some(_) => 0..0,
+            };
+            Some((enforced, item))
+        });
+        let (places, items): (Vec<Range<usize>>, Vec<Item>) = items.unzip();
+        if items.is_empty() {
+            return None;
+        }
+        let checks = self.gathering.question().checks();
+        let known = decided.standings.iter().zip(checks).enumerate();
+        let accounts = known.filter_map(|(place, (standing, check))| {
+            Some(Account {
+                standing: (*standing)?,
+                quota: memory.quota(decided, place, check),
+                item: places.iter().position(|places| places.contains(&place)),
+            })
+        });
+        let told = Told {
+            edition: self.edition.clone(),
+            limits: passage.limits.clone(),
+            accounts: accounts.collect(),
+        };
+        Some(Bill { items, told })
+    }
+}
+
+impl Passage {
+    /// The place of an operation in the question: that of a trial, or of what is enforced.
+    fn operation(&self, trial: Option<usize>) -> usize {
+        trial.map_or(0, |trial| trial + usize::from(!self.limits.is_empty()))
+    }
+}

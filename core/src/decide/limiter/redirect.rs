@@ -1,0 +1,181 @@
+//! A request that the proxy redirects by itself: it ends as one stream without a response, and begins as
+//! another at once, with the same headers but for where it goes. What it was counted for it is not counted
+//! for again. That it was redirected the proxy says as the first one ends; a header alone, which a client may
+//! have sent, says nothing.
+
+use std::rc::Rc;
+
+use super::{Bill, Passage, Pending, Wants};
+use crate::decide::answer::Headers;
+use crate::live::snapshot::Edition;
+use crate::policy::ids::LimitId;
+use crate::request::subject::Subject;
+use crate::time::Micros;
+
+/// The other stream begins in the same turn, unless a filter before Weir takes its time.
+const LONGEST: Micros = Micros(5_000_000);
+/// So many wait for such filters at most.
+const MOST: usize = 256;
+
+/// What a request that passed was counted for.
+#[derive(Debug)]
+pub struct Counted {
+    edition: Rc<Edition>,
+    subject: Subject,
+    limits: Vec<LimitId>,
+}
+
+/// What goes over from one stream to the other.
+#[derive(Debug)]
+pub struct Redirected {
+    pub counted: Counted,
+    pub headers: Headers,
+    pub bills: Vec<Bill>,
+}
+
+/// Those of a worker whose other stream has not begun, each by its connection.
+#[derive(Debug, Default)]
+pub struct Redirects(Vec<(Vec<u8>, Micros, Redirected)>);
+
+impl Pending {
+    /// What it was counted for, once it has passed; nothing of a status call.
+    pub fn counted(self) -> Option<Counted> {
+        match self.wants {
+            Wants::Status(_) => None,
+            Wants::Passage(Passage {
+                subject,
+                mut limits,
+                trials,
+                ..
+            }) => {
+                limits.extend(trials.into_iter().flat_map(|trial| trial.limits));
+                Some(Counted {
+                    edition: self.edition,
+                    subject,
+                    limits,
+                })
+            }
+        }
+    }
+}
+
+impl Counted {
+    pub fn limits(&self) -> &[LimitId] {
+        &self.limits
+    }
+
+    /// The same request, redirected before, was counted for these too.
+    pub fn join(&mut self, earlier: Counted) {
+        self.limits.extend(earlier.limits);
+    }
+}
+
+impl Redirects {
+    /// A request of this connection was redirected. What comes of those that were too many must be
+    /// settled.
+    pub fn add(&mut self, connection: Vec<u8>, now: Micros, redirected: Redirected) -> Vec<Bill> {
+        self.0.push((connection, now, redirected));
+        let surplus = self.0.len().saturating_sub(MOST);
+        let surplus = self.0.drain(..surplus);
+        surplus.flat_map(|(_, _, gone)| gone.bills).collect()
+    }
+
+    /// That of this caller on this connection, under the policy that it was counted under.
+    pub fn take(
+        &mut self,
+        connection: &[u8],
+        edition: &Rc<Edition>,
+        subject: &Subject,
+    ) -> Option<Redirected> {
+        let place = self.0.iter().position(|(own, _, redirected)| {
+            let counted = &redirected.counted;
+            own == connection
+                && counted.subject == *subject
+                && counted.edition.epoch == edition.epoch
+        })?;
+        Some(self.0.remove(place).2)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Forgets those that were not followed by another stream in time; their bills are to be settled.
+    pub fn expire(&mut self, now: Micros) -> Vec<Bill> {
+        let late = |since: Micros| now.0.saturating_sub(since.0) >= LONGEST.0;
+        let gone = self.0.extract_if(.., |(_, since, _)| late(*since));
+        gone.flat_map(|(_, _, gone)| gone.bills).collect()
+    }
+
+    /// When the first of them is forgotten.
+    pub fn next(&self) -> Option<Micros> {
+        let (_, since, _) = self.0.first()?;
+        Some(Micros(since.0.saturating_add(LONGEST.0)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::json::{At, Json};
+    use crate::codec::namespace::Namespace;
+    use crate::live::snapshot::Version;
+    use crate::policy::Policy;
+
+    fn edition() -> Rc<Edition> {
+        let json = Json::parse(r#"{"rules": []}"#, "policy").unwrap();
+        let policy = Policy::try_new(&At::new(&json, "policy")).unwrap();
+        Rc::new(Edition::configured(Rc::new(policy), Namespace::default()))
+    }
+
+    fn user(id: &str) -> Subject {
+        Subject::User(id.as_bytes().to_vec())
+    }
+
+    fn redirected(edition: &Rc<Edition>, id: &str) -> Redirected {
+        Redirected {
+            counted: Counted {
+                edition: edition.clone(),
+                subject: user(id),
+                limits: vec![LimitId::nth(7)],
+            },
+            headers: Headers::new(),
+            bills: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_redirect_is_for_one_stream_of_that_connection_and_caller() {
+        let edition = edition();
+        let next = Rc::new(edition.followed_by(edition.policy.clone(), Version(1)));
+        let mut redirects = Redirects::default();
+        redirects.add(b"1".to_vec(), Micros(0), redirected(&edition, "ann"));
+        let mut take = |connection: &[u8], edition, id| {
+            let taken = redirects.take(connection, edition, &user(id));
+            taken.map(|redirected| redirected.counted.limits().to_vec())
+        };
+        assert_eq!(take(b"2", &edition, "ann"), None);
+        assert_eq!(take(b"1", &edition, "bob"), None);
+        assert_eq!(take(b"1", &next, "ann"), None);
+        assert_eq!(take(b"1", &edition, "ann"), Some(vec![LimitId::nth(7)]));
+        assert_eq!(take(b"1", &edition, "ann"), None);
+    }
+
+    #[test]
+    fn those_that_nothing_follows_are_bounded_in_number_and_time() {
+        let edition = edition();
+        let mut redirects = Redirects::default();
+        for at in 0..2 * MOST as u64 {
+            redirects.add(b"1".to_vec(), Micros(at), redirected(&edition, "ann"));
+        }
+        assert_eq!(redirects.0.len(), MOST);
+        let first = redirects.next().unwrap();
+        assert_eq!(first, Micros(MOST as u64 + LONGEST.0));
+        redirects.expire(Micros(first.0 - 1));
+        assert_eq!(redirects.0.len(), MOST);
+        redirects.expire(first);
+        assert_eq!(redirects.0.len(), MOST - 1);
+        redirects.expire(Micros(u64::MAX));
+        assert!(redirects.is_empty() && redirects.next().is_none());
+    }
+}

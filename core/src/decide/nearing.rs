@@ -1,0 +1,80 @@
+//! From where a caller stands with the limits of a request that passes to a warning and a delay.
+
+use crate::decide::verdict::Standing;
+use crate::policy::ids::LimitId;
+use crate::policy::soft_limit::{Approach, Pace, Used};
+use crate::quota::cost::Cost;
+use crate::quota::limit::Quota;
+use crate::time::Millis;
+
+/// What the limits of a request that passes have to say together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Nearing {
+    /// The limits to warn of.
+    pub warned: Vec<(LimitId, Used)>,
+    pub delay: Delay,
+}
+
+/// How long a request is held back before it goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delay {
+    /// The longest wait of all.
+    pub wait: Millis,
+    /// The line it stands in, if it does in any: then it must wait, where one that is only slowed
+    /// down may be let go.
+    pub line: Option<Line>,
+}
+
+/// A shaped limit whose turn is waited for; of several the one with the longest wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// The limit's place among the request's.
+    pub place: usize,
+    pub wait: Millis,
+    /// The longest that any other limit makes it wait.
+    pub others: Millis,
+}
+
+impl Nearing {
+    /// Adds what the limit at the request's next place has to say. `quota` is the one that it was read
+    /// by, which for a limit kept in memory is a part of its own.
+    pub fn add(
+        &mut self,
+        (place, standing): (usize, Standing),
+        approach: Approach,
+        quota: &Quota,
+        cost: Cost,
+    ) {
+        let Standing { limit, reading } = standing;
+        let warning = approach.warning(quota, reading);
+        self.warned.extend(warning.map(|used| (limit, used)));
+        let wait = approach.wait(quota, cost, reading);
+        if wait > Millis(0) {
+            self.delay.add(place, approach.pace, wait);
+        }
+    }
+}
+
+impl Delay {
+    fn add(&mut self, place: usize, pace: Pace, wait: Millis) {
+        self.line = match (self.line, pace) {
+            (Some(line), Pace::Shaped { .. }) if line.wait >= wait => Some(line.besides(wait)),
+            (_, Pace::Shaped { .. }) => Some(Line {
+                place,
+                wait,
+                others: self.wait,
+            }),
+            (line, Pace::Free | Pace::Slowed { .. }) => line.map(|line| line.besides(wait)),
+        };
+        self.wait = self.wait.max(wait);
+    }
+}
+
+impl Line {
+    fn besides(self, other: Millis) -> Line {
+        Line {
+            others: self.others.max(other),
+            ..self
+        }
+    }
+}

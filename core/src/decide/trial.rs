@@ -1,0 +1,54 @@
+//! What a rule in shadow mode would have done with a request.
+
+use crate::decide::verdict::{self, Standing, Verdict};
+use crate::policy::ids::LimitId;
+use crate::quota::cost::Cost;
+use crate::quota::operation::Retry;
+use crate::store::fan_in::Heard;
+
+/// The limits that a rule on trial has for a request: an operation of their own after what is
+/// enforced, in the same question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trial {
+    pub limits: Vec<LimitId>,
+    /// What the request costs, if it said so.
+    pub cost: Option<Cost>,
+}
+
+/// What a rule on trial would have done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Would {
+    /// The limit with the fewest left.
+    Pass(LimitId),
+    /// The first limit that failed, and the longest wait.
+    Deny(LimitId, Retry),
+}
+
+impl Trial {
+    /// What the store's answer means; nothing where the store could not say. A trial is never decided
+    /// from memory, and never a reason to answer without the store.
+    pub fn outcome(&self, refused: bool, heard: &[Heard]) -> Option<Would> {
+        let told = self.limits.iter().zip(heard);
+        let standings = told.filter_map(|(&limit, heard)| match heard {
+            Heard::Told(reading) => Some(Standing {
+                limit,
+                reading: *reading,
+            }),
+            Heard::Nothing => None,
+        });
+        let mut standings: Vec<Standing> = standings.collect();
+        if refused {
+            return match verdict::refusal(&mut standings.drain(..))? {
+                Verdict::Refused { shown, retry } => Some(Would::Deny(shown.limit, retry)),
+                Verdict::Passed { .. } | Verdict::Unavailable => None,
+            };
+        }
+        let all = standings.len() == self.limits.len();
+        let shown = standings
+            .iter()
+            .min_by_key(|standing| standing.reading.remaining);
+        shown
+            .filter(|_| all)
+            .map(|standing| Would::Pass(standing.limit))
+    }
+}

@@ -1,0 +1,728 @@
+//! The policy in force, which may change while traffic flows: an operator publishes one in Redis, and
+//! every worker looks there now and then. [`Watch`] says when to look and what an answer means; it
+//! sends nothing and reads no clock. A request finishes under the [`Edition`] that it began with, so
+//! nothing that it holds (a limit's id, a place in a list) changes its meaning on the way.
+//!
+//! What is published is a hash with the fields `version`, `published_at` and `policy`. A version that
+//! is no policy is refused and what was in force stays. So it does when nothing is published any
+//! more: a Redis that lost its data must not change anybody's limits. The way back to the plugin
+//! configuration's own policy is to publish [`CONFIGURED`].
+
+use crate::codec::json::{At, ConfigError, Json};
+use crate::codec::namespace::Namespace;
+use crate::codec::resp::{self, Reader, Token};
+use crate::live::snapshot::Version;
+use crate::policy::Policy;
+use crate::store::call::CallId;
+use crate::time::{Micros, Millis};
+
+/// The document that stands for the plugin configuration's own policy: this JSON string.
+pub const CONFIGURED: &str = "configured";
+
+/// The longest document, in bytes. Envoy buffers 1 MiB of a connection, and a worker reads it
+/// between two requests: it is about 2,000 rules.
+pub const MOST_DOCUMENT: usize = 512 << 10;
+
+/// A worker that has had no answer yet looks soon, and then ever less often: Envoy's main thread
+/// has an instance of the filter too, and its calls may never get anywhere.
+const FIRST_LOOK: Micros = Micros(100_000);
+const RAREST_LOOK: Micros = Micros(60_000_000);
+
+/// What a document puts into force.
+#[derive(Debug)]
+pub enum Document {
+    Policy(Box<Policy>),
+    /// The plugin configuration's own policy.
+    Configured,
+}
+
+/// What was published, as it was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    stamp: Stamp,
+    document: Vec<u8>,
+}
+
+/// Tells one publication from another. Of two that have the same version (a Redis that was emptied
+/// counts anew) the time differs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stamp {
+    version: Vec<u8>,
+    published_at: Vec<u8>,
+}
+
+/// One worker's look-out for what is published.
+#[derive(Debug)]
+pub struct Watch {
+    period: Micros,
+    /// How long a call may be without an answer before it is taken for lost.
+    patience: Micros,
+    random: u64,
+    due: Micros,
+    call: Option<Call>,
+    /// What the last look found, while it is measured and fetched.
+    found: Option<Stamp>,
+    /// What was adopted or refused; none where nothing is published.
+    seen: Option<Stamp>,
+    /// As long as there was no answer: how much later the next look is.
+    unheard: Option<Micros>,
+    /// Where policies are published, to be named where something is wrong there.
+    key: String,
+}
+
+#[derive(Debug)]
+struct Call {
+    id: CallId,
+    since: Micros,
+    errand: Errand,
+}
+
+/// A call to be sent, one command with one reply; [`Watch::sent`] follows if it was. There are no others.
+/// The first is sent at every look, the rest when there is something new: a document that is too long is
+/// not even fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Errand {
+    Look,
+    Measure,
+    Fetch,
+}
+
+/// What an answer means.
+#[derive(Debug)]
+pub enum News {
+    /// No answer of Redis's: nobody knows.
+    Silence,
+    /// All is as before.
+    None,
+    /// There is something new, and this is to be sent to learn of it.
+    Ask(Errand),
+    Adopt(Adoption),
+    /// What is published is no policy; what is in force stays.
+    Refuse {
+        version: String,
+        reason: ConfigError,
+    },
+    /// Something was published and is there no more; what is in force stays.
+    Gone,
+    /// Redis does not let itself be asked, in its own words.
+    Unreadable(String),
+}
+
+/// A policy to be taken into force.
+#[derive(Debug)]
+pub struct Adoption {
+    pub version: Version,
+    pub document: Document,
+    pub published: Published,
+}
+
+impl Document {
+    /// Reads a document whole, or says what in it is wrong, where, and how to mend it.
+    pub fn read(bytes: &[u8]) -> Result<Document, ConfigError> {
+        let wrong = |message: String| ConfigError {
+            path: "policy".to_string(),
+            message,
+        };
+        if bytes.len() > MOST_DOCUMENT {
+            return Err(wrong(too_long(bytes.len() as u64)));
+        }
+        let text = std::str::from_utf8(bytes)
+            .map_err(|error| wrong(format!("is not UTF-8 after byte {}", error.valid_up_to())))?;
+        let json = Json::parse(text, "policy")?;
+        let at = At::new(&json, "policy");
+        match at.value {
+            Json::Text(_) => at
+                .choice(&[(CONFIGURED, ())])
+                .map(|()| Document::Configured),
+            _ => Policy::try_new(&at).map(|policy| Document::Policy(Box::new(policy))),
+        }
+    }
+}
+
+fn too_long(bytes: u64) -> String {
+    format!(
+        "has {bytes} bytes; at most {MOST_DOCUMENT} are read from Redis, so leave out blanks or rules"
+    )
+}
+
+impl Errand {
+    pub const ALL: [Errand; 3] = [Errand::Look, Errand::Measure, Errand::Fetch];
+
+    /// The command, as it is sent.
+    pub fn command(self, namespace: &Namespace) -> Vec<u8> {
+        let (name, fields): (&str, &[&str]) = match self {
+            Errand::Look => ("HMGET", &["version", "published_at"]),
+            Errand::Measure => ("HSTRLEN", &["policy"]),
+            Errand::Fetch => ("HMGET", &["version", "published_at", "policy"]),
+        };
+        let key = namespace.policy();
+        let words = [name, &key].into_iter().chain(fields.iter().copied());
+        let words: Vec<&[u8]> = words.map(str::as_bytes).collect();
+        let mut body = Vec::new();
+        resp::command(&mut body, words.into_iter());
+        body
+    }
+}
+
+impl Published {
+    /// For those who start later in this process: what it was when it was last good.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let Stamp {
+            version,
+            published_at,
+        } = &self.stamp;
+        [version, published_at, self.document.as_slice()].join(&b'\n')
+    }
+
+    pub fn from_bytes(bytes: &[u8]) -> Option<Published> {
+        let mut parts = bytes.splitn(3, |byte| *byte == b'\n');
+        let mut next = || parts.next().map(<[u8]>::to_vec);
+        Some(Published {
+            stamp: Stamp {
+                version: next()?,
+                published_at: next()?,
+            },
+            document: next()?,
+        })
+    }
+
+    /// Tells this publication from every other.
+    pub fn stamp(&self) -> Vec<u8> {
+        [self.stamp.version.as_slice(), &self.stamp.published_at].join(&b'\n')
+    }
+
+    fn judge(self, key: &str) -> News {
+        let verdict = Version::read(&self.stamp.version, key)
+            .and_then(|version| Ok((version, Document::read(&self.document)?)));
+        match verdict {
+            Ok((version, document)) => News::Adopt(Adoption {
+                version,
+                document,
+                published: self,
+            }),
+            Err(reason) => self.stamp.refuse(reason),
+        }
+    }
+}
+
+impl Stamp {
+    fn refuse(&self, reason: ConfigError) -> News {
+        News::Refuse {
+            version: words(&self.version),
+            reason,
+        }
+    }
+}
+
+impl Watch {
+    /// Looks every `period` at the latest; `timeout` is the longest that the store is waited for.
+    /// `seed` differs from worker to worker, so that a thousand of them do not look at once.
+    pub fn new(
+        namespace: &Namespace,
+        period: Millis,
+        timeout: Millis,
+        seed: u64,
+        now: Micros,
+    ) -> Watch {
+        let mut watch = Watch {
+            period: micros(period),
+            patience: Micros(micros(timeout).0.saturating_mul(2)),
+            random: seed,
+            due: now,
+            call: None,
+            found: None,
+            seen: None,
+            unheard: Some(FIRST_LOOK),
+            key: namespace.policy(),
+        };
+        watch.due = Micros(now.0.saturating_add(watch.up_to(FIRST_LOOK)));
+        watch
+    }
+
+    /// Begins with what somebody else in this process found.
+    pub fn begin_with(&mut self, published: Published) -> News {
+        self.seen = Some(published.stamp.clone());
+        published.judge(&self.key)
+    }
+
+    /// Whether the store ever answered.
+    pub fn has_heard(&self) -> bool {
+        self.unheard.is_none()
+    }
+
+    /// When to call [`Watch::tick`] next.
+    pub fn next_tick(&self, now: Micros) -> Millis {
+        Millis(self.due.0.saturating_sub(now.0).div_ceil(1000).max(1))
+    }
+
+    /// There are requests: a worker that has had no answer yet asks again soon.
+    pub fn stir(&mut self, now: Micros) {
+        if let Some(wait) = &mut self.unheard
+            && *wait > FIRST_LOOK
+        {
+            *wait = FIRST_LOOK;
+            self.due = self.due.min(Micros(now.0.saturating_add(FIRST_LOOK.0)));
+        }
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now: Micros) -> Option<Errand> {
+        if now < self.due {
+            return None;
+        }
+        let pause = self.pause();
+        self.due = Micros(now.0.saturating_add(pause));
+        let waits = |call: &Call| now.0.saturating_sub(call.since.0) < self.patience.0;
+        if self.call.as_ref().is_some_and(waits) {
+            return None;
+        }
+        self.call = None;
+        Some(Errand::Look)
+    }
+
+    /// An errand was sent under this name.
+    pub fn sent(&mut self, now: Micros, id: CallId, errand: Errand) {
+        self.call = Some(Call {
+            id,
+            since: now,
+            errand,
+        });
+    }
+
+    /// What a call's answer means, if it is the watch's: the store's bytes, or nothing if it failed.
+    pub fn answered(&mut self, id: CallId, body: Option<&[u8]>) -> Option<News> {
+        let errand = self.call.take_if(|call| call.id == id)?.errand;
+        let reply = Reply::read(body.unwrap_or_default());
+        if !matches!(reply, Reply::Nothing) {
+            self.unheard = None;
+        }
+        Some(match reply {
+            Reply::Nothing => News::Silence,
+            Reply::Error(words) => News::Unreadable(words),
+            Reply::Length(length) => self.measured(errand, length),
+            Reply::Fields(fields) => self.told(errand, fields),
+        })
+    }
+
+    fn measured(&mut self, errand: Errand, length: u64) -> News {
+        match errand {
+            Errand::Measure if length <= MOST_DOCUMENT as u64 => News::Ask(Errand::Fetch),
+            Errand::Measure => {
+                let Some(stamp) = self.found.take() else {
+                    return News::None;
+                };
+                let refusal = stamp.refuse(ConfigError {
+                    path: "policy".to_string(),
+                    message: too_long(length),
+                });
+                // Were it another by now, the next look would say so.
+                self.seen = Some(stamp);
+                refusal
+            }
+            Errand::Look | Errand::Fetch => News::Silence,
+        }
+    }
+
+    fn told(&mut self, errand: Errand, fields: Vec<Option<Vec<u8>>>) -> News {
+        let mut fields = fields.into_iter();
+        let (version, published_at) = (fields.next().flatten(), fields.next().flatten());
+        let Some(version) = version else {
+            return match self.seen.take() {
+                Some(_) => News::Gone,
+                None => News::None,
+            };
+        };
+        let stamp = Stamp {
+            version,
+            published_at: published_at.unwrap_or_default(),
+        };
+        let document = fields.next();
+        match (errand, document) {
+            (Errand::Look, None) => {
+                if self.seen.as_ref() == Some(&stamp) {
+                    return News::None;
+                }
+                self.found = Some(stamp);
+                News::Ask(Errand::Measure)
+            }
+            (Errand::Fetch, Some(document)) => {
+                self.seen = Some(stamp.clone());
+                match document {
+                    Some(document) => Published { stamp, document }.judge(&self.key),
+                    None => stamp.refuse(ConfigError {
+                        path: self.key.clone(),
+                        message: r#"lacks the field "policy""#.to_string(),
+                    }),
+                }
+            }
+            _ => News::Silence,
+        }
+    }
+
+    /// How long until the next look: never as long as the period, and never the same for long.
+    fn pause(&mut self) -> u64 {
+        match &mut self.unheard {
+            Some(wait) => {
+                let pause = wait.0;
+                let rarest = RAREST_LOOK.0.max(self.period.0);
+                *wait = Micros(pause.saturating_mul(2).min(rarest));
+                pause
+            }
+            None => {
+                let quarter = Micros(self.period.0 / 4);
+                self.period.0 / 8 * 5 + self.up_to(quarter)
+            }
+        }
+    }
+
+    /// Something below `most`. The generator is SplitMix64, which is good from any seed.
+    fn up_to(&mut self, most: Micros) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.random ^ (self.random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let mixed = mixed ^ (mixed >> 31);
+        mixed % most.0.max(1)
+    }
+}
+
+fn micros(time: Millis) -> Micros {
+    Micros(time.0.saturating_mul(1000))
+}
+
+/// As much as a log line should hold of what stands in Redis.
+const LONGEST_WORDS: usize = 200;
+
+pub(super) fn words(bytes: &[u8]) -> String {
+    let bytes = bytes.get(..LONGEST_WORDS).unwrap_or(bytes);
+    String::from_utf8_lossy(bytes).replace(char::is_control, " ")
+}
+
+#[derive(Debug)]
+enum Reply {
+    Nothing,
+    Error(String),
+    Length(u64),
+    Fields(Vec<Option<Vec<u8>>>),
+}
+
+impl Reply {
+    fn read(body: &[u8]) -> Reply {
+        let mut reader = Reader::new(body);
+        let reply = match reader.token() {
+            Ok(None) => Some(Reply::Nothing),
+            Ok(Some(Token::Error(words))) => Some(Reply::Error(self::words(words))),
+            Ok(Some(Token::Integer(length))) => u64::try_from(length).ok().map(Reply::Length),
+            Ok(Some(Token::Array(Some(count)))) => (0..count)
+                .map(|_| match reader.token() {
+                    Ok(Some(Token::Bulk(field))) => Some(field.map(<[u8]>::to_vec)),
+                    _ => None,
+                })
+                .collect::<Option<Vec<_>>>()
+                .map(Reply::Fields),
+            _ => None,
+        };
+        // A proxy's own page, most likely: whether the store is there is for the checks to say.
+        reply.unwrap_or(Reply::Nothing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PERIOD: Millis = Millis(2000);
+    const POLICY: &str = r#"{"rules": []}"#;
+
+    fn watch() -> Watch {
+        Watch::new(&Namespace::default(), PERIOD, Millis(50), 7, Micros(0))
+    }
+
+    /// A Redis that holds these fields of the hash.
+    #[derive(Clone, Copy)]
+    struct Redis<'a> {
+        version: Option<&'a str>,
+        published_at: Option<&'a str>,
+        policy: Option<&'a str>,
+    }
+
+    impl Redis<'_> {
+        fn reply(self, errand: Errand) -> Vec<u8> {
+            let fields = match errand {
+                Errand::Look => vec![self.version, self.published_at],
+                Errand::Measure => {
+                    let length = self.policy.map_or(0, str::len);
+                    return format!(":{length}\r\n").into_bytes();
+                }
+                Errand::Fetch => vec![self.version, self.published_at, self.policy],
+            };
+            let mut out = format!("*{}\r\n", fields.len()).into_bytes();
+            for field in fields {
+                match field {
+                    Some(text) => resp::push_bulk(&mut out, text.as_bytes()),
+                    None => out.extend(b"$-1\r\n"),
+                }
+            }
+            out
+        }
+    }
+
+    const EMPTY: Redis<'_> = Redis {
+        version: None,
+        published_at: None,
+        policy: None,
+    };
+
+    fn publishing<'a>(version: &'a str, policy: &'a str) -> Redis<'a> {
+        Redis {
+            version: Some(version),
+            published_at: Some("1"),
+            policy: Some(policy),
+        }
+    }
+
+    /// Looks once at the next opportunity; what was sent, and what came of it.
+    fn look(watch: &mut Watch, redis: Redis<'_>) -> (Vec<Errand>, News) {
+        let mut sent = Vec::new();
+        let mut errand = watch.tick(watch.due).unwrap();
+        loop {
+            sent.push(errand);
+            watch.sent(watch.due, CallId(9), errand);
+            assert!(watch.answered(CallId(8), None).is_none());
+            match watch.answered(CallId(9), Some(&redis.reply(errand))) {
+                Some(News::Ask(next)) => errand = next,
+                Some(news) => return (sent, news),
+                None => panic!("the answer is the watch's"),
+            }
+        }
+    }
+
+    fn adopted(news: News) -> u64 {
+        match news {
+            News::Adopt(adoption) => adoption.version.0,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn refused(news: News) -> String {
+        match news {
+            News::Refuse { version, reason } => format!("{version}: {reason}"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_version_is_adopted_once_and_then_costs_a_look() {
+        let mut watch = watch();
+        let redis = publishing("3", POLICY);
+        let (sent, news) = look(&mut watch, redis);
+        assert_eq!(sent, [Errand::Look, Errand::Measure, Errand::Fetch]);
+        assert_eq!(adopted(news), 3);
+        let (sent, news) = look(&mut watch, redis);
+        assert_eq!(sent, [Errand::Look]);
+        assert!(matches!(news, News::None));
+        assert_eq!(adopted(look(&mut watch, publishing("4", POLICY)).1), 4);
+    }
+
+    /// What Redis says is in force, also where it fell back: all gateways agree.
+    #[test]
+    fn an_older_version_is_adopted_too() {
+        let mut watch = watch();
+        look(&mut watch, publishing("4", POLICY));
+        assert_eq!(adopted(look(&mut watch, publishing("3", POLICY)).1), 3);
+    }
+
+    /// A Redis that was emptied counts from 1 again.
+    #[test]
+    fn the_same_version_of_another_time_is_another() {
+        let mut watch = watch();
+        look(&mut watch, publishing("1", POLICY));
+        let later = Redis {
+            published_at: Some("2"),
+            ..publishing("1", POLICY)
+        };
+        assert_eq!(adopted(look(&mut watch, later).1), 1);
+    }
+
+    #[test]
+    fn what_is_no_policy_is_refused_once_with_its_place() {
+        let mut watch = watch();
+        adopted(look(&mut watch, publishing("1", POLICY)).1);
+        let broken = publishing("2", r#"{"rules": [], "rulez": 1}"#);
+        let told = refused(look(&mut watch, broken).1);
+        assert!(
+            told.starts_with("2: policy.rulez: is not a field here"),
+            "{told}"
+        );
+        let (sent, news) = look(&mut watch, broken);
+        assert_eq!(sent, [Errand::Look]);
+        assert!(matches!(news, News::None));
+        assert_eq!(adopted(look(&mut watch, publishing("3", POLICY)).1), 3);
+    }
+
+    #[test]
+    fn every_way_to_be_no_publication_is_told_apart() {
+        for (redis, told) in [
+            (
+                publishing("x", POLICY),
+                r#"weir:policy version: is "x"; expected a whole number from 1"#,
+            ),
+            (publishing("0", POLICY), r#"weir:policy version: is "0""#),
+            (publishing("+1", POLICY), r#"weir:policy version: is "+1""#),
+            (
+                publishing("1", "null"),
+                "policy: is null; expected an object",
+            ),
+            (publishing("1", ""), "policy: is not JSON"),
+            (
+                publishing("1", "\"\""),
+                r#"policy: is ""; expected one of "configured""#,
+            ),
+            (
+                Redis {
+                    policy: None,
+                    ..publishing("1", "")
+                },
+                r#"weir:policy: lacks the field "policy""#,
+            ),
+        ] {
+            let refusal = refused(look(&mut watch(), redis).1);
+            assert!(refusal.contains(told), "{refusal}");
+        }
+        assert!(
+            Document::read(b"{\xff")
+                .unwrap_err()
+                .message
+                .contains("not UTF-8 after byte 1")
+        );
+    }
+
+    #[test]
+    fn a_document_that_is_too_long_is_refused_unread() {
+        let long = " ".repeat(MOST_DOCUMENT + 1);
+        let mut watch = watch();
+        let (sent, news) = look(&mut watch, publishing("5", &long));
+        assert_eq!(sent, [Errand::Look, Errand::Measure]);
+        let told = refused(news);
+        assert!(
+            told.starts_with("5: policy: has 524289 bytes; at most 524288"),
+            "{told}"
+        );
+        assert_eq!(look(&mut watch, publishing("5", &long)).0, [Errand::Look]);
+        assert!(Document::read(long.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn what_disappears_is_told_once_and_changes_nothing() {
+        let mut watch = watch();
+        assert!(matches!(look(&mut watch, EMPTY).1, News::None));
+        look(&mut watch, publishing("1", POLICY));
+        assert!(matches!(look(&mut watch, EMPTY).1, News::Gone));
+        assert!(matches!(look(&mut watch, EMPTY).1, News::None));
+        assert_eq!(adopted(look(&mut watch, publishing("1", POLICY)).1), 1);
+    }
+
+    #[test]
+    fn the_way_back_to_the_configuration_is_a_publication_too() {
+        let News::Adopt(adoption) = look(&mut watch(), publishing("2", "\"configured\"")).1 else {
+            panic!()
+        };
+        assert!(matches!(adoption.document, Document::Configured));
+        assert_eq!(adoption.version, Version(2));
+    }
+
+    #[test]
+    fn a_store_that_does_not_answer_leaves_all_as_it_is() {
+        let mut watch = watch();
+        look(&mut watch, publishing("1", POLICY));
+        for (body, expected) in [
+            (None, "Silence"),
+            (Some(&b""[..]), "Silence"),
+            (
+                Some(b"-WRONGTYPE Operation against a key\r\n"),
+                "Unreadable(\"WRONGTYPE Operation against a key\")",
+            ),
+            (Some(b"upstream connect error"), "Silence"),
+            (Some(b"*2\r\n:1\r\n:2\r\n"), "Silence"),
+            (Some(b":5\r\n"), "Silence"),
+        ] {
+            let errand = watch.tick(watch.due).unwrap();
+            watch.sent(watch.due, CallId(1), errand);
+            let news = watch.answered(CallId(1), body).unwrap();
+            assert_eq!(format!("{news:?}"), expected);
+        }
+        assert!(matches!(
+            look(&mut watch, publishing("1", POLICY)).1,
+            News::None
+        ));
+    }
+
+    #[test]
+    fn a_call_without_an_answer_holds_up_the_look_out_no_longer_than_it_may_take() {
+        let mut watch = watch();
+        let start = watch.due;
+        watch.tick(start).unwrap();
+        watch.sent(start, CallId(1), Errand::Look);
+        // The first looks come so soon that the first call might still be answered.
+        watch.due = Micros(start.0 + 99_999);
+        assert_eq!(watch.tick(watch.due), None);
+        watch.due = Micros(start.0 + 100_000);
+        assert_eq!(watch.tick(watch.due), Some(Errand::Look));
+        watch.sent(watch.due, CallId(2), Errand::Look);
+        assert!(
+            watch.answered(CallId(1), None).is_none(),
+            "late, and nobody's"
+        );
+    }
+
+    #[test]
+    fn looks_are_closer_than_the_period_and_spread() {
+        let mut pauses = std::collections::BTreeSet::new();
+        for seed in 0..50 {
+            let mut watch = Watch::new(&Namespace::default(), PERIOD, Millis(50), seed, Micros(0));
+            look(&mut watch, EMPTY);
+            let before = watch.due;
+            look(&mut watch, EMPTY);
+            let pause = watch.due.0 - before.0;
+            assert!((1_250_000..1_750_000).contains(&pause), "{pause}");
+            pauses.insert(pause / 10_000);
+        }
+        assert!(pauses.len() > 25, "{pauses:?}");
+    }
+
+    #[test]
+    fn whoever_has_had_no_answer_looks_soon_and_then_ever_less_often() {
+        let mut watch = watch();
+        assert!(watch.due < FIRST_LOOK);
+        let mut pauses = Vec::new();
+        for _ in 0..12 {
+            let before = watch.due;
+            watch.tick(before).unwrap();
+            pauses.push((watch.due.0 - before.0) / 1000);
+        }
+        let expected = [
+            100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 51_200, 60_000, 60_000,
+        ];
+        assert_eq!(pauses, expected);
+        let now = Micros(watch.due.0 - 30_000_000);
+        watch.stir(now);
+        assert_eq!(watch.due, Micros(now.0 + 100_000));
+        assert_eq!(watch.next_tick(now), Millis(100));
+    }
+
+    #[test]
+    fn what_was_good_is_where_another_worker_begins() {
+        let News::Adopt(Adoption { published, .. }) = look(&mut watch(), publishing("6", POLICY)).1
+        else {
+            panic!()
+        };
+        let kept = Published::from_bytes(&published.to_bytes()).unwrap();
+        assert_eq!(kept, published);
+        let mut other = watch();
+        assert_eq!(adopted(other.begin_with(kept)), 6);
+        assert!(matches!(
+            look(&mut other, publishing("6", POLICY)).1,
+            News::None
+        ));
+        assert_eq!(Published::from_bytes(b"6\n1"), None);
+    }
+}

@@ -1,0 +1,655 @@
+//! What operators are told of a gateway by the gateway itself, without any store: traffic by rule,
+//! the callers that are refused most, how the store does. Each worker leaves a [`View`] of its own
+//! where the others find it, and whoever is asked puts them together.
+//!
+//! It is one gateway's word about the last quarter of an hour. What many gateways see, and for
+//! longer, is in the proxy's statistics.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::codec::varint::{Packed, Packer};
+use crate::decide::answer::{self, Answer};
+use crate::decide::decision::Outcome;
+use crate::decide::verdict::Degraded;
+use crate::live::snapshot::Version;
+use crate::observe::advice;
+use crate::observe::counters::Count;
+use crate::observe::notice::Notice;
+use crate::observe::time_series::{self, INTERVAL_SECONDS, INTERVALS, Interval, Latency, Traffic};
+use crate::observe::top_k::{By, Offender, Offenders};
+use crate::store::batch::Health;
+use crate::time::Micros;
+
+/// A view that another version of the filter packed is not read.
+const LAYOUT: u64 = 3;
+/// A worker that cannot use a way to the store leaves a view at least so often.
+pub const LONGEST_SILENCE: Micros = Micros(5_000_000);
+/// A worker that has been silent for longer has nothing to do, or is no more: what it said of its
+/// way to the store holds no longer. What it counted does.
+const PRESENT: Micros = Micros(15_000_000);
+/// Callers on the list: more than anybody reads in an incident.
+const MOST_OFFENDERS: usize = 20;
+
+/// What one worker has seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    /// The time of day at which it was left.
+    pub at: Micros,
+    /// The version of the policy in force.
+    pub version: u64,
+    pub lanes: u32,
+    pub open_lanes: u32,
+    /// How often a breaker of the worker's has opened.
+    pub opened: u64,
+    /// The time of day at which the first of the open lanes was shut, and why, in the words of the call
+    /// that failed last; 0 and nothing where all are asked.
+    pub shut_at: Micros,
+    pub trouble: String,
+    /// When a call was answered last, as of the last time that this was told.
+    pub answered_at: Micros,
+    pub traffic: Traffic,
+    pub offenders: Offenders,
+}
+
+#[derive(Serialize)]
+struct Report {
+    /// What this speaks of, for whoever might take it for the whole fleet.
+    scope: &'static str,
+    /// Which one, if the proxy was told its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster: Option<String>,
+    /// Seconds since the Unix epoch, by the gateway's clock.
+    timestamp: u64,
+    workers: Workers,
+    policy: PolicyInForce,
+    interval_seconds: u64,
+    /// When the first interval of each list began.
+    from: u64,
+    /// Every request once, by outcome.
+    requests: BTreeMap<&'static str, Vec<u32>>,
+    /// Busiest first.
+    rules: Vec<RuleReport>,
+    store: StoreReport,
+    /// Wrong ones that were sent as the operators' secret.
+    wrong_secrets: u64,
+    /// Requests that the store did not decide, by what was done with them.
+    degraded: BTreeMap<&'static str, u64>,
+    offenders: Vec<OffenderReport>,
+}
+
+#[derive(Serialize)]
+struct Workers {
+    /// Who has told anything in the time that this is about.
+    seen: usize,
+    /// Who has had something to do of late.
+    active: usize,
+}
+
+#[derive(Serialize)]
+struct PolicyInForce {
+    /// 0 is the configuration's own.
+    version: u64,
+    /// Whether every active worker runs it.
+    everywhere: bool,
+}
+
+#[derive(Serialize)]
+struct RuleReport {
+    name: String,
+    #[serde(flatten)]
+    counts: BTreeMap<&'static str, Vec<u32>>,
+}
+
+#[derive(Serialize)]
+struct StoreReport {
+    /// What only an operator can mend, in words.
+    notices: Vec<String>,
+    /// Lanes to the store of the active workers, those that are not asked for now, and of the others
+    /// those that nobody has asked since: whether they would be answered is not known.
+    lanes: u32,
+    open_lanes: u32,
+    untried_lanes: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_asked: Option<NotAsked>,
+    breaker_opened: u64,
+    calls: Vec<u32>,
+    failures: Vec<u32>,
+    /// Requests in a call, on average.
+    batch_size: Option<f64>,
+    latency_micros: LatencyReport,
+}
+
+/// Why the store is not asked.
+#[derive(Serialize)]
+struct NotAsked {
+    /// Seconds since the Unix epoch.
+    since: u64,
+    /// In the words of the call that failed last.
+    why: String,
+    advice: &'static str,
+}
+
+/// None of it where no call was answered.
+#[derive(Serialize)]
+struct LatencyReport {
+    p50: Option<u64>,
+    p99: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct OffenderReport {
+    kind: &'static str,
+    subject: String,
+    /// What the status call finds them by, if it can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    query: Option<String>,
+    #[serde(flatten)]
+    by: ByReport,
+    /// Refusals of late, older ones counting less.
+    denied_at_least: u64,
+    denied_at_most: u64,
+}
+
+/// What refused last: one of these.
+#[derive(Default, Serialize)]
+struct ByReport {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<String>,
+    /// The list of the policy and the entry of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    list: Option<String>,
+    /// What they sent is not the operators' secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wrong_secret: Option<bool>,
+}
+
+/// What the proxy is called.
+#[derive(Clone, Debug, Default)]
+pub struct Node {
+    pub id: String,
+    pub cluster: String,
+}
+
+impl View {
+    pub fn health(&mut self, health: Health) {
+        let small = |lanes: usize| u32::try_from(lanes).unwrap_or(u32::MAX);
+        self.lanes = small(health.lanes);
+        self.open_lanes = small(health.open);
+        self.opened = health.opened;
+    }
+
+    pub fn pack(&self) -> Vec<u8> {
+        let mut out = Packer::default();
+        for number in [
+            LAYOUT,
+            self.at.0,
+            self.version,
+            self.lanes.into(),
+            self.open_lanes.into(),
+            self.opened,
+            self.shut_at.0,
+            self.answered_at.0,
+        ] {
+            out.number(number);
+        }
+        out.bytes(self.trouble.as_bytes());
+        self.traffic.pack(&mut out);
+        self.offenders.pack(&mut out);
+        out.finish()
+    }
+
+    /// Nothing of what is not whole, or another version's.
+    pub fn unpack(bytes: &[u8]) -> Option<View> {
+        let mut packed = Packed::new(bytes);
+        let mut number = || packed.number();
+        if number()? != LAYOUT {
+            return None;
+        }
+        Some(View {
+            at: Micros(number()?),
+            version: number()?,
+            lanes: u32::try_from(number()?).ok()?,
+            open_lanes: u32::try_from(number()?).ok()?,
+            opened: number()?,
+            shut_at: Micros(number()?),
+            answered_at: Micros(number()?),
+            trouble: packed.text()?.to_string(),
+            traffic: Traffic::unpack(&mut packed)?,
+            offenders: Offenders::unpack(&mut packed)?,
+        })
+    }
+}
+
+/// The answer to an operator, from all workers' views, by a worker that runs this version of the
+/// policy. `notices` is what it knows of the store; `now` is the time of day.
+pub fn report(
+    views: &[View],
+    node: &Node,
+    notices: &[Notice],
+    Version(version): Version,
+    now: Micros,
+) -> Answer {
+    let last = time_series::interval(now);
+    let first = last.saturating_sub(INTERVALS as u64 - 1);
+    let silent = |view: &View| now.0.saturating_sub(view.at.0);
+    let longest = Micros(INTERVALS as u64 * INTERVAL_SECONDS * 1_000_000);
+    let seen: Vec<&View> = views
+        .iter()
+        .filter(|view| silent(view) < longest.0)
+        .collect();
+    let active: Vec<&View> = seen
+        .iter()
+        .copied()
+        .filter(|view| silent(view) < PRESENT.0)
+        .collect();
+
+    let mut sums = Sums::default();
+    let mut offenders = Offenders::default();
+    for view in &seen {
+        let mut own = view.offenders.clone();
+        own.age(now);
+        offenders.merge(&own);
+        for interval in view.traffic.intervals() {
+            let place = interval.number.checked_sub(first);
+            if let Some(place) = place.and_then(|place| usize::try_from(place).ok()) {
+                sums.add(place, interval);
+            }
+        }
+    }
+    answer::json(
+        "weir_gateway",
+        &Report {
+            scope: "this gateway",
+            node: named(&node.id),
+            cluster: named(&node.cluster),
+            timestamp: now.0 / 1_000_000,
+            workers: Workers {
+                seen: seen.len(),
+                active: active.len(),
+            },
+            policy: PolicyInForce {
+                version,
+                everywhere: active.iter().all(|view| view.version == version),
+            },
+            interval_seconds: INTERVAL_SECONDS,
+            from: first * INTERVAL_SECONDS,
+            store: StoreReport {
+                notices: notices.iter().map(Notice::to_string).collect(),
+                lanes: active.iter().map(|view| view.lanes).sum(),
+                open_lanes: active.iter().map(|view| view.open_lanes).sum(),
+                untried_lanes: untried_lanes(&active),
+                not_asked: not_asked(&active),
+                breaker_opened: seen.iter().map(|view| view.opened).sum(),
+                calls: sums.calls,
+                failures: sums.failures,
+                batch_size: (sums.answered > 0).then(|| {
+                    // Two digits are all that anybody reads.
+                    (sums.questions as f64 / sums.answered as f64 * 100.0).round() / 100.0
+                }),
+                latency_micros: LatencyReport {
+                    p50: sums.latency.quantile(0.5).map(|micros| micros.0),
+                    p99: sums.latency.quantile(0.99).map(|micros| micros.0),
+                },
+            },
+            requests: sums.requests,
+            rules: busiest_first(sums.rules),
+            wrong_secrets: sums.wrong_secrets,
+            degraded: sums.degraded,
+            offenders: offenders
+                .top(MOST_OFFENDERS)
+                .into_iter()
+                .map(OffenderReport::from)
+                .collect(),
+        },
+    )
+}
+
+fn named(name: &str) -> Option<String> {
+    (!name.is_empty()).then(|| name.to_string())
+}
+
+/// The one that has been shut for longest.
+fn first_shut<'a>(active: &[&'a View]) -> Option<&'a View> {
+    let shut = active.iter().filter(|view| view.open_lanes > 0);
+    shut.min_by_key(|view| view.shut_at).copied()
+}
+
+fn not_asked(active: &[&View]) -> Option<NotAsked> {
+    let view = first_shut(active)?;
+    Some(NotAsked {
+        since: view.shut_at.0 / 1_000_000,
+        why: view.trouble.clone(),
+        advice: advice::on(&view.trouble),
+    })
+}
+
+/// A view alone says nothing: whoever is asked for this report leaves one.
+fn untried_lanes(active: &[&View]) -> u32 {
+    let Some(first) = first_shut(active) else {
+        return 0;
+    };
+    let untried = active
+        .iter()
+        .filter(|view| view.open_lanes == 0 && view.answered_at <= first.shut_at);
+    untried.map(|view| view.lanes).sum()
+}
+
+/// A list of intervals for each thing that came.
+struct Sums {
+    requests: BTreeMap<&'static str, Vec<u32>>,
+    rules: BTreeMap<String, BTreeMap<&'static str, Vec<u32>>>,
+    degraded: BTreeMap<&'static str, u64>,
+    calls: Vec<u32>,
+    failures: Vec<u32>,
+    answered: u64,
+    questions: u64,
+    wrong_secrets: u64,
+    latency: Latency,
+}
+
+impl Default for Sums {
+    fn default() -> Sums {
+        Sums {
+            requests: BTreeMap::new(),
+            rules: BTreeMap::new(),
+            degraded: Degraded::ALL.map(|how| (how.name(), 0)).into(),
+            calls: vec![0; INTERVALS],
+            failures: vec![0; INTERVALS],
+            answered: 0,
+            questions: 0,
+            wrong_secrets: 0,
+            latency: Latency::default(),
+        }
+    }
+}
+
+impl Sums {
+    fn add(&mut self, place: usize, interval: &Interval) {
+        for (outcome, &count) in Outcome::ALL.iter().zip(&interval.outcomes) {
+            add_named(&mut self.requests, outcome.name(), place, count);
+        }
+        for (rule, counts) in &interval.rules {
+            let own = self.rules.entry(rule.to_string()).or_default();
+            for (count, &more) in Count::ALL.iter().zip(counts) {
+                add_named(own, count.name(), place, more);
+            }
+        }
+        for (how, &count) in Degraded::ALL.iter().zip(&interval.degraded) {
+            *self.degraded.entry(how.name()).or_default() += u64::from(count);
+        }
+        add(&mut self.calls, place, interval.calls);
+        add(&mut self.failures, place, interval.failures);
+        self.answered += interval.latency.count();
+        self.questions += u64::from(interval.questions);
+        self.wrong_secrets += u64::from(interval.wrong_secrets);
+        self.latency.merge(&interval.latency);
+    }
+}
+
+/// What never came has no list.
+fn add_named(
+    lists: &mut BTreeMap<&'static str, Vec<u32>>,
+    name: &'static str,
+    place: usize,
+    more: u32,
+) {
+    if more > 0 {
+        let list = lists.entry(name).or_insert_with(|| vec![0; INTERVALS]);
+        add(list, place, more);
+    }
+}
+
+fn add(list: &mut [u32], place: usize, more: u32) {
+    if let Some(count) = list.get_mut(place) {
+        *count = count.saturating_add(more);
+    }
+}
+
+fn busiest_first(rules: BTreeMap<String, BTreeMap<&'static str, Vec<u32>>>) -> Vec<RuleReport> {
+    let mut rules: Vec<RuleReport> = rules
+        .into_iter()
+        .map(|(name, counts)| RuleReport { name, counts })
+        .collect();
+    rules.sort_by_cached_key(|rule| std::cmp::Reverse(rule.requests()));
+    rules
+}
+
+impl RuleReport {
+    fn requests(&self) -> u64 {
+        let outcomes = Outcome::ALL.iter();
+        let lists = outcomes.filter_map(|outcome| self.counts.get(outcome.name()));
+        lists.flatten().map(|&count| u64::from(count)).sum()
+    }
+}
+
+impl From<Offender> for OffenderReport {
+    fn from(offender: Offender) -> OffenderReport {
+        OffenderReport {
+            kind: offender.name.kind(),
+            subject: offender.name.text(),
+            query: offender.name.query(),
+            by: offender.by.into(),
+            denied_at_least: offender.at_least,
+            denied_at_most: offender.at_most,
+        }
+    }
+}
+
+impl From<By> for ByReport {
+    fn from(by: By) -> ByReport {
+        let nothing = ByReport::default();
+        match by {
+            By::Rule(name) => ByReport {
+                rule: Some(name.to_string()),
+                ..nothing
+            },
+            By::List(entry) => ByReport {
+                list: Some(entry.to_string()),
+                ..nothing
+            },
+            By::Secret => ByReport {
+                wrong_secret: Some(true),
+                ..nothing
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::observe::counters::Series;
+    use crate::policy::ids::Scope;
+    use crate::request::subject::Subject;
+
+    const NOW: Micros = Micros(1_700_000_005_000_000);
+
+    fn ago(seconds: u64) -> Micros {
+        Micros(NOW.0 - seconds * 1_000_000)
+    }
+
+    /// A worker that refused ann so often and let one pass, so long ago.
+    fn view(seconds: u64, denied: u32) -> View {
+        let mut view = View {
+            at: ago(seconds),
+            version: 3,
+            lanes: 1,
+            open_lanes: 1,
+            opened: 2,
+            shut_at: ago(seconds + 60),
+            trouble: "READONLY You can't write".to_string(),
+            ..View::default()
+        };
+        let rule: Rc<str> = "api".into();
+        let interval = view.traffic.now(ago(seconds)).unwrap();
+        let count = |count| Series::Rule {
+            rule: 0,
+            scope: Scope::User,
+            count,
+        };
+        interval.add(Series::Decision(Outcome::Denied), None, denied);
+        interval.add(Series::Decision(Outcome::Allowed), None, 1);
+        interval.add(Series::Degraded(Degraded::Local), None, 4);
+        interval.add(count(Count::Denied), Some(&rule), denied);
+        interval.add(count(Count::Allowed), Some(&rule), 1);
+        interval.add(count(Count::Allowed), Some(&"other".into()), 1);
+        interval.calls += 2;
+        interval.failures += 1;
+        interval.questions += 5;
+        interval.latency.add(Micros(300));
+        interval.latency.add(Micros(300));
+        view.offenders.age(ago(seconds));
+        for _ in 0..denied {
+            view.offenders
+                .refused(&Subject::User(b"ann".to_vec()), &By::Rule(rule.clone()));
+        }
+        view
+    }
+
+    fn told(views: &[View]) -> Value {
+        let answer = report(views, &Node::default(), &[], Version(3), NOW);
+        assert_eq!(answer.status, 200);
+        serde_json::from_slice(&answer.body).unwrap()
+    }
+
+    fn sum(list: &Value) -> u64 {
+        let list = list.as_array().unwrap();
+        assert_eq!(list.len(), INTERVALS);
+        list.iter().map(|count| count.as_u64().unwrap()).sum()
+    }
+
+    #[test]
+    fn the_views_of_all_workers_are_put_together() {
+        let report = told(&[view(0, 7), view(12, 5)]);
+        assert_eq!(report["scope"], "this gateway");
+        assert_eq!(report["timestamp"], 1_700_000_005u64);
+        assert_eq!(report["workers"], json!({"seen": 2, "active": 2}));
+        assert_eq!(report["policy"], json!({"version": 3, "everywhere": true}));
+        assert_eq!(report["from"], 1_700_000_000u64 - 890);
+        assert_eq!(sum(&report["requests"]["denied"]), 12);
+        assert_eq!(report["requests"]["denied"][89], 7);
+        assert_eq!(report["requests"]["denied"][88], 5);
+        assert_eq!(report["requests"]["denied"][87], 0);
+        assert_eq!(report["rules"][0]["name"], "api");
+        assert_eq!(sum(&report["rules"][0]["denied"]), 12);
+        assert_eq!(sum(&report["rules"][1]["allowed"]), 2);
+        assert!(report["rules"][1].get("denied").is_none());
+        assert_eq!(
+            report["degraded"],
+            json!({"allow": 0, "local": 8, "deny": 0})
+        );
+        let store = &report["store"];
+        assert_eq!((sum(&store["calls"]), sum(&store["failures"])), (4, 2));
+        assert_eq!(store["open_lanes"], 2);
+        assert_eq!(store["untried_lanes"], 0);
+        let not_asked = &store["not_asked"];
+        assert_eq!(not_asked["since"], 1_700_000_005u64 - 72);
+        assert_eq!(not_asked["why"], "READONLY You can't write");
+        assert!(not_asked["advice"].as_str().unwrap().contains("primary"));
+        assert_eq!(store["batch_size"], 2.5);
+        assert_eq!(store["latency_micros"], json!({"p50": 384, "p99": 384}));
+        assert_eq!(
+            report["offenders"],
+            json!([{"kind": "user", "subject": "ann", "query": "user_id=ann", "rule": "api",
+                    "denied_at_least": 12, "denied_at_most": 12}])
+        );
+    }
+
+    #[test]
+    fn a_worker_that_is_no_more_leaves_its_counts_and_nothing_of_its_store() {
+        let report = told(&[view(0, 1), view(400, 8), view(1000, 40)]);
+        assert_eq!(report["workers"], json!({"seen": 2, "active": 1}));
+        assert_eq!(sum(&report["requests"]["denied"]), 9);
+        assert_eq!(report["store"]["open_lanes"], 1);
+        // Of eight that were long ago, two count.
+        assert_eq!(report["offenders"][0]["denied_at_most"], 3);
+    }
+
+    /// Half of the lanes shut read as half of a Redis, when the other half had not been asked.
+    #[test]
+    fn a_lane_that_nobody_has_asked_since_is_not_told_as_one_that_is_well() {
+        let idle = |seconds| View {
+            answered_at: ago(seconds),
+            open_lanes: 0,
+            shut_at: Micros(0),
+            trouble: String::new(),
+            ..view(0, 0)
+        };
+        let mut shut = view(0, 1);
+        shut.shut_at = ago(5);
+        for (other, untried) in [(idle(8), 1), (idle(5), 1), (idle(3), 0)] {
+            let report = told(&[shut.clone(), other]);
+            assert_eq!(report["store"]["untried_lanes"], untried);
+            assert_eq!(report["store"]["open_lanes"], 1);
+        }
+        let well = told(&[idle(8), idle(3)]);
+        assert_eq!(well["store"]["untried_lanes"], 0);
+        assert_eq!(well["store"]["not_asked"], Value::Null);
+    }
+
+    #[test]
+    fn a_gateway_says_which_one_it_is_if_it_knows() {
+        let node = Node {
+            id: "edge-7".to_string(),
+            cluster: "edge".to_string(),
+        };
+        let answer = report(&[], &node, &[], Version(3), NOW);
+        let named: Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(
+            (&named["node"], &named["cluster"]),
+            (&json!("edge-7"), &json!("edge"))
+        );
+        assert_eq!(told(&[])["node"], Value::Null);
+    }
+
+    #[test]
+    fn a_gateway_that_nobody_called_says_so() {
+        let report = told(&[]);
+        assert_eq!(report["workers"], json!({"seen": 0, "active": 0}));
+        assert_eq!(report["requests"], json!({}));
+        assert_eq!(
+            report["store"]["latency_micros"],
+            json!({"p50": null, "p99": null})
+        );
+        assert_eq!(report["store"]["batch_size"], Value::Null);
+    }
+
+    #[test]
+    fn a_view_that_waits_for_another_policy_is_told() {
+        let old = View {
+            version: 2,
+            ..view(1, 0)
+        };
+        let report = told(&[view(0, 0), old]);
+        assert_eq!(report["policy"], json!({"version": 3, "everywhere": false}));
+    }
+
+    #[test]
+    fn what_is_packed_comes_out_again_and_another_layout_does_not() {
+        let view = view(0, 7);
+        let mut packed = view.pack();
+        let mut told = View::unpack(&packed).unwrap();
+        // Where names are drafted is not told.
+        told.offenders = view.offenders.clone();
+        assert_eq!(told, view);
+        packed[0] = 1;
+        assert_eq!(View::unpack(&packed), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_can_be_read(bytes: Vec<u8>) {
+            View::unpack(&bytes);
+            View::unpack(&[&[LAYOUT as u8], &bytes[..]].concat());
+        }
+    }
+}

@@ -1,0 +1,384 @@
+//! What came in the last quarter of an hour, in intervals of ten seconds: requests by outcome and by
+//! rule, and calls to the store. Bounded whatever the policy and whoever calls; statistics that reach
+//! further back are the proxy's to keep.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use crate::codec::varint::{Packed, Packer};
+use crate::decide::decision::Outcome;
+use crate::observe::counters::{Count, Series};
+use crate::time::Micros;
+
+pub const INTERVAL_SECONDS: u64 = 10;
+/// A quarter of an hour.
+pub const INTERVALS: usize = 90;
+/// Rules told apart in an interval; whoever has more reads the proxy's statistics.
+pub const MOST_RULES: usize = 64;
+const INTERVAL_MICROS: u64 = INTERVAL_SECONDS * 1_000_000;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Oldest first; intervals in which nothing came are not there.
+    intervals: VecDeque<Interval>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interval {
+    /// Counted from the Unix epoch.
+    pub number: u64,
+    /// By [`Outcome`]: every request once.
+    pub outcomes: [u32; Outcome::ALL.len()],
+    /// By [`crate::decide::verdict::Degraded`].
+    pub degraded: [u32; 3],
+    pub rules: Vec<(Rc<str>, RuleCounts)>,
+    /// Calls to the store, the questions in those that were answered, and those that failed.
+    pub calls: u32,
+    pub questions: u32,
+    pub failures: u32,
+    /// Wrong ones that were sent as the operators' secret.
+    pub wrong_secrets: u32,
+    pub latency: Latency,
+}
+
+/// By [`Count`].
+pub type RuleCounts = [u32; Count::ALL.len()];
+
+/// How long calls took: two bins for each doubling.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Latency([u32; BINS]);
+
+/// Up to 2^22 µs: beyond the longest timeout there is.
+const BINS: usize = 44;
+
+/// The interval that a time of day lies in.
+pub fn interval(now: Micros) -> u64 {
+    now.0 / INTERVAL_MICROS
+}
+
+impl Traffic {
+    /// The interval of now; what is too old is forgotten.
+    pub fn now(&mut self, now: Micros) -> Option<&mut Interval> {
+        let number = interval(now);
+        self.forget(number);
+        // A clock that steps back a little finds the interval it has left.
+        if self
+            .intervals
+            .back()
+            .is_none_or(|last| last.number < number)
+        {
+            self.intervals.push_back(Interval {
+                number,
+                ..Interval::default()
+            });
+        }
+        self.intervals.back_mut()
+    }
+
+    fn forget(&mut self, now: u64) {
+        // Far ahead lies what a clock told that was wrong.
+        let known = now.saturating_sub(INTERVALS as u64 - 1)..=now.saturating_add(1);
+        self.intervals
+            .retain(|interval| known.contains(&interval.number));
+    }
+
+    pub fn intervals(&self) -> impl Iterator<Item = &Interval> {
+        self.intervals.iter()
+    }
+
+    pub fn pack(&self, out: &mut Packer) {
+        let mut names: Vec<&Rc<str>> = Vec::new();
+        for (name, _) in self.intervals.iter().flat_map(|interval| &interval.rules) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        out.number(names.len() as u64);
+        for name in &names {
+            out.bytes(name.as_bytes());
+        }
+        out.number(self.intervals.len() as u64);
+        for interval in &self.intervals {
+            out.number(interval.number);
+            interval.counts().for_each(|count| out.number(count.into()));
+            interval.latency.pack(out);
+            out.number(interval.rules.len() as u64);
+            for (name, counts) in &interval.rules {
+                let place = names.iter().position(|known| *known == name);
+                out.number(place.unwrap_or_default() as u64);
+                counts.iter().for_each(|&count| out.number(count.into()));
+            }
+        }
+    }
+
+    /// Nothing of what is not whole.
+    pub fn unpack(packed: &mut Packed<'_>) -> Option<Traffic> {
+        let mut names: Vec<Rc<str>> = Vec::new();
+        for _ in 0..packed.number()? {
+            names.push(packed.text()?.into());
+        }
+        let mut traffic = Traffic::default();
+        for _ in 0..packed.number()?.min(INTERVALS as u64) {
+            let mut interval = Interval {
+                number: packed.number()?,
+                ..Interval::default()
+            };
+            for count in interval.counts_mut() {
+                *count = small(packed)?;
+            }
+            interval.latency = Latency::unpack(packed)?;
+            for _ in 0..packed.number()?.min(MOST_RULES as u64) {
+                let name = names.get(usize::try_from(packed.number()?).ok()?)?.clone();
+                let mut counts = RuleCounts::default();
+                for count in &mut counts {
+                    *count = small(packed)?;
+                }
+                interval.rules.push((name, counts));
+            }
+            traffic.intervals.push_back(interval);
+        }
+        Some(traffic)
+    }
+}
+
+fn small(packed: &mut Packed<'_>) -> Option<u32> {
+    u32::try_from(packed.number()?).ok()
+}
+
+impl Interval {
+    /// More has come of a series; `rule` is the name of its rule, where it is one's.
+    pub fn add(&mut self, series: Series, rule: Option<&Rc<str>>, more: u32) {
+        let count = match series {
+            Series::Decision(outcome) => self.outcomes.get_mut(outcome as usize),
+            Series::Degraded(how) => self.degraded.get_mut(how as usize),
+            Series::DelayedMillis
+            | Series::Crowded
+            | Series::TierUnknown
+            | Series::Variant { .. } => None,
+            Series::Rule { count, .. } => rule
+                .and_then(|rule| self.rule(rule))
+                .and_then(|counts| counts.get_mut(count as usize)),
+        };
+        if let Some(count) = count {
+            *count = count.saturating_add(more);
+        }
+    }
+
+    fn rule(&mut self, rule: &Rc<str>) -> Option<&mut RuleCounts> {
+        let known = self.rules.iter().position(|(name, _)| name == rule);
+        if known.is_none() && self.rules.len() < MOST_RULES {
+            self.rules.push((rule.clone(), RuleCounts::default()));
+        }
+        let place = known.unwrap_or(self.rules.len().saturating_sub(1));
+        let (name, counts) = self.rules.get_mut(place)?;
+        (name == rule).then_some(counts)
+    }
+
+    fn counts(&self) -> impl Iterator<Item = u32> {
+        let own = [
+            self.calls,
+            self.questions,
+            self.failures,
+            self.wrong_secrets,
+        ];
+        let counts = self.outcomes.iter().chain(&self.degraded).copied();
+        counts.chain(own)
+    }
+
+    fn counts_mut(&mut self) -> impl Iterator<Item = &mut u32> {
+        let own = [
+            &mut self.calls,
+            &mut self.questions,
+            &mut self.failures,
+            &mut self.wrong_secrets,
+        ];
+        let counts = self.outcomes.iter_mut().chain(&mut self.degraded);
+        counts.chain(own)
+    }
+}
+
+impl Latency {
+    pub fn add(&mut self, took: Micros) {
+        if let Some(count) = self.0.get_mut(bin(took.0)) {
+            *count = count.saturating_add(1);
+        }
+    }
+
+    pub fn count(&self) -> u64 {
+        self.0.iter().map(|&count| u64::from(count)).sum()
+    }
+
+    pub fn merge(&mut self, other: &Latency) {
+        for (own, others) in self.0.iter_mut().zip(&other.0) {
+            *own = own.saturating_add(*others);
+        }
+    }
+
+    /// The time that this share of all calls kept to, rounded up by at most a half; none where there
+    /// was no call.
+    pub fn quantile(&self, share: f64) -> Option<Micros> {
+        let mut left = (self.count() as f64 * share).ceil().max(1.0) as u64;
+        self.0.iter().enumerate().find_map(|(bin, &count)| {
+            left = left.saturating_sub(count.into());
+            (left == 0).then(|| Micros(end(bin)))
+        })
+    }
+
+    fn pack(&self, out: &mut Packer) {
+        let used = || self.0.iter().enumerate().filter(|(_, count)| **count > 0);
+        out.number(used().count() as u64);
+        for (bin, &count) in used() {
+            out.number(bin as u64);
+            out.number(count.into());
+        }
+    }
+
+    fn unpack(packed: &mut Packed<'_>) -> Option<Latency> {
+        let mut latency = Latency::default();
+        for _ in 0..packed.number()?.min(BINS as u64) {
+            let bin = usize::try_from(packed.number()?).ok()?;
+            *latency.0.get_mut(bin)? = small(packed)?;
+        }
+        Some(latency)
+    }
+}
+
+impl Default for Latency {
+    fn default() -> Latency {
+        Latency([0; BINS])
+    }
+}
+
+/// Twice the number of the highest bit, and one more in the upper half of its span.
+fn bin(micros: u64) -> usize {
+    let highest = micros.max(1).ilog2();
+    let upper = match highest {
+        0 => 0,
+        _ => (micros >> (highest - 1)) & 1,
+    };
+    (2 * highest as usize + upper as usize).min(BINS - 1)
+}
+
+/// The first number beyond a bin.
+fn end(bin: usize) -> u64 {
+    let highest = bin / 2;
+    match bin % 2 {
+        0 if highest > 0 => 3 << (highest - 1),
+        _ => 2 << highest,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::policy::ids::Scope;
+
+    fn at(seconds: u64) -> Micros {
+        Micros(seconds * 1_000_000)
+    }
+
+    fn denied() -> Series {
+        Series::Rule {
+            rule: 0,
+            scope: Scope::User,
+            count: Count::Denied,
+        }
+    }
+
+    #[test]
+    fn a_quarter_of_an_hour_is_kept_and_no_more() {
+        let mut traffic = Traffic::default();
+        for second in 0..2000 {
+            let interval = traffic.now(at(second)).unwrap();
+            interval.add(Series::Decision(Outcome::Allowed), None, 1);
+        }
+        let numbers: Vec<u64> = traffic
+            .intervals()
+            .map(|interval| interval.number)
+            .collect();
+        assert_eq!(numbers, (110..200).collect::<Vec<u64>>());
+        assert!(
+            traffic
+                .intervals()
+                .all(|interval| interval.outcomes[0] == 10)
+        );
+        traffic.now(at(100_000));
+        assert_eq!(traffic.intervals().count(), 1);
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_makes_no_interval_twice() {
+        let mut traffic = Traffic::default();
+        traffic.now(at(100_000));
+        for second in [1000, 990, 1000] {
+            let interval = traffic.now(at(second)).unwrap();
+            interval.add(Series::Decision(Outcome::Denied), None, 1);
+        }
+        let counts: Vec<u32> = traffic
+            .intervals()
+            .map(|interval| interval.outcomes[2])
+            .collect();
+        assert_eq!(counts, [3]);
+    }
+
+    #[test]
+    fn rules_without_number_are_bounded() {
+        let mut interval = Interval::default();
+        for number in 0..1000 {
+            let rule: Rc<str> = format!("rule{number}").into();
+            interval.add(denied(), Some(&rule), 1);
+        }
+        assert_eq!(interval.rules.len(), MOST_RULES);
+        let denied = |(_, counts): &(Rc<str>, RuleCounts)| counts[Count::Denied as usize];
+        assert!(interval.rules.iter().all(|rule| denied(rule) == 1));
+    }
+
+    #[test]
+    fn what_is_packed_comes_out_again() {
+        let mut traffic = Traffic::default();
+        for second in (0..900).step_by(7) {
+            let interval = traffic.now(at(second)).unwrap();
+            interval.add(Series::Decision(Outcome::Denied), None, 3);
+            let rule: Rc<str> = format!("rule{}", second % 3).into();
+            interval.add(denied(), Some(&rule), 300);
+            interval.calls += 1;
+            interval.latency.add(Micros(second));
+        }
+        let mut packer = Packer::default();
+        traffic.pack(&mut packer);
+        let bytes = packer.finish();
+        assert_eq!(Traffic::unpack(&mut Packed::new(&bytes)), Some(traffic));
+        for end in 0..bytes.len() {
+            assert_eq!(Traffic::unpack(&mut Packed::new(&bytes[..end])), None);
+        }
+    }
+
+    #[test]
+    fn a_quantile_is_never_told_too_low() {
+        let mut latency = Latency::default();
+        assert_eq!(latency.quantile(0.5), None);
+        for micros in 1..=1000 {
+            latency.add(Micros(micros));
+        }
+        assert_eq!(latency.quantile(0.5), Some(Micros(512)));
+        assert_eq!(latency.quantile(0.99), Some(Micros(1024)));
+        latency.add(Micros(u64::MAX));
+        assert_eq!(latency.quantile(1.0), Some(Micros(1 << 22)));
+    }
+
+    proptest! {
+        #[test]
+        fn each_time_is_below_the_end_of_its_bin_by_at_most_a_third_of_it(micros in 1..4_000_000u64) {
+            let end = end(bin(micros));
+            prop_assert!(micros < end && end <= micros + micros.div_ceil(2) + 1, "{end}");
+            prop_assert!(bin(micros) == 0 || micros >= super::end(bin(micros) - 1) || micros == 1);
+        }
+
+        #[test]
+        fn any_bytes_can_be_read(bytes: Vec<u8>) {
+            Traffic::unpack(&mut Packed::new(&bytes));
+        }
+    }
+}

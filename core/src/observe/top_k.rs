@@ -1,0 +1,532 @@
+//! Who is refused most, in bounded memory whatever the number of callers: the Space-Saving sketch of
+//! Metwally, Agrawal and El Abbadi ("Efficient computation of frequent and top-k elements in data
+//! streams", 2005). A newcomer takes the place of whoever was refused least and inherits that count,
+//! as a possible error; so nobody is ever underestimated, and whoever has more than one part in
+//! [`MOST`] of all refusals is on the list. Counts halve every few minutes, so that it tells of now.
+
+use std::io::Write;
+use std::rc::Rc;
+
+use crate::codec::varint::{Packed, Packer};
+use crate::decide::status;
+use crate::request::subject::{self, Subject, hex_digest};
+use crate::time::Micros;
+
+/// Callers that a worker keeps. One with more than a 64th of a worker's refusals is never missed; a
+/// refused request pays for a glance at so many numbers.
+pub const MOST: usize = 64;
+/// Longer ids are kept as their hash.
+const LONGEST_ID: usize = 128;
+/// Counts are kept in parts of a refusal, so that halving loses nothing that matters.
+const WHOLE: u64 = 1 << 20;
+/// Whoever has less than this is forgotten: eight halvings after a single refusal.
+const LEAST: u64 = WHOLE >> 8;
+/// After a quarter of an hour a refusal counts for a thirty-second.
+const HALVING: Micros = Micros(180_000_000);
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Offenders {
+    /// By place: a hash of the name, which is what is searched.
+    hashes: Vec<u64>,
+    entries: Vec<Entry>,
+    /// Nobody who is not on the list can have more.
+    missed: u64,
+    /// The span of [`HALVING`] that is counted in, from the Unix epoch; 0 before it is known.
+    span: u64,
+    /// Where names are written before it is known whether they are new.
+    draft: Vec<u8>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    name: Name,
+    count: u64,
+    /// By how much the count may be too high.
+    error: u64,
+    /// What refused last.
+    by: By,
+}
+
+/// What somebody is refused by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum By {
+    /// A rule, by its name.
+    Rule(Rc<str>),
+    /// A list, and the entry of it that they are on it by.
+    List(Rc<str>),
+    /// That what they sent is not the operators' secret.
+    Secret,
+}
+
+/// A subject in few bytes: its kind, and its id or the id's hash.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Vec<u8>);
+
+/// A caller that is refused much.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offender {
+    pub name: Name,
+    /// Refusals of late, older ones counting less: no fewer than `at_least`, no more than `at_most`.
+    pub at_least: u64,
+    pub at_most: u64,
+    pub by: By,
+}
+
+impl Offenders {
+    /// A request was refused.
+    pub fn refused(&mut self, subject: &Subject, by: &By) {
+        let mut name = std::mem::take(&mut self.draft);
+        name.clear();
+        write_name(&mut name, subject);
+        self.add(&name, by);
+        self.draft = name;
+    }
+
+    fn add(&mut self, name: &[u8], by: &By) {
+        let hash = fnv(name);
+        let same = |(entry, own): (&Entry, &u64)| *own == hash && entry.name.0 == name;
+        let known = self.entries.iter().zip(&self.hashes).position(same);
+        if let Some(entry) = known.and_then(|place| self.entries.get_mut(place)) {
+            entry.count = entry.count.saturating_add(WHOLE);
+            entry.by = by.clone();
+            return;
+        }
+        if self.entries.len() >= MOST {
+            self.drop_least();
+        }
+        self.hashes.push(hash);
+        self.entries.push(Entry {
+            name: Name(name.to_vec()),
+            count: self.missed.saturating_add(WHOLE),
+            error: self.missed,
+            by: by.clone(),
+        });
+    }
+
+    fn drop_least(&mut self) {
+        let counts = self.entries.iter().map(|entry| entry.count).enumerate();
+        if let Some((place, least)) = counts.min_by_key(|&(_, count)| count) {
+            self.entries.swap_remove(place);
+            self.hashes.swap_remove(place);
+            self.missed = self.missed.max(least);
+        }
+    }
+
+    /// Tells the time of day: what was counted in earlier spans counts half for each that has passed.
+    pub fn age(&mut self, now: Micros) {
+        let span = now.0 / HALVING.0;
+        let passed = match self.span {
+            // What was counted before the time was told is of now.
+            0 => 0,
+            before => span.saturating_sub(before),
+        };
+        self.span = span;
+        // After so many nothing is left.
+        for _ in 0..passed.min(64) {
+            self.halve();
+        }
+    }
+
+    /// Rounded against the caller, so that nobody is underestimated by it.
+    fn halve(&mut self) {
+        for entry in &mut self.entries {
+            entry.count = entry.count.div_ceil(2);
+            entry.error = entry.error.div_ceil(2);
+        }
+        let mut missed = self.missed / 2;
+        let mut hashes = self.hashes.iter();
+        let mut kept = Vec::with_capacity(self.hashes.len());
+        self.entries.retain(|entry| {
+            let hash = hashes.next().copied().unwrap_or_default();
+            let keep = entry.count >= LEAST;
+            if keep {
+                kept.push(hash);
+            } else {
+                missed = missed.max(entry.count);
+            }
+            keep
+        });
+        self.hashes = kept;
+        // Parts of a refusal that nobody can have made.
+        self.missed = if self.entries.is_empty() { 0 } else { missed };
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Adds what another worker saw.
+    pub fn merge(&mut self, other: &Offenders) {
+        let (own, others) = (self.bound(), other.bound());
+        for entry in &mut self.entries {
+            if !other.holds(&entry.name) {
+                entry.count = entry.count.saturating_add(others);
+                entry.error = entry.error.saturating_add(others);
+            }
+        }
+        for entry in &other.entries {
+            let known = self.entries.iter_mut().find(|own| own.name == entry.name);
+            match known {
+                Some(known) => {
+                    known.count = known.count.saturating_add(entry.count);
+                    known.error = known.error.saturating_add(entry.error);
+                }
+                None => {
+                    self.hashes.push(fnv(&entry.name.0));
+                    self.entries.push(Entry {
+                        name: entry.name.clone(),
+                        count: entry.count.saturating_add(own),
+                        error: entry.error.saturating_add(own),
+                        by: entry.by.clone(),
+                    });
+                }
+            }
+        }
+        self.missed = own.saturating_add(others);
+    }
+
+    /// The most that somebody can have who is not on the list.
+    fn bound(&self) -> u64 {
+        self.missed
+    }
+
+    fn holds(&self, name: &Name) -> bool {
+        self.entries.iter().any(|entry| entry.name == *name)
+    }
+
+    /// The most refused, most first.
+    pub fn top(&self, most: usize) -> Vec<Offender> {
+        let mut entries: Vec<&Entry> = self.entries.iter().collect();
+        entries.sort_by(|one, other| {
+            let rank = |entry: &Entry| (entry.count.saturating_sub(entry.error), entry.count);
+            rank(other)
+                .cmp(&rank(one))
+                .then_with(|| one.name.cmp(&other.name))
+        });
+        let offender = |entry: &&Entry| Offender {
+            name: entry.name.clone(),
+            at_least: entry.count.saturating_sub(entry.error) / WHOLE,
+            at_most: entry.count.div_ceil(WHOLE),
+            by: entry.by.clone(),
+        };
+        entries.iter().take(most).map(offender).collect()
+    }
+
+    pub fn pack(&self, out: &mut Packer) {
+        out.number(self.span);
+        out.number(self.missed);
+        out.number(self.entries.len() as u64);
+        for entry in &self.entries {
+            out.bytes(&entry.name.0);
+            out.number(entry.count);
+            out.number(entry.error);
+            entry.by.pack(out);
+        }
+    }
+
+    /// Nothing of what is not whole.
+    pub fn unpack(packed: &mut Packed<'_>) -> Option<Offenders> {
+        let mut offenders = Offenders {
+            span: packed.number()?,
+            missed: packed.number()?,
+            ..Offenders::default()
+        };
+        let count = packed.number()?;
+        for _ in 0..count.min(MOST as u64) {
+            let name = Name(packed.bytes()?.to_vec());
+            offenders.hashes.push(fnv(&name.0));
+            offenders.entries.push(Entry {
+                name,
+                count: packed.number()?,
+                error: packed.number()?,
+                by: By::unpack(packed)?,
+            });
+        }
+        Some(offenders)
+    }
+}
+
+impl By {
+    fn pack(&self, out: &mut Packer) {
+        let (kind, text): (u64, &str) = match self {
+            By::Rule(name) => (0, name),
+            By::List(entry) => (1, entry),
+            By::Secret => (2, ""),
+        };
+        out.number(kind);
+        out.bytes(text.as_bytes());
+    }
+
+    fn unpack(packed: &mut Packed<'_>) -> Option<By> {
+        let (kind, text) = (packed.number()?, packed.text()?);
+        match kind {
+            0 => Some(By::Rule(text.into())),
+            1 => Some(By::List(text.into())),
+            2 => Some(By::Secret),
+            _ => None,
+        }
+    }
+}
+
+impl Name {
+    pub fn of(subject: &Subject) -> Name {
+        let mut name = Vec::new();
+        write_name(&mut name, subject);
+        Name(name)
+    }
+
+    /// What kind of subject it is.
+    pub fn kind(&self) -> &'static str {
+        match self.0.first() {
+            Some(b'u' | b'U') => "user",
+            Some(b'k') => "api_key",
+            _ => "address",
+        }
+    }
+
+    /// What the status call is to be asked, to tell of them; nothing where it could not: a long id is not
+    /// known, nor what has no address.
+    pub fn query(&self) -> Option<String> {
+        let (kind, id) = self.0.split_first()?;
+        let parameter = match kind {
+            b'u' => status::USER_ID,
+            b'k' => status::API_KEY,
+            b'a' if !id.is_empty() => status::ADDRESS,
+            _ => return None,
+        };
+        Some(format!("{parameter}={}", subject::escaped(id)))
+    }
+
+    /// As the status call shows ids. A long id is told by its hash.
+    pub fn text(&self) -> String {
+        let Some((kind, id)) = self.0.split_first() else {
+            return String::new();
+        };
+        match kind {
+            b'k' => subject::key_text(&String::from_utf8_lossy(id)),
+            b'U' => format!("sha256:{}", String::from_utf8_lossy(id)),
+            _ => subject::user_text(id),
+        }
+    }
+}
+
+fn write_name(out: &mut Vec<u8>, subject: &Subject) {
+    match subject {
+        Subject::User(id) if id.len() <= LONGEST_ID => {
+            out.push(b'u');
+            out.extend_from_slice(id);
+        }
+        Subject::User(id) => {
+            out.push(b'U');
+            out.extend_from_slice(hex_digest(id).as_bytes());
+        }
+        Subject::ApiKey(hash) => {
+            out.push(b'k');
+            out.extend_from_slice(hash.as_bytes());
+        }
+        Subject::Address(address) => {
+            out.push(b'a');
+            // Writing to a Vec cannot fail.
+            let _ = address.map(|address| write!(out, "{address}"));
+        }
+    }
+}
+
+/// FNV-1a: short names, and nothing hangs on its strength, since names are compared besides.
+fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rule(name: &str) -> By {
+        By::Rule(name.into())
+    }
+
+    fn user(number: u32) -> Name {
+        Name::of(&Subject::User(format!("user{number}").into_bytes()))
+    }
+
+    /// What a list of everybody would say.
+    #[derive(Default)]
+    struct Everybody {
+        counts: HashMap<Name, f64>,
+        all: f64,
+    }
+
+    impl Everybody {
+        fn add(&mut self, name: Name) {
+            *self.counts.entry(name).or_default() += 1.0;
+            self.all += 1.0;
+        }
+
+        fn halve(&mut self) {
+            self.counts.values_mut().for_each(|count| *count /= 2.0);
+            self.all /= 2.0;
+        }
+    }
+
+    /// Nobody is underestimated, nobody's error exceeds what is said, and whoever has more than a
+    /// part in MOST (for each sketch) is there.
+    fn holds(sketch: &Offenders, everybody: &Everybody, sketches: f64) {
+        let whole = WHOLE as f64;
+        // What halving rounds.
+        let grain = 0.02 * sketches;
+        for entry in &sketch.entries {
+            let true_count = everybody.counts.get(&entry.name).copied().unwrap_or(0.0);
+            let (count, error) = (entry.count as f64 / whole, entry.error as f64 / whole);
+            assert!(count + grain >= true_count, "{entry:?}: {true_count}");
+            assert!(
+                count - error <= true_count + grain,
+                "{entry:?}: {true_count}"
+            );
+        }
+        let missed = sketch.missed as f64 / whole;
+        assert!(missed <= everybody.all / MOST as f64 + grain, "{missed}");
+        for (name, &true_count) in &everybody.counts {
+            if !sketch.holds(name) {
+                assert!(true_count <= missed + grain, "{name:?} has {true_count}");
+            }
+        }
+    }
+
+    /// Who is refused: a few often, many seldom; 0 stands for time that passes.
+    fn refusals() -> impl Strategy<Value = Vec<u32>> {
+        let who = prop_oneof![
+            1 => Just(0u32),
+            40 => 1..6u32,
+            60 => 6..300u32,
+        ];
+        prop::collection::vec(who, 0..900)
+    }
+
+    fn run(refusals: &[u32]) -> (Offenders, Everybody) {
+        let (mut sketch, mut everybody) = (Offenders::default(), Everybody::default());
+        let rule = rule("api");
+        for &who in refusals {
+            if who == 0 {
+                sketch.halve();
+                everybody.halve();
+            } else {
+                sketch.add(&user(who).0, &rule);
+                everybody.add(user(who));
+            }
+        }
+        (sketch, everybody)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn it_errs_by_no_more_than_it_says(refusals in refusals()) {
+            let (sketch, everybody) = run(&refusals);
+            prop_assert!(sketch.entries.len() <= MOST);
+            prop_assert_eq!(sketch.entries.len(), sketch.hashes.len());
+            holds(&sketch, &everybody, 1.0);
+        }
+
+        #[test]
+        fn workers_together_err_by_no_more_than_they_say(
+            one in refusals(), other in refusals()
+        ) {
+            let (mut sketch, mut everybody) = run(&one);
+            let (others, of_others) = run(&other);
+            sketch.merge(&others);
+            for (name, count) in of_others.counts {
+                *everybody.counts.entry(name).or_default() += count;
+            }
+            everybody.all += of_others.all;
+            holds(&sketch, &everybody, 2.0);
+        }
+
+        #[test]
+        fn what_is_packed_comes_out_again(refusals in refusals()) {
+            let (sketch, _) = run(&refusals);
+            let mut packer = Packer::default();
+            sketch.pack(&mut packer);
+            let bytes = packer.finish();
+            prop_assert_eq!(Offenders::unpack(&mut Packed::new(&bytes)), Some(sketch));
+            for end in (0..bytes.len()).step_by(41) {
+                Offenders::unpack(&mut Packed::new(&bytes[..end]));
+            }
+        }
+    }
+
+    #[test]
+    fn the_worst_comes_first_and_in_the_end_all_is_forgotten() {
+        let mut sketch = Offenders::default();
+        let (api, other) = (rule("api"), rule("other"));
+        for _ in 0..100 {
+            sketch.refused(&Subject::User(b"bob".to_vec()), &api);
+        }
+        for number in 0..1000 {
+            sketch.add(&user(number).0, &other);
+        }
+        let worst = sketch.top(3).remove(0);
+        assert_eq!(
+            (worst.name.text(), worst.name.kind()),
+            ("bob".to_string(), "user")
+        );
+        assert_eq!((worst.at_least, worst.at_most, &worst.by), (100, 100, &api));
+        for (span, at_most) in [(1000, 100), (1000, 100), (1002, 25)] {
+            sketch.age(Micros(span * HALVING.0));
+            assert_eq!(sketch.top(1).remove(0).at_most, at_most);
+        }
+        sketch.age(Micros(1020 * HALVING.0));
+        assert_eq!((sketch.is_empty(), sketch.missed), (true, 0));
+    }
+
+    #[test]
+    fn subjects_are_shown_as_the_status_call_shows_them() {
+        let key = format!("api_key_sha256={}", hex_digest(b"secret"));
+        for (subject, kind, text, query) in [
+            (
+                Subject::User("é \"b\"".into()),
+                "user",
+                "é \"b\"",
+                "user_id=%C3%A9%20%22b%22",
+            ),
+            (
+                Subject::User(b"a\xff".to_vec()),
+                "user",
+                "a%FF",
+                "user_id=a%FF",
+            ),
+            (
+                Subject::User(b"a%FF".to_vec()),
+                "user",
+                "a%FF",
+                "user_id=a%25FF",
+            ),
+            (
+                Subject::ApiKey(hex_digest(b"secret")),
+                "api_key",
+                "api-key:2bb80d537b1d",
+                key.as_str(),
+            ),
+            (
+                Subject::Address("192.0.2.7".parse().ok()),
+                "address",
+                "192.0.2.7",
+                "address=192.0.2.7",
+            ),
+            (Subject::Address(None), "address", "", ""),
+        ] {
+            let name = Name::of(&subject);
+            assert_eq!((name.kind(), name.text().as_str()), (kind, text));
+            assert_eq!(name.query().unwrap_or_default(), query);
+        }
+        let long = Name::of(&Subject::User(vec![b'x'; 10_000]));
+        assert!(long.text().starts_with("sha256:") && long.0.len() < 80);
+        assert_eq!(long.query(), None);
+    }
+}

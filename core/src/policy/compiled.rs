@@ -1,0 +1,868 @@
+//! What the filter runs on: rules with the requests that they are for and the limits that they set,
+//! compiled once and matched in one pass. It knows a caller only as a tier and an address.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use super::experiment::{Arm, Experiment, Variant};
+use super::pattern::{Matching, Pattern};
+use super::table::Table;
+use crate::codec::json::{At, ConfigError};
+use crate::codec::secret::Fingerprint;
+use crate::policy::experiment::Participation;
+use crate::policy::ids::{LimitId, Scope, VariantId};
+use crate::policy::lease_terms::LeaseTerms;
+use crate::policy::lists::Exemptions;
+use crate::policy::pattern::Index;
+use crate::policy::rollout::{Counting, Mode};
+use crate::policy::soft_limit::Approach;
+use crate::policy::tariff::Tariff;
+use crate::quota::cost::Cost;
+use crate::quota::limit::Algorithm;
+use crate::quota::packed::Terms;
+use crate::request::address::Cidr;
+use crate::request::identity;
+use crate::request::subject::Subject;
+
+/// A whole policy, ready to match.
+#[derive(Debug)]
+pub struct Policy {
+    /// In order of priority; a rule's place here is its place in `patterns`.
+    pub(super) rules: Vec<Rule>,
+    /// Those that are for nobody, kept to be told of.
+    pub(super) off: Vec<Rule>,
+    pub(super) patterns: Index,
+    pub(super) limits: Vec<Limit>,
+    pub(super) by_rule: ByRule,
+    /// One for each of them: see [`titles`].
+    pub(super) titles: Vec<String>,
+    pub(super) experiments: Vec<Experiment>,
+    /// The request headers that say what something costs.
+    pub(super) cost_headers: Vec<String>,
+    pub exemptions: Exemptions,
+    /// The tiers that rules and lists name, in order; none where no rule tells tiers apart.
+    pub(super) tiers: Vec<String>,
+    /// Whether any limit does something before it refuses.
+    pub(super) approached: bool,
+    /// Whether any limit is leased.
+    pub(super) leased: bool,
+    pub(super) of_one_slot: bool,
+    pub answers: Answers,
+    pub status: Status,
+    pub warnings: Vec<String>,
+}
+
+/// The limits of each rule, and of its variants: whoever tells of every rule would else go through
+/// all limits for each.
+pub(super) type ByRule = HashMap<String, Vec<LimitId>>;
+
+/// The requests a rule is for, and its limits as ids into the policy.
+#[derive(Debug)]
+pub struct Rule {
+    pub(super) name: String,
+    pub(super) pattern: Pattern,
+    pub(super) matching: Matching,
+    pub(super) priority: u64,
+    pub(super) mode: Mode,
+    pub(super) tariff: Tariff,
+    /// In capitals, and `HEAD` wherever there is `GET`: servers answer it by the same handler.
+    pub(super) methods: Option<Vec<String>>,
+    pub(super) hosts: Option<Vec<Host>>,
+    pub(super) limits: RuleLimits,
+    pub(super) takes_part: Option<Participation>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct RuleLimits {
+    pub(super) global: Vec<LimitId>,
+    pub(super) user: TierLimits,
+    pub(super) ip: NetworkLimits,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct TierLimits {
+    pub(super) by_tier: Vec<(String, Vec<LimitId>)>,
+    pub(super) default: Option<Vec<LimitId>>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct NetworkLimits {
+    /// Longest prefix first, so that the first that holds an address is the closest.
+    pub(super) by_network: Vec<(Cidr, Vec<LimitId>)>,
+    pub(super) default: Vec<LimitId>,
+}
+
+/// A host a rule names: exactly, or with every name below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Host {
+    Exact(String),
+    /// `*.example.com`, kept as `.example.com`.
+    Below(String),
+}
+
+/// What happens to a request whose limit cannot be asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnStoreFailure {
+    /// The limit is kept in the worker's memory, at its share.
+    Local,
+    Allow,
+    Deny,
+}
+
+/// One limit of one rule.
+#[derive(Debug)]
+pub struct Limit {
+    pub rule: String,
+    /// The tier or network that it is written for; nothing for a global limit.
+    pub whom: String,
+    pub scope: Scope,
+    /// As the operator called it.
+    pub name: Option<String>,
+    /// What its counter is called within the rule and scope: see [`crate::policy::key::counter`].
+    pub counter: String,
+    /// `experiment:variant` where it is a variant's.
+    pub variant: Option<String>,
+    /// What its counters' keys end in: see [`crate::policy::key::end`].
+    pub key_end: Vec<u8>,
+    pub terms: Rc<Terms>,
+    /// What a request takes of it, unless it says otherwise.
+    pub cost: Cost,
+    pub approach: Approach,
+    pub lease: Option<LeaseTerms>,
+    pub on_store_failure: OnStoreFailure,
+}
+
+/// Which header families an answer carries, and in which shape a refusal's body comes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answers {
+    pub x_ratelimit: bool,
+    pub ietf: bool,
+    pub body: Body,
+    /// The header that marks an answer given without the store.
+    pub degraded: Option<String>,
+    /// The header that says what rules on trial would have done.
+    pub shadow: Option<String>,
+    /// The header that warns a caller who nears a limit.
+    pub warning: Option<String>,
+    /// The header that tells for how many ms a request was held back.
+    pub delay: Option<String>,
+    /// The header that says which variants of experiments are for the caller.
+    pub variant: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body {
+    Json,
+    /// `application/problem+json`, RFC 9457.
+    Problem,
+}
+
+/// The status call: its own limit, and who may ask about others.
+#[derive(Debug)]
+pub struct Status {
+    pub terms: Rc<Terms>,
+    pub operator_tier: Option<String>,
+    pub operator_header: Option<OperatorHeader>,
+}
+
+/// The header that operators send what only they know in. It is for Weir alone, and goes no further.
+#[derive(Clone, Debug)]
+pub struct OperatorHeader {
+    /// In lower case, as Envoy has it.
+    pub name: String,
+    pub secret: Fingerprint,
+    /// Whether the policy holds the secret itself, for whoever reads the policy.
+    pub is_written_out: bool,
+}
+
+/// A request as rules see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// Normalised: see [`crate::request::path::normalise`].
+    pub path: &'a [u8],
+    pub method: &'a [u8],
+    pub authority: &'a [u8],
+}
+
+impl Answers {
+    /// Whether answers name all limits that a request met, and not only the one that is tightest.
+    pub fn name_all(&self) -> bool {
+        self.ietf || self.body == Body::Problem
+    }
+}
+
+impl Policy {
+    /// Compiles a policy, or says what in it is wrong, where, and how to mend it.
+    pub fn try_new(source: &At<'_>) -> Result<Policy, ConfigError> {
+        super::parse::policy(source)
+    }
+
+    /// The rules in words, for a person.
+    pub fn table(&self) -> Table<'_> {
+        Table(self)
+    }
+
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    pub fn cost_headers(&self) -> &[String] {
+        &self.cost_headers
+    }
+
+    pub fn experiments(&self) -> &[Experiment] {
+        &self.experiments
+    }
+
+    /// Experiment and variant of this id.
+    pub fn variant(&self, id: VariantId) -> Option<(&Experiment, &Variant)> {
+        self.experiments.iter().find_map(|experiment| {
+            let (_, variant) = experiment.ids().find(|(own, _)| *own == id)?;
+            Some((experiment, variant))
+        })
+    }
+
+    /// The variant of a rule that is for this caller, if the rule takes part in an experiment.
+    pub fn arm<'a>(&'a self, rule: &'a Rule, subject: &Subject) -> Option<Arm<'a>> {
+        rule.takes_part.as_ref()?.arm(&self.experiments, subject)
+    }
+
+    /// Whether a tier is named here, or is one that callers have whom nobody gave any. All are where no
+    /// rule tells tiers apart.
+    pub fn knows_tier(&self, tier: &str) -> bool {
+        self.tiers.is_empty()
+            || identity::is_assumed(tier)
+            || self
+                .tiers
+                .binary_search_by(|own| own.as_str().cmp(tier))
+                .is_ok()
+    }
+
+    /// The rules that are switched off.
+    pub fn off(&self) -> &[Rule] {
+        &self.off
+    }
+
+    pub fn limit(&self, id: LimitId) -> Option<&Limit> {
+        self.limits.get(id.0 as usize)
+    }
+
+    /// What clients are told that a limit is called, and no other limit of the policy.
+    pub fn title(&self, id: LimitId) -> Option<&str> {
+        self.titles.get(id.0 as usize).map(String::as_str)
+    }
+
+    /// Whether workers take permits of any limit in advance.
+    pub fn is_leased(&self) -> bool {
+        self.leased
+    }
+
+    /// Whether all limits that one request can meet have one subject, and so share a slot of a cluster:
+    /// then no take ever waits for what another shard says.
+    pub fn is_of_one_slot(&self) -> bool {
+        self.of_one_slot
+    }
+
+    /// Whether any limit warns or delays: where none does, no request pays for asking.
+    pub fn is_approached(&self) -> bool {
+        self.approached
+    }
+
+    pub fn limits(&self) -> impl Iterator<Item = (LimitId, &Limit)> {
+        (0..).map(LimitId).zip(&self.limits)
+    }
+
+    /// Those of one rule and of its variants.
+    pub(super) fn limits_of(&self, rule: &Rule) -> impl Iterator<Item = &Limit> {
+        let ids = self.by_rule.get(&rule.name).into_iter().flatten();
+        ids.filter_map(|id| self.limit(*id))
+    }
+
+    /// Every rule for this request, in order of priority.
+    pub fn matching(&self, target: Target<'_>) -> impl Iterator<Item = &Rule> {
+        let places = self.patterns.rules(target.path);
+        places
+            .into_iter()
+            .filter_map(|place| self.rules.get(place))
+            .filter(move |rule| rule.is_for(target))
+    }
+}
+
+impl Rule {
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn pattern(&self) -> &str {
+        self.pattern.as_str()
+    }
+
+    pub fn matching(&self) -> Matching {
+        self.matching
+    }
+
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    pub fn tariff(&self) -> &Tariff {
+        &self.tariff
+    }
+
+    /// Whether it is enforced for this caller, or on trial.
+    pub fn counting(&self, subject: &Subject) -> Counting {
+        self.mode.counting(&self.name, subject)
+    }
+
+    /// All limits by tier, whosever: each tier's, and `default`'s.
+    pub fn by_tier<'a>(&'a self, arm: Option<Arm<'a>>) -> impl Iterator<Item = LimitId> + use<'a> {
+        let limits = arm.and_then(|arm| arm.limits).unwrap_or(&self.limits);
+        let TierLimits { by_tier, default } = &limits.user;
+        let listed = by_tier.iter().flat_map(|(_, limits)| limits);
+        listed.chain(default.iter().flatten()).copied()
+    }
+
+    /// The limits that apply to this tier and address, in the order they are reported. `arm` is the
+    /// variant of the rule that is for the caller.
+    pub fn limits_for<'a>(
+        &'a self,
+        arm: Option<Arm<'a>>,
+        tier: &str,
+        address: Option<IpAddr>,
+    ) -> impl Iterator<Item = LimitId> + use<'a> {
+        let RuleLimits { global, user, ip } =
+            arm.and_then(|arm| arm.limits).unwrap_or(&self.limits);
+        let ip = address.map_or(&[][..], |address| ip.limits_for(address));
+        global
+            .iter()
+            .chain(user.limits_for(tier))
+            .chain(ip)
+            .copied()
+    }
+
+    /// Its own limits, and what variants of its experiment make of them.
+    pub(super) fn all_limits(&self) -> impl Iterator<Item = &RuleLimits> {
+        let varied = self.takes_part.iter().flat_map(Participation::limits);
+        [&self.limits].into_iter().chain(varied)
+    }
+
+    /// Whether methods and hosts let it be for this request; its pattern is not looked at.
+    pub fn is_for(&self, target: Target<'_>) -> bool {
+        let method = |methods: &Vec<String>| {
+            methods
+                .iter()
+                .any(|method| target.method.eq_ignore_ascii_case(method.as_bytes()))
+        };
+        let host = |hosts: &Vec<Host>| {
+            let name = host_name(target.authority);
+            hosts.iter().any(|host| host.holds(name))
+        };
+        self.methods.as_ref().is_none_or(method) && self.hosts.as_ref().is_none_or(host)
+    }
+}
+
+impl RuleLimits {
+    /// Each list of limits, of which a request meets one of each scope at most.
+    pub(super) fn lists(&self) -> impl Iterator<Item = &[LimitId]> {
+        let RuleLimits { global, user, ip } = self;
+        let tiers = user.by_tier.iter().map(|(_, limits)| limits);
+        let networks = ip.by_network.iter().map(|(_, limits)| limits);
+        [global, &ip.default]
+            .into_iter()
+            .chain(&user.default)
+            .chain(tiers)
+            .chain(networks)
+            .map(Vec::as_slice)
+    }
+}
+
+impl TierLimits {
+    pub(super) fn limits_for(&self, tier: &str) -> &[LimitId] {
+        let listed = self
+            .by_tier
+            .iter()
+            .find(|(name, _)| name == tier)
+            .map(|(_, limits)| limits);
+        listed.or(self.default.as_ref()).map_or(&[], Vec::as_slice)
+    }
+}
+
+impl NetworkLimits {
+    pub(super) fn sort(&mut self) {
+        self.by_network
+            .sort_by_key(|(network, _)| std::cmp::Reverse(network.prefix()));
+    }
+
+    pub(super) fn limits_for(&self, address: IpAddr) -> &[LimitId] {
+        let closest = self
+            .by_network
+            .iter()
+            .find(|(network, _)| network.contains(address));
+        closest.map_or(&self.default, |(_, limits)| limits)
+    }
+}
+
+impl Host {
+    pub(super) fn holds(&self, name: &[u8]) -> bool {
+        match self {
+            Host::Exact(host) => name.eq_ignore_ascii_case(host.as_bytes()),
+            Host::Below(suffix) => {
+                name.len() > suffix.len()
+                    && name
+                        .get(name.len() - suffix.len()..)
+                        .is_some_and(|end| end.eq_ignore_ascii_case(suffix.as_bytes()))
+            }
+        }
+    }
+}
+
+/// The name in an authority, as the lenient among upstreams read it: without what stands before an
+/// `@`, without a port of whatever kind, and without the dot that ends a fully qualified name. Envoy
+/// passes all of them on, and a rule for a host must not be walked around by writing it differently.
+pub(super) fn host_name(authority: &[u8]) -> &[u8] {
+    let host = authority
+        .rsplit(|byte| *byte == b'@')
+        .next()
+        .unwrap_or(authority);
+    let end = match host.first() {
+        // The colons in brackets are an IPv6 address's own.
+        Some(b'[') => host
+            .iter()
+            .position(|byte| *byte == b']')
+            .map(|bracket| bracket + 1),
+        _ => host.iter().position(|byte| *byte == b':'),
+    };
+    let name = end.and_then(|end| host.get(..end)).unwrap_or(host);
+    name.strip_suffix(b".").unwrap_or(name)
+}
+
+impl Status {
+    /// A status call costs one permit of its own limit, whatever it tells.
+    pub const COST: Cost = Cost::ONE;
+
+    /// A published policy that names no operators leaves them to the configuration: who pushed one
+    /// without the secret shut the operators out, and who pushed one with it told it to Redis.
+    pub fn keep_operators(&mut self, configured: &Status) {
+        if self.operator_tier.is_none() && self.operator_header.is_none() {
+            self.operator_tier.clone_from(&configured.operator_tier);
+            self.operator_header.clone_from(&configured.operator_header);
+        }
+    }
+}
+
+/// One line for the log: the rule with all its limits, as they are enforced.
+#[derive(Debug)]
+pub struct Described<'a> {
+    pub(super) policy: &'a Policy,
+    pub(super) rule: &'a Rule,
+}
+
+impl Rule {
+    pub fn describe<'a>(&'a self, policy: &'a Policy) -> Described<'a> {
+        Described { policy, rule: self }
+    }
+}
+
+impl fmt::Display for Described<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rule = self.rule;
+        write!(
+            f,
+            "rule {} pattern {} priority {}",
+            rule.name,
+            rule.pattern.as_str(),
+            rule.priority
+        )?;
+        if rule.matching == Matching::Exact {
+            f.write_str(" match exact")?;
+        }
+        if let Some(methods) = &rule.methods {
+            write!(f, " methods {}", methods.join(","))?;
+        }
+        if let Some(hosts) = &rule.hosts {
+            let names: Vec<String> = hosts.iter().map(Host::to_string).collect();
+            write!(f, " hosts {}", names.join(","))?;
+        }
+        match rule.mode {
+            Mode::Enforce => {}
+            Mode::Partly(percent) => write!(f, " enforce_percent {}", percent.get())?,
+            Mode::Shadow => f.write_str(" mode shadow")?,
+            Mode::Off => f.write_str(" mode off")?,
+        }
+        write!(f, "{}", rule.tariff)?;
+        let mut separator = ": ";
+        for limit in self.policy.limits_of(rule) {
+            f.write_str(separator)?;
+            separator = ", ";
+            if let Some(variant) = &limit.variant {
+                write!(f, "{variant} ")?;
+            }
+            f.write_str(limit.scope.name())?;
+            if !limit.whom.is_empty() {
+                write!(f, " {}", limit.whom)?;
+            }
+            let quota = limit.terms.quota;
+            write!(
+                f,
+                " {} {}/{}s",
+                quota.algorithm().name(),
+                quota.limit(),
+                quota.window_seconds()
+            )?;
+            if quota.algorithm() == Algorithm::TokenBucket {
+                write!(f, " burst {}", quota.capacity())?;
+            }
+            if let Some(name) = &limit.name {
+                write!(f, " name {name}")?;
+            }
+            write!(f, "{}", limit.approach)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Host::Exact(name) => f.write_str(name),
+            Host::Below(suffix) => write!(f, "*{suffix}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::json::Json;
+
+    fn policy(text: &str) -> Policy {
+        let json = Json::parse(text, "policy").unwrap();
+        Policy::try_new(&At::new(&json, "policy")).unwrap()
+    }
+
+    fn names(policy: &Policy, path: &str, method: &str, authority: &str) -> Vec<String> {
+        let target = Target {
+            path: path.as_bytes(),
+            method: method.as_bytes(),
+            authority: authority.as_bytes(),
+        };
+        policy
+            .matching(target)
+            .map(|rule| rule.name().to_string())
+            .collect()
+    }
+
+    const LIMIT: &str = r#"{"type": "fixed_window", "limit": 1, "window": 60}"#;
+
+    #[test]
+    fn a_policy_that_names_no_operators_keeps_those_that_were_configured() {
+        let of = |status: &str| policy(&format!(r#"{{"rules": [], "status": {status}}}"#)).status;
+        let header = r#"{"operator_header": {"name": "x-ops", "value": "0123456789abcdef"}}"#;
+        let told = |status: &Status| {
+            let header = status.operator_header.as_ref();
+            (
+                status.operator_tier.clone(),
+                header.map(|header| header.name.clone()),
+            )
+        };
+        for (published, tier, name) in [
+            ("{}", None, Some("x-ops")),
+            (r#"{"limit": 5}"#, None, Some("x-ops")),
+            (r#"{"operator_tier": "ops"}"#, Some("ops"), None),
+            (
+                r#"{"operator_header": {"name": "x-new", "value": "0123456789abcdef"}}"#,
+                None,
+                Some("x-new"),
+            ),
+        ] {
+            let mut status = of(published);
+            status.keep_operators(&of(header));
+            let expected = (tier.map(str::to_string), name.map(str::to_string));
+            assert_eq!(told(&status), expected, "{published}");
+        }
+    }
+
+    #[test]
+    fn every_matching_rule_applies_in_order_of_priority_then_of_the_file() {
+        let policy = policy(&format!(
+            r#"{{"rules": [
+                {{"name": "late", "pattern": "/api/*", "global_limit": {LIMIT}}},
+                {{"name": "later", "pattern": "/api/*", "global_limit": {LIMIT}}},
+                {{"name": "first", "pattern": "/api/v1/*", "priority": 1, "global_limit": {LIMIT}}},
+                {{"name": "other", "pattern": "/web/*", "global_limit": {LIMIT}}}
+            ]}}"#
+        ));
+        assert_eq!(
+            names(&policy, "/api/v1/auth/login", "GET", "x"),
+            ["first", "late", "later"]
+        );
+        assert_eq!(names(&policy, "/api/x", "GET", "x"), ["late", "later"]);
+        assert!(names(&policy, "/nothing", "GET", "x").is_empty());
+    }
+
+    #[test]
+    fn methods_and_hosts_narrow_a_rule() {
+        let policy = policy(&format!(
+            r#"{{"rules": [
+                {{"name": "writes", "pattern": "*", "methods": ["POST", "PUT"], "global_limit": {LIMIT}}},
+                {{"name": "host", "pattern": "*", "hosts": ["api.example.com"], "global_limit": {LIMIT}}},
+                {{"name": "below", "pattern": "*", "hosts": ["*.example.com"], "global_limit": {LIMIT}}},
+                {{"name": "v6", "pattern": "*", "hosts": ["[::1]"], "global_limit": {LIMIT}}}
+            ]}}"#
+        ));
+        for (method, authority, expected) in [
+            ("GET", "x", vec![]),
+            ("POST", "x", vec!["writes"]),
+            ("post", "x", vec!["writes"]),
+            ("Put", "x", vec!["writes"]),
+            ("GET", "API.example.com:8443", vec!["host", "below"]),
+            ("GET", "api.example.com.", vec!["host", "below"]),
+            ("GET", "api.example.com.:80", vec!["host", "below"]),
+            ("GET", "api.example.com:http", vec!["host", "below"]),
+            ("GET", "ann:x@api.example.com", vec!["host", "below"]),
+            ("GET", "www.example.com", vec!["below"]),
+            ("GET", "example.com", vec![]),
+            ("GET", "badexample.com", vec![]),
+            ("GET", "[::1]", vec!["v6"]),
+            ("GET", "[::1]:80", vec!["v6"]),
+            ("GET", "", vec![]),
+        ] {
+            assert_eq!(
+                names(&policy, "/", method, authority),
+                expected,
+                "{method} {authority}"
+            );
+        }
+    }
+
+    #[test]
+    fn get_covers_head_and_nothing_else_does() {
+        let policy = policy(&format!(
+            r#"{{"rules": [
+                {{"name": "get", "pattern": "*", "methods": ["get"], "global_limit": {LIMIT}}},
+                {{"name": "head", "pattern": "*", "methods": ["HEAD"], "global_limit": {LIMIT}}},
+                {{"name": "post", "pattern": "*", "methods": ["POST"], "global_limit": {LIMIT}}}
+            ]}}"#
+        ));
+        for (method, expected) in [
+            ("GET", &["get"][..]),
+            ("HEAD", &["get", "head"]),
+            ("head", &["get", "head"]),
+            ("POST", &["post"]),
+            ("GETX", &[]),
+            ("", &[]),
+        ] {
+            assert_eq!(names(&policy, "/", method, "x"), expected, "{method}");
+        }
+    }
+
+    #[test]
+    fn a_policy_says_how_closely_its_rules_match_and_a_rule_says_otherwise() {
+        for (policys, rules, expected) in [
+            ("", "", "/A"),
+            (r#""match": "loose","#, "", "/A"),
+            (r#""match": "exact","#, "", "/a"),
+            (r#""match": "exact","#, r#""match": "loose","#, "/A"),
+            ("", r#""match": "exact","#, "/a"),
+        ] {
+            let policy = policy(&format!(
+                r#"{{{policys} "rules": [
+                    {{"name": "r", {rules} "pattern": "/a", "global_limit": {LIMIT}}}]}}"#
+            ));
+            let met = ["/A", "/a"].into_iter();
+            let mut met = met.filter(|path| !names(&policy, path, "GET", "x").is_empty());
+            assert_eq!(met.next(), Some(expected), "{policys} {rules}");
+        }
+    }
+
+    #[test]
+    fn a_star_crosses_slashes_and_takes_bytes_that_are_not_text() {
+        let policy = policy(&format!(
+            r#"{{"rules": [{{"name": "r", "pattern": "/api/*", "global_limit": {LIMIT}}}]}}"#
+        ));
+        let target = Target {
+            path: b"/api/\xff/\n/x",
+            method: b"GET",
+            authority: b"x",
+        };
+        assert_eq!(policy.matching(target).count(), 1);
+    }
+
+    #[test]
+    fn a_byte_that_is_not_text_is_one_character() {
+        let policy = policy(&format!(
+            r#"{{"rules": [{{"name": "r", "pattern": "/api/?", "global_limit": {LIMIT}}}]}}"#
+        ));
+        let target = Target {
+            path: b"/api/\xff",
+            method: b"GET",
+            authority: b"x",
+        };
+        assert_eq!(policy.matching(target).count(), 1);
+    }
+
+    #[test]
+    fn tiers_and_networks_choose_their_limits() {
+        let policy = policy(
+            r#"{"rules": [{"name": "r", "pattern": "*",
+                "user_limits": {
+                    "free": {"type": "fixed_window", "limit": 1, "window": 60},
+                    "paid": [{"type": "fixed_window", "limit": 2, "window": 60},
+                             {"type": "sliding_window", "limit": 3, "window": 3600}],
+                    "default": {"type": "fixed_window", "limit": 4, "window": 60}},
+                "ip_limits": {
+                    "10.0.0.0/8": {"type": "fixed_window", "limit": 5, "window": 60},
+                    "10.1.0.0/16": {"type": "fixed_window", "limit": 6, "window": 60},
+                    "default": {"type": "fixed_window", "limit": 7, "window": 60}}}]}"#,
+        );
+        let rule = &policy.rules()[0];
+        for (tier, address, expected) in [
+            ("free", Some("192.0.2.1"), vec![1, 7]),
+            ("paid", Some("10.2.0.1"), vec![2, 3, 5]),
+            ("unheard-of", Some("10.1.0.1"), vec![4, 6]),
+            ("free", None, vec![1]),
+        ] {
+            let address = address.map(|text| text.parse().unwrap());
+            let limits: Vec<u64> = rule
+                .limits_for(None, tier, address)
+                .map(|id| policy.limit(id).unwrap().terms.quota.limit())
+                .collect();
+            assert_eq!(limits, expected, "{tier} {address:?}");
+        }
+    }
+
+    #[test]
+    fn a_tier_is_known_that_is_named_anywhere() {
+        let policy = policy(&format!(
+            r#"{{"rules": [{{"name": "r", "pattern": "*", "user_limits": {{"pro": {LIMIT}}}}}],
+                "experiments": [{{"name": "e", "variants": [{{"name": "c", "weight": 1}}, {{"name": "v",
+                    "weight": 1, "rules": {{"r": {{"user_limits": {{"gold": {LIMIT}}}}}}}}}]}}],
+                "allow": {{"tiers": ["staff"]}}, "deny": {{"tiers": ["banned"]}},
+                "status": {{"operator_tier": "ops"}}}}"#
+        ));
+        for tier in ["pro", "gold", "staff", "banned", "ops", "free", "anonymous"] {
+            assert!(policy.knows_tier(tier), "{tier}");
+        }
+        for tier in ["Pro", "default", "", "\u{fffd}"] {
+            assert!(!policy.knows_tier(tier), "{tier}");
+        }
+    }
+
+    #[test]
+    fn where_no_rule_tells_tiers_apart_all_are_known() {
+        let policy = policy(&format!(
+            r#"{{"rules": [{{"name": "r", "pattern": "*", "user_limits": {{"default": {LIMIT}}}}}],
+                "deny": {{"tiers": ["banned"]}}}}"#
+        ));
+        assert!(policy.knows_tier("pro"));
+    }
+
+    #[test]
+    fn a_cost_that_no_limit_could_hold_is_warned_about() {
+        for (max, warned) in [(20, false), (21, true)] {
+            let policy = policy(&format!(
+                r#"{{"rules": [{{"name": "r", "pattern": "*",
+                    "cost": {{"request_header": "X-Cost", "default": 1, "max": {max}}},
+                    "global_limit": {{"type": "fixed_window", "limit": 100, "window": 60}},
+                    "user_limits": {{"default": {{
+                        "type": "token_bucket", "limit": 90, "window": 60, "burst_limit": 20}}}}
+                }}]}}"#
+            ));
+            let told = "rule r: x-cost may ask for up to 21, and a limit of it holds 20 at most: what \
+                        costs more than that never passes; lower \"max\" or raise the limit";
+            let warnings: &[&str] = if warned { &[told] } else { &[] };
+            assert_eq!(policy.warnings, warnings);
+        }
+    }
+
+    #[test]
+    fn many_patterns_that_are_tried_one_by_one_are_warned_about() {
+        for (count, warned) in [(64, false), (65, true)] {
+            let rules: Vec<String> = (0..count)
+                .map(|n| {
+                    format!(
+                        r#"{{"name": "r{n}", "pattern": "/a/*/b{n}/*", "match": "exact",
+                            "global_limit": {LIMIT}}}"#
+                    )
+                })
+                .collect();
+            let policy = policy(&format!(r#"{{"rules": [{}]}}"#, rules.join(",")));
+            let told = "65 patterns begin alike and have a \"*\" with more behind it, so each is tried on \
+                        each path that begins so: a path of 4096 bytes may cost 780 µs; let them begin \
+                        differently";
+            let warnings: &[&str] = if warned { &[told] } else { &[] };
+            assert_eq!(policy.warnings, warnings);
+        }
+    }
+
+    #[test]
+    fn a_large_log_is_warned_about_with_whose_it_is() {
+        let policy = policy(
+            r#"{"rules": [{"name": "r", "pattern": "*",
+                "user_limits": {"default": {"type": "sliding_window", "limit": 10000, "window": 60}},
+                "ip_limits": {"default": {"type": "sliding_window", "limit": 10001, "window": 60}}
+            }]}"#,
+        );
+        assert_eq!(
+            policy.warnings,
+            [
+                "rule r: a sliding window of 10001 keeps up to 10001 entries (about 30 bytes each) \
+              in Redis for each address; a token bucket keeps one"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_rule_says_how_far_it_is_in_force() {
+        for (fields, told) in [
+            (r#""mode": "enforce","#, "rule r pattern * priority 100: "),
+            (
+                r#""mode": "shadow","#,
+                "rule r pattern * priority 100 mode shadow: ",
+            ),
+            (
+                r#""mode": "off","#,
+                "rule r pattern * priority 100 mode off: ",
+            ),
+            (
+                r#""enforce_percent": 0.5,"#,
+                "rule r pattern * priority 100 enforce_percent 0.5: ",
+            ),
+            (
+                r#""enforce_percent": 100,"#,
+                "rule r pattern * priority 100: ",
+            ),
+        ] {
+            let policy = policy(&format!(
+                r#"{{"rules": [{{"name": "r", "pattern": "*", {fields} "global_limit": {LIMIT}}}]}}"#
+            ));
+            let mut rules = policy.rules().iter().chain(policy.off());
+            let line = rules.next().unwrap().describe(&policy).to_string();
+            assert!(line.starts_with(told), "{line}");
+            // The share's global limit, and that the share is so small; that nothing is in force.
+            let warnings = match fields {
+                r#""enforce_percent": 0.5,"# => 2,
+                r#""mode": "off","# => 1,
+                _ => 0,
+            };
+            assert_eq!(policy.warnings.len(), warnings, "{:?}", policy.warnings);
+        }
+    }
+
+    #[test]
+    fn a_rule_describes_itself_in_one_line() {
+        let policy = policy(
+            r#"{"rules": [{"name": "upload", "pattern": "/up", "priority": 5, "methods": ["POST"],
+                "global_limit": {"type": "sliding_window", "limit": 9, "window": 60},
+                "user_limits": {"free":
+                    {"type": "token_bucket", "limit": 10, "window": 3600, "burst_limit": 5}}}]}"#,
+        );
+        assert_eq!(
+            policy.rules()[0].describe(&policy).to_string(),
+            "rule upload pattern /up priority 5 methods POST: global sliding_window 9/60s, \
+             user free token_bucket 10/3600s burst 5"
+        );
+    }
+}

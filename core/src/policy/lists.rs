@@ -1,0 +1,598 @@
+//! The callers whom no limit is for, and those whom nothing is for: the policy's lists `allow` and
+//! `deny`. They are looked at before any limit, and cost nothing where the policy has none.
+//!
+//! Deny wins: a list of those who are let through is often wide (a network, a tier), and whoever is
+//! written on the other is meant in person. It also makes a ban quick: nothing has to be taken off
+//! the other list first.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::collections::HashSet;
+
+use crate::codec::json::{At, ConfigError, Fields};
+use crate::codec::secret::DIGEST_DIGITS;
+use crate::policy::name::check_name;
+use crate::request::address::{Cidr, Networks};
+use crate::request::identity::{self, Caller};
+use crate::request::subject::{Subject, hex_digest};
+
+/// Each worker holds its own copy: at about 100 bytes an entry, 10 MB. Longer lists belong to
+/// whatever authenticates, which can say so by a tier.
+const MOST_ENTRIES: usize = 100_000;
+
+/// As many digits of a key's SHA-256 as the access log and the live page show: 48 bits, by which a
+/// million keys are told apart but once in 500 times. To be refused by it in somebody's stead is easy
+/// for nobody but who wants to be; to be let through would be within reach, so `allow` wants all 64.
+const SHORTEST_PREFIX: usize = 12;
+
+/// The names of the lists.
+const ALLOW: &str = "allow";
+const DENY: &str = "deny";
+
+#[derive(Debug, Default)]
+pub struct Exemptions {
+    allow: List,
+    deny: List,
+    stale: Cell<Stale>,
+}
+
+/// Whether an entry was met that is the digest of a header, and not of the key in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stale {
+    #[default]
+    Unmet,
+    Met,
+    Told,
+}
+
+/// How a caller is treated before any limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Treatment {
+    /// As the rules say.
+    Limited,
+    /// No limit holds, and none counts.
+    Exempt(Entry),
+    /// Refused, whatever the limits say.
+    Blocked(Entry),
+}
+
+/// What of a list somebody is on it by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    Network(Cidr),
+    User,
+    Tier,
+    /// As much of the key's hash as the list has.
+    ApiKey(String),
+}
+
+/// Somebody who is on a list, for those who tell operators.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    pub caller: Caller,
+    list: &'static str,
+    entry: Entry,
+}
+
+/// Whoever is on one of these is on the list.
+#[derive(Debug, Default)]
+struct List {
+    networks: Networks,
+    users: HashSet<Vec<u8>>,
+    tiers: HashSet<String>,
+    api_keys: Digests,
+}
+
+/// Hashes of API keys, or beginnings of them: SHA-256 in lower-case hex, as [`Subject::ApiKey`] has it.
+/// Ascending, and none begins with another.
+#[derive(Debug, Default)]
+struct Digests(Vec<String>);
+
+/// How much of a hash a list may leave out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Digits {
+    All,
+    Beginning,
+}
+
+impl Exemptions {
+    /// Reads the policy's fields `allow` and `deny`.
+    pub fn read(fields: &mut Fields<'_>) -> Result<Exemptions, ConfigError> {
+        let mut list = |name, digits| {
+            let at = fields.optional(name);
+            at.map_or_else(|| Ok(List::default()), |at| List::read(&at, digits))
+        };
+        Ok(Exemptions {
+            allow: list(ALLOW, Digits::All)?,
+            deny: list(DENY, Digits::Beginning)?,
+            stale: Cell::default(),
+        })
+    }
+
+    /// What is probably not meant, in a sentence each.
+    pub fn doubts(&self) -> Vec<String> {
+        let mut doubts = Vec::new();
+        for (name, list, outcome) in [
+            (ALLOW, &self.allow, "meets no limit"),
+            (DENY, &self.deny, "is refused with 403"),
+        ] {
+            for family in list.networks.whole_families() {
+                doubts.push(format!(
+                    "{name}.networks: they leave no {family} address out, so everybody {outcome}; narrow them"
+                ));
+            }
+            let mut assumed: Vec<&String> = list
+                .tiers
+                .iter()
+                .filter(|tier| identity::is_assumed(tier))
+                .collect();
+            assumed.sort_unstable();
+            for tier in assumed {
+                doubts.push(format!(
+                    "{name}.tiers: {tier:?} is the tier of whoever comes without one, and each of them \
+                     {outcome}; name another tier"
+                ));
+            }
+        }
+        let both = self.allow.users.intersection(&self.deny.users);
+        let both = both.map(|user| format!("user {:?}", String::from_utf8_lossy(user)));
+        let tiers = self.allow.tiers.intersection(&self.deny.tiers);
+        let keys = self.allow.api_keys.0.iter();
+        let keys = keys.filter(|key| self.deny.api_keys.find(key).is_some());
+        let tiers = tiers.map(|tier| format!("tier {tier:?}"));
+        let keys = keys.map(|key| format!("API key {:?}", key.get(..12).unwrap_or(key)));
+        let mut both: Vec<String> = both.chain(tiers).chain(keys).collect();
+        both.sort_unstable();
+        if let Some(first) = both.first() {
+            let others = match both.len() - 1 {
+                0 => String::new(),
+                more => format!(" (and {more} more)"),
+            };
+            doubts.push(format!(
+                "allow, deny: {first}{others} is on both lists, and \"deny\" wins; take it off \"allow\""
+            ));
+        }
+        doubts
+    }
+
+    pub fn names_user(&self, id: &str) -> bool {
+        [&self.allow, &self.deny]
+            .iter()
+            .any(|list| list.users.contains(id.as_bytes()))
+    }
+
+    /// The tiers on either list.
+    pub fn tiers(&self) -> impl Iterator<Item = &str> {
+        let tiers = self.allow.tiers.iter().chain(&self.deny.tiers);
+        tiers.map(String::as_str)
+    }
+
+    /// The list that a tier is on, by the name that the policy has for it.
+    pub fn lists_tier(&self, tier: &str) -> Option<&'static str> {
+        let lists = [(DENY, &self.deny), (ALLOW, &self.allow)];
+        lists
+            .into_iter()
+            .find(|(_, list)| list.tiers.contains(tier))
+            .map(|(name, _)| name)
+    }
+
+    /// Whether somebody is refused whatever they ask for: then everybody must be known.
+    pub fn block(&self) -> bool {
+        !self.deny.is_empty()
+    }
+
+    /// `api_key` is the key that the caller sent, who may count by a user id all the same.
+    pub fn treatment(&self, caller: &Caller, api_key: Option<&[u8]>) -> Treatment {
+        if let Some(entry) = self.deny.find(caller, api_key) {
+            Treatment::Blocked(entry)
+        } else if let Some(entry) = self.allow.find(caller, api_key) {
+            Treatment::Exempt(entry)
+        } else {
+            Treatment::Limited
+        }
+    }
+}
+
+impl Exemptions {
+    /// How whoever sent this header is treated by lists that have the digest of all of it, scheme and
+    /// key: so they were written where no scheme was cut.
+    pub fn treatment_of_header(&self, header: &[u8]) -> Treatment {
+        if self.deny.api_keys.is_empty() && self.allow.api_keys.is_empty() {
+            return Treatment::Limited;
+        }
+        let digest = hex_digest(header);
+        let entry = |list: &List| Some(Entry::ApiKey(list.api_keys.find(&digest)?.to_string()));
+        let treatment = if let Some(entry) = entry(&self.deny) {
+            Treatment::Blocked(entry)
+        } else if let Some(entry) = entry(&self.allow) {
+            Treatment::Exempt(entry)
+        } else {
+            return Treatment::Limited;
+        };
+        if self.stale.get() == Stale::Unmet {
+            self.stale.set(Stale::Met);
+        }
+        treatment
+    }
+
+    /// A word for the log, once, when such an entry was met.
+    pub fn notice(&self) -> Option<&'static str> {
+        if self.stale.get() != Stale::Met {
+            return None;
+        }
+        self.stale.set(Stale::Told);
+        Some(
+            "an entry of allow.api_keys or deny.api_keys is the SHA-256 of a whole header, scheme and key: it \
+             holds for this spelling of the scheme only; write that of the key: printf %s KEY | sha256sum",
+        )
+    }
+}
+
+impl Treatment {
+    /// Of two that hold for one caller.
+    pub fn or_stronger(self, other: Treatment) -> Treatment {
+        match (&self, &other) {
+            (Treatment::Blocked(_), _) | (_, Treatment::Limited) => self,
+            (_, Treatment::Blocked(_)) | (Treatment::Limited, _) => other,
+            (Treatment::Exempt(_), Treatment::Exempt(_)) => self,
+        }
+    }
+
+    /// The list and the entry that say so, for this caller; none where they are on none.
+    pub fn listed(self, caller: Caller) -> Option<Listed> {
+        match self {
+            Treatment::Limited => None,
+            Treatment::Exempt(entry) => Some(Listed::allowed(caller, entry)),
+            Treatment::Blocked(entry) => Some(Listed::denied(caller, entry)),
+        }
+    }
+}
+
+impl Listed {
+    pub fn allowed(caller: Caller, entry: Entry) -> Listed {
+        Listed {
+            caller,
+            list: ALLOW,
+            entry,
+        }
+    }
+
+    pub fn denied(caller: Caller, entry: Entry) -> Listed {
+        Listed {
+            caller,
+            list: DENY,
+            entry,
+        }
+    }
+
+    /// The list, by the name that the policy has for it.
+    pub fn list(&self) -> &'static str {
+        self.list
+    }
+
+    /// The field of the list that holds the entry.
+    pub fn field(&self) -> &'static str {
+        match self.entry {
+            Entry::Network(_) => "networks",
+            Entry::User => "users",
+            Entry::Tier => "tiers",
+            Entry::ApiKey(_) => "api_keys",
+        }
+    }
+
+    /// The entry, where it says more than who the caller is. It holds no blank.
+    pub fn entry(&self) -> Option<Cow<'_, str>> {
+        match &self.entry {
+            Entry::Network(network) => Some(network.to_string().into()),
+            Entry::User => None,
+            Entry::Tier => Some(self.caller.tier.as_str().into()),
+            Entry::ApiKey(digits) => Some(digits.as_str().into()),
+        }
+    }
+
+    /// All of it, as one looks for it in the policy: `deny.networks 10.0.0.0/8`.
+    pub fn text(&self) -> String {
+        let (list, field) = (self.list, self.field());
+        match self.entry() {
+            Some(entry) => format!("{list}.{field} {entry}"),
+            None => format!("{list}.{field}"),
+        }
+    }
+}
+
+impl Digests {
+    fn new(mut digests: Vec<String>) -> Digests {
+        digests.sort_unstable();
+        // What begins with its neighbour says nothing that the neighbour does not.
+        digests.dedup_by(|next, kept| next.starts_with(kept.as_str()));
+        Digests(digests)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What a hash begins with. Nothing lies between it and the hash but what begins with it too.
+    fn find(&self, hash: &str) -> Option<&str> {
+        let after = self.0.partition_point(|digits| digits.as_str() <= hash);
+        let closest = self.0.get(after.checked_sub(1)?)?;
+        hash.starts_with(closest.as_str())
+            .then_some(closest.as_str())
+    }
+}
+
+impl List {
+    fn read(at: &At<'_>, digits: Digits) -> Result<List, ConfigError> {
+        let mut fields = at.fields()?;
+        let networks = items(&mut fields, "networks", |at, text| {
+            text.parse::<Cidr>()
+                .map_err(|error| at.error(format!("{text:?} {error}")))
+        })?;
+        let users = items(&mut fields, "users", |at, text| match text {
+            "" => Err(at.error("is empty, which is nobody's id; take it out")),
+            id => Ok(id.as_bytes().to_vec()),
+        })?;
+        let tiers = items(&mut fields, "tiers", |at, text| {
+            check_name(text, at).map(|()| text.to_string())
+        })?;
+        let api_keys = items(&mut fields, "api_keys", |at, text| {
+            let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let is_enough = match digits {
+                Digits::All => text.len() == DIGEST_DIGITS,
+                Digits::Beginning => (SHORTEST_PREFIX..=DIGEST_DIGITS).contains(&text.len()),
+            };
+            // Not as written: it may be the key itself.
+            (is_hex && is_enough)
+                .then(|| text.to_ascii_lowercase())
+                .ok_or_else(|| at.error(digits.wanted()))
+        })?;
+        fields.finish()?;
+        let count = networks.len() + users.len() + tiers.len() + api_keys.len();
+        if count > MOST_ENTRIES {
+            return Err(at.error(format!(
+                "has {count} entries, and every worker holds them all; keep it to {MOST_ENTRIES}, \
+                 or give such callers a tier of their own"
+            )));
+        }
+        Ok(List {
+            networks: networks.into_iter().collect(),
+            users: users.into_iter().collect(),
+            tiers: tiers.into_iter().collect(),
+            api_keys: Digests::new(api_keys),
+        })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.networks.is_empty()
+            && self.users.is_empty()
+            && self.tiers.is_empty()
+            && self.api_keys.is_empty()
+    }
+
+    fn find(&self, caller: &Caller, api_key: Option<&[u8]>) -> Option<Entry> {
+        // As in most policies.
+        if self.is_empty() {
+            return None;
+        }
+        if let Some(address) = caller.address
+            && let Some(network) = self.networks.find(address)
+        {
+            return Some(Entry::Network(network));
+        }
+        if let Subject::User(id) = &caller.subject
+            && self.users.contains(id)
+        {
+            return Some(Entry::User);
+        }
+        if self.tiers.contains(&caller.tier) {
+            return Some(Entry::Tier);
+        }
+        // Hashing costs more than all else here.
+        let hash = match (&caller.subject, api_key) {
+            _ if self.api_keys.is_empty() => return None,
+            (Subject::ApiKey(hash), _) => Cow::Borrowed(hash.as_str()),
+            (_, Some(key)) if !key.is_empty() => hex_digest(key).into(),
+            _ => return None,
+        };
+        let digits = self.api_keys.find(&hash)?;
+        Some(Entry::ApiKey(digits.to_string()))
+    }
+}
+
+impl Digits {
+    fn wanted(self) -> &'static str {
+        match self {
+            Digits::All => {
+                "is no SHA-256 in hex; write what `printf %s KEY | sha256sum` prints, 64 digits"
+            }
+            Digits::Beginning => {
+                "is no SHA-256 in hex, nor a beginning of one; write what `printf %s KEY | \
+                 sha256sum` prints, or the first 12 digits at least, as the live page and the access \
+                 log show them"
+            }
+        }
+    }
+}
+
+/// The texts of a list, each read; none where it is left out. An empty one is nobody: lists are
+/// often written by a program.
+fn items<T>(
+    fields: &mut Fields<'_>,
+    name: &'static str,
+    read: impl Fn(&At<'_>, &str) -> Result<T, ConfigError>,
+) -> Result<Vec<T>, ConfigError> {
+    let Some(at) = fields.optional(name) else {
+        return Ok(Vec::new());
+    };
+    let items = at.list()?;
+    items.iter().map(|at| read(at, at.text()?)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::codec::json::Json;
+
+    const KEY: &str = "8254c329a92850f6d539dd376f4816ee2764517da5e0235514af433164480d7a";
+
+    fn exemptions(text: &str) -> Result<Exemptions, ConfigError> {
+        let json = Json::parse(text, "policy").unwrap();
+        let mut fields = At::new(&json, "policy").fields().unwrap();
+        Exemptions::read(&mut fields)
+    }
+
+    fn caller(subject: Subject, tier: &str, address: &str) -> Caller {
+        let address = address.parse().ok();
+        Caller {
+            subject,
+            tier: tier.to_string(),
+            client: address,
+            address,
+        }
+    }
+
+    fn user(id: &str, tier: &str, address: &str) -> Caller {
+        caller(Subject::User(id.as_bytes().to_vec()), tier, address)
+    }
+
+    /// The list and the entry that say how a caller is treated.
+    fn told(exemptions: &Exemptions, caller: &Caller, key: Option<&str>) -> String {
+        let treatment = exemptions.treatment(caller, key.map(str::as_bytes));
+        let listed = treatment.listed(caller.clone());
+        listed.map_or_else(String::new, |listed| listed.text())
+    }
+
+    #[test]
+    fn a_caller_is_known_by_network_user_tier_or_key() {
+        let lists = format!(
+            r#"{{"allow": {{"networks": ["10.0.0.0/8", "10.1.0.0/16", "2001:db8::/32"],
+                            "users": ["ann"], "tiers": ["staff"], "api_keys": ["{}"]}}}}"#,
+            KEY.to_uppercase()
+        );
+        let exemptions = exemptions(&lists).unwrap();
+        assert!(!exemptions.block());
+        let anonymous = |address| caller(Subject::Address(None), "anonymous", address);
+        let key = format!("allow.api_keys {KEY}");
+        for (caller, sent, expected) in [
+            (user("bob", "free", "192.0.2.1"), None, ""),
+            (user("ann", "free", "192.0.2.1"), None, "allow.users"),
+            (user("bob", "staff", "192.0.2.1"), None, "allow.tiers staff"),
+            (anonymous("10.1.2.3"), None, "allow.networks 10.0.0.0/8"),
+            (anonymous("11.1.2.3"), None, ""),
+            (
+                anonymous("2001:db8::7"),
+                None,
+                "allow.networks 2001:db8::/32",
+            ),
+            (anonymous("-"), None, ""),
+            // Whoever counts by a user id sent the key all the same.
+            (user("bob", "free", "192.0.2.1"), Some("k"), key.as_str()),
+            (user("bob", "free", "192.0.2.1"), Some("other"), ""),
+            (
+                caller(Subject::ApiKey(KEY.to_string()), "free", "-"),
+                None,
+                key.as_str(),
+            ),
+            // The id of a user is not the hash of a key.
+            (user(KEY, "free", "-"), None, ""),
+        ] {
+            let told = told(&exemptions, &caller, sent);
+            assert_eq!(told, expected, "{caller:?} {sent:?}");
+        }
+    }
+
+    #[test]
+    fn deny_wins() {
+        let exemptions = exemptions(
+            r#"{"allow": {"networks": ["10.0.0.0/8"], "users": ["ann"]},
+                "deny": {"networks": ["10.6.6.0/24"], "users": ["ann"]}}"#,
+        )
+        .unwrap();
+        assert!(exemptions.block());
+        for (id, address, expected) in [
+            ("bob", "10.1.1.1", "allow.networks 10.0.0.0/8"),
+            ("bob", "10.6.6.6", "deny.networks 10.6.6.0/24"),
+            ("bob", "11.1.1.1", ""),
+            ("ann", "10.1.1.1", "deny.users"),
+        ] {
+            let told = told(&exemptions, &user(id, "free", address), None);
+            assert_eq!(told, expected, "{address}");
+        }
+    }
+
+    #[test]
+    fn a_key_may_be_denied_by_what_the_page_shows_of_it_and_is_allowed_by_all() {
+        let key = |key: &str| caller(Subject::ApiKey(hex_digest(key.as_bytes())), "free", "-");
+        let begin = |digits| KEY.get(..digits).unwrap();
+        let (short, longer) = (begin(12), begin(20));
+        for (list, k, other) in [
+            (vec![short], short, ""),
+            (vec![longer], longer, ""),
+            // The shorter says it all.
+            (vec![KEY, longer, short], short, ""),
+            (vec!["000000000000", short, "ffffffffffff"], short, ""),
+            (vec!["8254c329a929"], "", ""),
+            // SHA-256 of "kk".
+            (vec![short, "24b8b52b2e08"], short, ""),
+        ] {
+            let text = format!(r#"{{"deny": {{"api_keys": {list:?}}}}}"#);
+            let exemptions = exemptions(&text).unwrap();
+            let of = |digits: &str| match digits {
+                "" => String::new(),
+                digits => format!("deny.api_keys {digits}"),
+            };
+            assert_eq!(told(&exemptions, &key("k"), None), of(k), "{text}");
+            assert_eq!(told(&exemptions, &key("other"), None), of(other), "{text}");
+        }
+        for (text, reason) in [
+            (
+                format!(r#"{{"deny": {{"api_keys": ["{}"]}}}}"#, begin(11)),
+                "12 digits",
+            ),
+            (
+                format!(r#"{{"deny": {{"api_keys": ["{KEY}0"]}}}}"#),
+                "12 digits",
+            ),
+            (
+                r#"{"deny": {"api_keys": ["8254c329a92g"]}}"#.to_string(),
+                "12 digits",
+            ),
+            (
+                format!(r#"{{"allow": {{"api_keys": ["{longer}"]}}}}"#),
+                "64 digits",
+            ),
+        ] {
+            let error = exemptions(&text).unwrap_err().to_string();
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    proptest! {
+        /// Compared with a look at each of them.
+        #[test]
+        fn a_hash_is_found_by_what_it_begins_with(
+            digests in prop::collection::vec("[0-2]{1,4}", 0..12), hash in "[0-2]{5}",
+        ) {
+            let holding = digests.iter().filter(|digits| hash.starts_with(digits.as_str()));
+            let shortest = holding.min_by_key(|digits| digits.len());
+            let found = Digests::new(digests.clone());
+            prop_assert_eq!(found.find(&hash), shortest.map(String::as_str));
+        }
+    }
+
+    #[test]
+    fn lists_are_bounded() {
+        let users: Vec<String> = (0..=MOST_ENTRIES).map(|i| format!("\"{i}\"")).collect();
+        let text = format!(r#"{{"deny": {{"users": [{}]}}}}"#, users.join(","));
+        let error = exemptions(&text).unwrap_err();
+        assert!(error.to_string().contains("has 100001 entries"), "{error}");
+    }
+
+    #[test]
+    fn a_key_that_was_written_as_it_is_is_not_told_in_the_message() {
+        let error = exemptions(r#"{"deny": {"api_keys": ["secret"]}}"#).unwrap_err();
+        assert!(!error.to_string().contains("secret"), "{error}");
+    }
+}

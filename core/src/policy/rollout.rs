@@ -1,0 +1,177 @@
+//! How far a rule has come on its way into force, and on which side of a trial a caller stands.
+//!
+//! A rule on trial (`mode: "shadow"`, or for the callers whom `enforce_percent` has not reached) is
+//! asked about like any other, in counters of its own, and refuses nobody.
+
+use crate::codec::json::{ConfigError, Fields};
+use crate::request::subject::Subject;
+
+/// For whom a rule is in force.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Mode {
+    Enforce,
+    /// For this share of its callers; the others are on trial.
+    Partly(Percent),
+    Shadow,
+    /// For nobody: as if it were not there.
+    Off,
+}
+
+/// From 0 to 100.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Percent(f64);
+
+/// Whether what a rule counts for a caller is held against them. The two never share a counter, so
+/// that a trial leaves alone what is enforced, and what was counted on trial refuses nobody later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Counting {
+    Enforced,
+    Shadow,
+}
+
+impl Mode {
+    /// Reads a rule's fields `mode` and `enforce_percent`.
+    pub fn read(fields: &mut Fields<'_>) -> Result<Mode, ConfigError> {
+        let mode = match fields.optional("mode") {
+            None => Mode::Enforce,
+            Some(at) => at.choice(&[
+                ("enforce", Mode::Enforce),
+                ("shadow", Mode::Shadow),
+                ("off", Mode::Off),
+            ])?,
+        };
+        let Some(at) = fields.optional("enforce_percent") else {
+            return Ok(mode);
+        };
+        let percent = at.number()?;
+        if !(0.0..=100.0).contains(&percent) {
+            return Err(at.error(format!("is {percent}; expected a number from 0 to 100")));
+        }
+        match mode {
+            Mode::Enforce | Mode::Partly(_) if percent == 100.0 => Ok(Mode::Enforce),
+            Mode::Enforce | Mode::Partly(_) => Ok(Mode::Partly(Percent(percent))),
+            Mode::Shadow => Err(at.error(
+                "is set, but the mode is \"shadow\", which enforces for nobody; leave one of them out",
+            )),
+            Mode::Off => Err(at.error(
+                "is set, but the mode is \"off\", which enforces for nobody; leave one of them out",
+            )),
+        }
+    }
+
+    /// How a rule of this name and mode counts for a subject. What is off is not asked.
+    pub fn counting(self, rule: &str, subject: &Subject) -> Counting {
+        match self {
+            Mode::Enforce => Counting::Enforced,
+            Mode::Shadow | Mode::Off => Counting::Shadow,
+            Mode::Partly(percent) if percent.covers(draw("enforce", rule, subject)) => {
+                Counting::Enforced
+            }
+            Mode::Partly(_) => Counting::Shadow,
+        }
+    }
+}
+
+impl Percent {
+    pub fn get(self) -> f64 {
+        self.0
+    }
+
+    /// Whether a draw falls into this share. Whoever falls into one falls into every larger one.
+    fn covers(self, draw: u64) -> bool {
+        (draw as f64) < self.0 / 100.0 * (u64::MAX as f64)
+    }
+}
+
+/// A number that looks drawn, and that this subject draws in this matter every time, at every gateway
+/// and in every version of Weir. FNV-1a (<http://www.isthe.com/chongo/tech/comp/fnv/>) leaves the
+/// high bits of short texts alike; MurmurHash3's finalizer spreads them.
+///
+/// It is no secret: who can choose an id at will can choose a side. It is for trials, not for defence.
+pub fn draw(matter: &str, name: &str, subject: &Subject) -> u64 {
+    const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0100_0000_01b3;
+    let hash = |hash: u64, bytes: &[u8]| {
+        bytes.iter().fold(hash, |hash, &byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(PRIME)
+        })
+    };
+    // No name holds a NUL, so that no two matters read the same.
+    let begun = hash(hash(OFFSET, matter.as_bytes()), b"\0");
+    let begun = hash(hash(begun, name.as_bytes()), b"\0");
+    let mut drawn = match subject {
+        Subject::User(id) => hash(hash(begun, b"u"), id),
+        Subject::ApiKey(digest) => hash(hash(begun, b"k"), digest.as_bytes()),
+        Subject::Address(None) => hash(begun, b"-"),
+        Subject::Address(Some(std::net::IpAddr::V4(v4))) => hash(hash(begun, b"4"), &v4.octets()),
+        Subject::Address(Some(std::net::IpAddr::V6(v6))) => hash(hash(begun, b"6"), &v6.octets()),
+    };
+    drawn = (drawn ^ (drawn >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    drawn = (drawn ^ (drawn >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    drawn ^ (drawn >> 33)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(id: impl ToString) -> Subject {
+        Subject::User(id.to_string().into_bytes())
+    }
+
+    fn enforced(percent: f64, rule: &str, subject: &Subject) -> bool {
+        Mode::Partly(Percent(percent)).counting(rule, subject) == Counting::Enforced
+    }
+
+    /// Written down, so that no change moves a caller across a line on the day of an update.
+    #[test]
+    fn a_caller_draws_the_same_number_for_ever() {
+        for (subject, drawn) in [
+            (user("ann"), 0x35e2_88ac_b120_bb70),
+            (user(""), 0x59b7_9b9a_d815_e9f3),
+            (Subject::ApiKey("ann".to_string()), 0x4291_870e_7f77_8af9),
+            (
+                Subject::Address("10.1.2.3".parse().ok()),
+                0xf66b_de7b_c607_634a,
+            ),
+            (
+                Subject::Address("2001:db8::".parse().ok()),
+                0x8cfd_9fb4_fd43_f763,
+            ),
+            (Subject::Address(None), 0xf055_b695_2821_2c8b),
+        ] {
+            assert_eq!(
+                draw("enforce", "search_api", &subject),
+                drawn,
+                "{subject:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_share_holds_that_many_and_keeps_them_as_it_grows() {
+        let percents = [0.0, 0.1, 1.0, 10.0, 50.0, 99.0];
+        let counts = percents.map(|percent| {
+            let held = (0..100_000).filter(|i| enforced(percent, "search_api", &user(i)));
+            held.count()
+        });
+        for (percent, count) in percents.into_iter().zip(counts) {
+            let expected = percent * 1000.0;
+            let off = (count as f64 - expected).abs();
+            assert!(off <= expected.sqrt() * 4.0, "{count} at {percent} %");
+        }
+        for subject in (0..10_000).map(user) {
+            let sides = percents.map(|percent| enforced(percent, "search_api", &subject));
+            assert!(sides.is_sorted(), "{subject:?} was in and fell out");
+        }
+    }
+
+    #[test]
+    fn every_rule_draws_anew() {
+        let both = (0..10_000)
+            .map(user)
+            .filter(|subject| enforced(50.0, "one", subject) && enforced(50.0, "other", subject));
+        let both = both.count();
+        assert!((2_300..2_700).contains(&both), "{both}");
+    }
+}

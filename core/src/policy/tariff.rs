@@ -1,0 +1,359 @@
+//! What a request costs of a rule's limits: the same each time, what a trusted caller says it will
+//! cost, or what the response says it has cost. It knows numbers and headers; whom to believe is
+//! `identity`'s business, and what is done with a bill the limiter's.
+
+use std::cmp::Ordering;
+use std::fmt;
+
+use crate::codec::json::{At, ConfigError};
+use crate::quota::cost::Cost;
+use crate::quota::limit::{Algorithm, Quota};
+use crate::quota::operation::Reading;
+use crate::request::identity::header_name;
+use crate::time::Millis;
+
+/// By the byte, a terabyte: beyond it nothing is a request, and a sum of many stays exact in Lua.
+const MOST_COST: u64 = 1_000_000_000_000;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tariff {
+    Fixed(Cost),
+    /// A request header says it, before.
+    Request(Meter),
+    /// A response header says it, after: until then a part is held.
+    Response(Meter),
+}
+
+/// A header that says what a request costs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meter {
+    /// In lower case, as Envoy has it.
+    pub header: String,
+    /// What it costs where nobody says.
+    default: u64,
+    /// The most that one request is charged, whatever is said.
+    most: u64,
+}
+
+/// What a header was sent as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said<'a> {
+    Nothing,
+    Once(&'a [u8]),
+    /// Which of them counts, only its sender could know.
+    Often,
+}
+
+impl<'a> Said<'a> {
+    /// What was sent under this name among these headers.
+    pub fn under(name: &str, headers: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Said<'a> {
+        let mut said = headers.filter(|(own, _)| *own == name.as_bytes());
+        match (said.next(), said.next()) {
+            (None, _) => Said::Nothing,
+            (Some((_, value)), None) => Said::Once(value),
+            (Some(_), Some(_)) => Said::Often,
+        }
+    }
+}
+
+/// What a header says is no cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unreadable;
+
+/// What is still to be done about a request that cost other than was held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    Even,
+    Owed(Cost),
+    Over(Cost),
+}
+
+impl Default for Tariff {
+    fn default() -> Tariff {
+        Tariff::Fixed(Cost::ONE)
+    }
+}
+
+impl Tariff {
+    /// Reads a rule's field `cost`.
+    pub fn read(at: &At<'_>) -> Result<Tariff, ConfigError> {
+        if let Ok(permits) = at.whole() {
+            let cost = Cost::try_new(permits).ok_or_else(|| {
+                at.error(
+                    "is 0, and what costs nothing needs no limit: at least 1, or \"mode\": \"off\"",
+                )
+            })?;
+            return bounded(at, permits).map(|_| Tariff::Fixed(cost));
+        }
+        let Ok(mut fields) = at.fields() else {
+            return Err(at.error(
+                "is no cost; write a number of permits, or \
+                 {\"request_header\": ...} or {\"response_header\": ...} with \"default\" and \"max\"",
+            ));
+        };
+        let (request, response) = (
+            fields.optional("request_header"),
+            fields.optional("response_header"),
+        );
+        let header = match (&request, &response) {
+            (Some(header), None) | (None, Some(header)) => header,
+            _ => {
+                return Err(
+                    at.error("has to name one header: \"request_header\" or \"response_header\"")
+                );
+            }
+        };
+        let default_at = fields.required("default")?;
+        let most_at = fields.required("max")?;
+        fields.finish()?;
+        let meter = Meter {
+            header: header_name(header, header.text()?)?,
+            default: bounded(&default_at, default_at.whole()?)?,
+            most: bounded(&most_at, most_at.whole()?)?,
+        };
+        if meter.most < meter.default.max(1) {
+            return Err(most_at.error(format!(
+                "is {}; expected at least 1, and no less than \"default\"",
+                meter.most
+            )));
+        }
+        match response {
+            Some(_) => Ok(Tariff::Response(meter)),
+            None if meter.default == 0 => Err(default_at.error(
+                "is 0, and whoever is not believed would be limited by nothing: at least 1",
+            )),
+            None => Ok(Tariff::Request(meter)),
+        }
+    }
+
+    /// The header that says what a request costs, and the most it may, where one does before.
+    pub fn asks_up_to(&self) -> Option<(&str, Cost)> {
+        match self {
+            Tariff::Request(meter) => Some((&meter.header, Cost::try_new(meter.most)?)),
+            Tariff::Fixed(_) | Tariff::Response(_) => None,
+        }
+    }
+
+    /// What is taken where the request does not say otherwise.
+    pub fn usual(&self) -> Cost {
+        match self {
+            Tariff::Fixed(cost) => *cost,
+            Tariff::Request(meter) => meter.held(),
+            Tariff::Response(meter) => meter.held(),
+        }
+    }
+}
+
+impl Meter {
+    /// What is taken before anybody has said: one permit at least, so that whoever has none left is
+    /// refused.
+    pub fn held(&self) -> Cost {
+        Cost::try_new(self.default).unwrap_or(Cost::ONE)
+    }
+
+    /// What the request costs by what was said. A cost beyond the most is the most.
+    pub fn read(&self, said: Said<'_>) -> Result<u64, Unreadable> {
+        match said {
+            Said::Nothing | Said::Once(b"") => Ok(self.default),
+            Said::Once(digits) => {
+                if !digits.iter().all(u8::is_ascii_digit) {
+                    return Err(Unreadable);
+                }
+                let number = digits.iter().fold(0u64, |number, digit| {
+                    let digit = u64::from(digit.wrapping_sub(b'0'));
+                    number.saturating_mul(10).saturating_add(digit)
+                });
+                Ok(number.min(self.most))
+            }
+            Said::Often => Err(Unreadable),
+        }
+    }
+
+    /// What remains to be done when the response has said what it cost. One that says nothing that
+    /// can be read cost the default: the client cannot help it.
+    pub fn balance(&self, said: Said<'_>) -> Balance {
+        let cost = self.read(said).unwrap_or(self.default);
+        let held = self.held().get();
+        let difference = Cost::try_new(cost.abs_diff(held));
+        match (difference, cost.cmp(&held)) {
+            (Some(difference), Ordering::Greater) => Balance::Owed(difference),
+            (Some(difference), _) => Balance::Over(difference),
+            (None, _) => Balance::Even,
+        }
+    }
+}
+
+fn bounded(at: &At<'_>, permits: u64) -> Result<u64, ConfigError> {
+    if permits > MOST_COST {
+        return Err(at.error(format!("is {permits}; expected at most {MOST_COST}")));
+    }
+    Ok(permits)
+}
+
+impl Balance {
+    /// Where a caller stands once it is settled who stood so while the held part was taken.
+    pub fn settle(self, reading: Reading, quota: &Quota) -> Reading {
+        let (cost, is_owed) = match self {
+            Balance::Even => return reading,
+            Balance::Owed(cost) => (cost.get(), true),
+            Balance::Over(cost) => (cost.get(), false),
+        };
+        let permits = i64::try_from(cost).unwrap_or(i64::MAX);
+        // A window ends when it ends, and a log forgets what is newest when it would have: the reset of
+        // a bucket is when it will have made good what was taken.
+        let millis = match quota.algorithm() {
+            Algorithm::FixedWindow | Algorithm::SlidingWindow => 0,
+            Algorithm::TokenBucket | Algorithm::LeakyBucket => cost
+                .saturating_mul(quota.window().0)
+                .div_ceil(quota.limit()),
+        };
+        let Reading {
+            remaining, reset, ..
+        } = reading;
+        let (remaining, reset) = match is_owed {
+            true => (
+                remaining.saturating_sub(permits),
+                reset.0.saturating_add(millis),
+            ),
+            false => (
+                remaining.saturating_add(permits),
+                reset.0.saturating_sub(millis),
+            ),
+        };
+        let capacity = i64::try_from(quota.capacity()).unwrap_or(i64::MAX);
+        let reset = if remaining < capacity { reset } else { 0 };
+        Reading {
+            remaining: remaining.min(capacity),
+            reset: Millis(reset),
+            ..reading
+        }
+    }
+}
+
+/// As the log tells it of a rule; nothing of what is usual.
+impl fmt::Display for Tariff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Tariff::Fixed(Cost::ONE) => Ok(()),
+            Tariff::Fixed(cost) => write!(f, " cost {}", cost.get()),
+            Tariff::Request(meter) => write!(f, " cost by request header {meter}"),
+            Tariff::Response(meter) => write!(f, " cost by response header {meter}"),
+        }
+    }
+}
+
+impl fmt::Display for Meter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Meter {
+            header,
+            default,
+            most,
+        } = self;
+        write!(f, "{header} default {default} max {most}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quota::operation::Retry;
+
+    fn meter(default: u64, most: u64) -> Meter {
+        Meter {
+            header: "x-cost".to_string(),
+            default,
+            most,
+        }
+    }
+
+    #[test]
+    fn a_header_says_a_whole_number_up_to_the_most() {
+        for (said, cost) in [
+            (Said::Nothing, Ok(2)),
+            (Said::Once(b""), Ok(2)),
+            (Said::Once(b"0"), Ok(0)),
+            (Said::Once(b"007"), Ok(7)),
+            (Said::Once(b"50"), Ok(50)),
+            (Said::Once(b"51"), Ok(50)),
+            (Said::Once(b"99999999999999999999999"), Ok(50)),
+            (Said::Once(b"-1"), Err(Unreadable)),
+            (Said::Once(b"+1"), Err(Unreadable)),
+            (Said::Once(b"1.5"), Err(Unreadable)),
+            (Said::Once(b"1, 2"), Err(Unreadable)),
+            (Said::Once(b"1e3"), Err(Unreadable)),
+            (Said::Once(b"\xff"), Err(Unreadable)),
+            (Said::Often, Err(Unreadable)),
+        ] {
+            assert_eq!(meter(2, 50).read(said), cost, "{said:?}");
+        }
+    }
+
+    #[test]
+    fn the_balance_is_what_was_said_less_what_was_held() {
+        let cost = |permits| Cost::try_new(permits).unwrap();
+        for (default, said, balance) in [
+            (0, Said::Once(b"50"), Balance::Owed(cost(49))),
+            (0, Said::Once(b"1"), Balance::Even),
+            (0, Said::Once(b"0"), Balance::Over(cost(1))),
+            (0, Said::Nothing, Balance::Over(cost(1))),
+            (0, Said::Once(b"many"), Balance::Over(cost(1))),
+            (10, Said::Once(b"4"), Balance::Over(cost(6))),
+            (10, Said::Once(b"99"), Balance::Owed(cost(40))),
+            (10, Said::Nothing, Balance::Even),
+            (10, Said::Often, Balance::Even),
+        ] {
+            assert_eq!(meter(default, 50).balance(said), balance, "{said:?}");
+        }
+    }
+
+    #[test]
+    fn a_header_is_said_as_often_as_it_was_sent() {
+        let sent: [(&[u8], &[u8]); 4] = [
+            (b"x-cost", b"1"),
+            (b"x-twice", b"2"),
+            (b"x-cost-too", b"3"),
+            (b"x-twice", b"2"),
+        ];
+        for (name, said) in [
+            ("x-cost", Said::Once(b"1")),
+            ("x-twice", Said::Often),
+            ("x-none", Said::Nothing),
+        ] {
+            assert_eq!(Said::under(name, sent.into_iter()), said, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_settled_moves_what_remains_and_when_a_bucket_is_whole_again() {
+        let cost = |permits| Cost::try_new(permits).unwrap();
+        let reading = |remaining, reset| Reading {
+            remaining,
+            retry: Retry::Now,
+            reset: Millis(reset),
+        };
+        // Three permits come back in two seconds.
+        let quota = |algorithm| Quota::try_new(algorithm, 3, 2, None).unwrap();
+        let (window, log) = (Algorithm::FixedWindow, Algorithm::SlidingWindow);
+        let (tokens, leaky) = (Algorithm::TokenBucket, Algorithm::LeakyBucket);
+        for (algorithm, balance, settled) in [
+            (window, Balance::Even, (2, 1500)),
+            (window, Balance::Owed(cost(2)), (0, 1500)),
+            (window, Balance::Owed(cost(9)), (-7, 1500)),
+            (log, Balance::Owed(cost(1)), (1, 1500)),
+            (log, Balance::Over(cost(1)), (3, 0)),
+            (window, Balance::Over(cost(1)), (3, 0)),
+            (tokens, Balance::Owed(cost(2)), (0, 2834)),
+            (tokens, Balance::Over(cost(1)), (3, 0)),
+            (leaky, Balance::Owed(cost(1)), (1, 2167)),
+            (leaky, Balance::Over(cost(9)), (3, 0)),
+            (leaky, Balance::Owed(cost(3)), (-1, 3500)),
+        ] {
+            let after = balance.settle(reading(2, 1500), &quota(algorithm));
+            assert_eq!(
+                after,
+                reading(settled.0, settled.1),
+                "{algorithm:?} {balance:?}"
+            );
+        }
+    }
+}

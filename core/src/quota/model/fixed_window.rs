@@ -1,0 +1,74 @@
+//! Permits in the current window, windows aligned to the Unix epoch.
+
+use super::{MOST, difference, whole_millis};
+use crate::quota::cost::Cost;
+use crate::quota::limit::Quota;
+use crate::quota::operation::{Reading, Retry};
+use crate::time::{Micros, Millis};
+
+/// `used` permits in the window that ends at `end`, in ms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct FixedWindow {
+    used: u64,
+    end: u64,
+}
+
+impl FixedWindow {
+    pub fn is_unused(&self) -> bool {
+        self.used == 0
+    }
+
+    pub fn moved(&self, quota: &Quota, now: Micros) -> Option<FixedWindow> {
+        let current = self.current(quota, now);
+        (current.used > 0 && current.end != self.end).then_some(current)
+    }
+
+    pub fn read(&self, quota: &Quota, cost: Cost, now: Micros) -> Reading {
+        let FixedWindow { used, end } = self.current(quota, now);
+        let ends_in = Millis(end - whole_millis(now));
+        Reading {
+            remaining: difference(quota.capacity(), used),
+            retry: if quota.never_fits(cost) {
+                Retry::Never
+            } else if used + cost.get() <= quota.capacity() {
+                Retry::Now
+            } else {
+                Retry::After(ends_in)
+            },
+            reset: if used == 0 { Millis(0) } else { ends_in },
+        }
+    }
+
+    pub fn add(&mut self, quota: &Quota, cost: Cost, now: Micros) {
+        *self = self.current(quota, now);
+        self.used = self.used.saturating_add(cost.get()).min(MOST);
+    }
+
+    /// Only in the window that the receipt names: the next one owes nothing.
+    pub fn give_back(&mut self, quota: &Quota, cost: Cost, receipt: Micros, now: Micros) {
+        let current = self.current(quota, now);
+        if current.used > 0 && end_of_window(whole_millis(receipt), quota) == current.end {
+            *self = current;
+            self.used = self.used.saturating_sub(cost.get());
+        }
+    }
+
+    fn current(&self, quota: &Quota, now: Micros) -> FixedWindow {
+        let (now, window) = (whole_millis(now), quota.window().0);
+        let end = end_of_window(now, quota);
+        let (ended, aligned) = (self.end <= now, self.end.is_multiple_of(window));
+        // The clock went back, by a window at most.
+        let ahead = aligned && self.end > end && self.end <= now + 2 * window;
+        FixedWindow {
+            // A window that policy cut short or drew out has not ended: its usage counts in this one.
+            used: if ended { 0 } else { self.used },
+            end: if ahead { self.end } else { end },
+        }
+    }
+}
+
+/// The end of the window in which this instant lies.
+fn end_of_window(millis: u64, quota: &Quota) -> u64 {
+    let window = quota.window().0;
+    millis - millis % window + window
+}

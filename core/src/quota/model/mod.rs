@@ -1,0 +1,400 @@
+//! The algorithms without Redis: the plain statement of what the scripts do, which the scripts are
+//! tested against, and what keeps limits while Redis is away. Pure: time is an argument. It knows
+//! nothing of policies or shares; a state is only what is used, and the window that is measured in.
+
+mod bucket;
+mod fixed_window;
+mod sliding_window;
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
+use std::num::NonZeroU64;
+
+use self::bucket::Bucket;
+use self::fixed_window::FixedWindow;
+use self::sliding_window::SlidingWindow;
+use crate::quota::cost::Cost;
+use crate::quota::limit::{Algorithm, Quota};
+use crate::quota::operation::{Kind, Reading, Retry, Told, Verdict};
+use crate::time::{Micros, Millis};
+
+/// Usage stops growing here, as it does in the scripts: beyond it a double loses integers.
+const MOST: u64 = (1 << 53) - 1;
+
+/// What every key holds.
+#[derive(Clone, Debug)]
+pub struct Counters<K> {
+    states: HashMap<K, State>,
+    weight: usize,
+}
+
+/// What one key holds.
+#[derive(Clone, Debug)]
+enum State {
+    FixedWindow(FixedWindow),
+    SlidingWindow(SlidingWindow),
+    TokenBucket(Bucket),
+    LeakyBucket(Bucket),
+}
+
+// === impl Counters ===
+
+impl<K> Default for Counters<K> {
+    fn default() -> Self {
+        Counters {
+            states: HashMap::new(),
+            weight: 0,
+        }
+    }
+}
+
+impl<K: Clone + Eq + Hash> Counters<K> {
+    /// Does operations in order. If the script decided them `together`, it tells of each key's reset as
+    /// the last operation left it.
+    pub fn run_batch<'a>(
+        &mut self,
+        operations: impl DoubleEndedIterator<Item = (Kind, &'a [(K, Quota, Cost)])> + Clone,
+        now: Micros,
+        together: bool,
+    ) -> Vec<Told>
+    where
+        K: 'a,
+    {
+        let run = |(kind, limits): (Kind, &[_])| self.run(kind, limits, now);
+        let mut all: Vec<Told> = operations.clone().map(run).collect();
+        if together {
+            let mut resets = HashMap::new();
+            for ((_, limits), told) in operations.rev().zip(all.iter_mut().rev()) {
+                for ((key, ..), reading) in limits.iter().zip(&mut told.limits) {
+                    reading.reset = *resets.entry(key).or_insert(reading.reset);
+                }
+            }
+        }
+        all
+    }
+
+    /// Does one operation over all of `limits`, each at its cost, as the script does.
+    pub fn run(&mut self, kind: Kind, limits: &[(K, Quota, Cost)], now: Micros) -> Told {
+        let out_of_range = matches!(kind, Kind::Lease { ttl } if ttl > Kind::LONGEST_LEASE);
+        let strangers = limits.iter().any(|(key, quota, _)| !self.holds(key, quota));
+        if out_of_range || strangers || names_twice(limits) {
+            return self.unreadable(limits);
+        }
+        let fits = |(key, quota, cost): &(K, Quota, Cost)| {
+            self.view(key, quota, now).fits(quota, *cost, now)
+        };
+        let verdict = match kind {
+            Kind::Take | Kind::Peek if !limits.iter().all(fits) => Verdict::Refused,
+            _ => Verdict::Passed,
+        };
+        let mut granted = Vec::new();
+        for &(ref key, ref quota, cost) in limits {
+            match (kind, verdict) {
+                (Kind::Take, Verdict::Passed) | (Kind::Charge, _) => {
+                    let at_once = Millis(0);
+                    self.change(key, quota, now, |state| {
+                        state.add(quota, cost, at_once, now);
+                    });
+                }
+                (Kind::Lease { ttl }, _) => {
+                    let free = self.view(key, quota, now).read(quota, Cost::ONE, now);
+                    let most = cost.get().min(u64::try_from(free.remaining).unwrap_or(0));
+                    self.change(key, quota, now, |state| {
+                        if let Some(cost) = NonZeroU64::new(most).map(Cost) {
+                            state.add(quota, cost, ttl, now);
+                        }
+                    });
+                    granted.push(most);
+                }
+                // Consumes nothing; but a state that clock or policy moved is kept as it is told,
+                // or one that lies in the future would refuse for as long as it is refused.
+                (Kind::Take, _) => self.change(key, quota, now, |_| ()),
+                (Kind::GiveBack { receipt }, _) => {
+                    self.change(key, quota, now, |state| {
+                        state.give_back(quota, cost, receipt, now);
+                    });
+                }
+                (Kind::Reset, _) => {
+                    self.remove(key);
+                }
+                (Kind::Peek, _) => {}
+            }
+        }
+        let read = |(key, quota, cost): &(K, Quota, Cost)| {
+            self.view(key, quota, now).read(quota, *cost, now)
+        };
+        let mut readings: Vec<Reading> = limits.iter().map(read).collect();
+        for (reading, granted) in readings.iter_mut().zip(granted) {
+            *reading = Reading::leased(reading.remaining, granted, reading.reset);
+        }
+        Told {
+            verdict,
+            limits: readings,
+        }
+    }
+
+    /// How much is held: a state weighs one, and each entry of a log one more.
+    pub fn weight(&self) -> usize {
+        self.weight
+    }
+
+    /// Takes a key's state over from elsewhere, if it is there and not here.
+    pub fn adopt(&mut self, key: &K, elsewhere: &mut Counters<K>) {
+        if let Some(state) = elsewhere.remove(key)
+            && !self.states.contains_key(key)
+        {
+            self.insert(key.clone(), state);
+        }
+    }
+
+    fn insert(&mut self, key: K, state: State) {
+        self.weight += state.weight();
+        if let Some(before) = self.states.insert(key, state) {
+            self.weight -= before.weight();
+        }
+    }
+
+    fn remove(&mut self, key: &K) -> Option<State> {
+        let state = self.states.remove(key)?;
+        self.weight -= state.weight();
+        Some(state)
+    }
+
+    /// Whether the key is free for this algorithm.
+    fn holds(&self, key: &K, quota: &Quota) -> bool {
+        self.states
+            .get(key)
+            .is_none_or(|state| state.algorithm() == quota.algorithm())
+    }
+
+    fn unreadable(&self, limits: &[(K, Quota, Cost)]) -> Told {
+        let read = |(key, quota, _): &(K, Quota, Cost)| Reading {
+            remaining: if self.holds(key, quota) { 0 } else { -1 },
+            retry: Retry::Now,
+            reset: Millis(0),
+        };
+        Told {
+            verdict: Verdict::Unreadable,
+            limits: limits.iter().map(read).collect(),
+        }
+    }
+
+    /// The key's state in the terms of this quota and moment.
+    fn view(&self, key: &K, quota: &Quota, now: Micros) -> Cow<'_, State> {
+        match self.states.get(key) {
+            None => Cow::Owned(State::unused(quota.algorithm())),
+            Some(state) => state
+                .moved(quota, now)
+                .map_or(Cow::Borrowed(state), Cow::Owned),
+        }
+    }
+
+    fn change(&mut self, key: &K, quota: &Quota, now: Micros, change: impl FnOnce(&mut State)) {
+        let mut state = match self.remove(key) {
+            None => State::unused(quota.algorithm()),
+            Some(state) => state.moved(quota, now).unwrap_or(state),
+        };
+        change(&mut state);
+        if !state.is_unused() {
+            self.insert(key.clone(), state);
+        }
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn unused(algorithm: Algorithm) -> State {
+        match algorithm {
+            Algorithm::FixedWindow => State::FixedWindow(FixedWindow::default()),
+            Algorithm::SlidingWindow => State::SlidingWindow(SlidingWindow::default()),
+            Algorithm::TokenBucket => State::TokenBucket(Bucket::default()),
+            Algorithm::LeakyBucket => State::LeakyBucket(Bucket::default()),
+        }
+    }
+
+    fn algorithm(&self) -> Algorithm {
+        match self {
+            State::FixedWindow(_) => Algorithm::FixedWindow,
+            State::SlidingWindow(_) => Algorithm::SlidingWindow,
+            State::TokenBucket(_) => Algorithm::TokenBucket,
+            State::LeakyBucket(_) => Algorithm::LeakyBucket,
+        }
+    }
+
+    fn weight(&self) -> usize {
+        match self {
+            State::SlidingWindow(log) => 1 + log.entries(),
+            State::FixedWindow(_) | State::TokenBucket(_) | State::LeakyBucket(_) => 1,
+        }
+    }
+
+    fn is_unused(&self) -> bool {
+        match self {
+            State::FixedWindow(window) => window.is_unused(),
+            State::SlidingWindow(log) => log.is_unused(),
+            State::TokenBucket(bucket) | State::LeakyBucket(bucket) => bucket.is_unused(),
+        }
+    }
+
+    /// The state anew, if its usage still counts but cannot stay where it is: the policy's window
+    /// is another, or the clock went back by more than a window.
+    fn moved(&self, quota: &Quota, now: Micros) -> Option<State> {
+        match self {
+            State::FixedWindow(window) => window.moved(quota, now).map(State::FixedWindow),
+            State::SlidingWindow(log) => log.moved(quota, now).map(State::SlidingWindow),
+            State::TokenBucket(bucket) => bucket.moved(quota, now).map(State::TokenBucket),
+            State::LeakyBucket(bucket) => bucket.moved(quota, now).map(State::LeakyBucket),
+        }
+    }
+
+    fn fits(&self, quota: &Quota, cost: Cost, now: Micros) -> bool {
+        self.read(quota, cost, now).retry == Retry::Now
+    }
+
+    fn read(&self, quota: &Quota, cost: Cost, now: Micros) -> Reading {
+        match self {
+            State::FixedWindow(window) => window.read(quota, cost, now),
+            State::SlidingWindow(log) => log.read(quota, cost, now),
+            State::TokenBucket(bucket) | State::LeakyBucket(bucket) => {
+                bucket.read(quota, cost, now)
+            }
+        }
+    }
+
+    /// `lead`: within which time the permits will be used. Only a log can tell.
+    fn add(&mut self, quota: &Quota, cost: Cost, lead: Millis, now: Micros) {
+        match self {
+            State::FixedWindow(window) => window.add(quota, cost, now),
+            State::SlidingWindow(log) => log.add(quota, cost, lead, now),
+            State::TokenBucket(bucket) | State::LeakyBucket(bucket) => bucket.add(quota, cost, now),
+        }
+    }
+
+    fn give_back(&mut self, quota: &Quota, cost: Cost, receipt: Micros, now: Micros) {
+        match self {
+            State::FixedWindow(window) => window.give_back(quota, cost, receipt, now),
+            State::SlidingWindow(log) => log.give_back(quota, cost, receipt, now),
+            State::TokenBucket(bucket) | State::LeakyBucket(bucket) => {
+                bucket.give_back(quota, cost, now);
+            }
+        }
+    }
+}
+
+/// Whether a key stands there twice: one operation cannot take from it as two quotas see it.
+fn names_twice<K: Eq + Hash>(limits: &[(K, Quota, Cost)]) -> bool {
+    let mut before = HashSet::with_capacity(limits.len());
+    !limits.iter().all(|(key, ..)| before.insert(key))
+}
+
+fn whole_millis(instant: Micros) -> u64 {
+    instant.0 / 1000
+}
+
+/// Capacity − used; both are below 2^53.
+fn difference(capacity: u64, used: u64) -> i64 {
+    capacity as i64 - used as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn cost(permits: u64) -> Cost {
+        Cost(permits.try_into().unwrap())
+    }
+
+    fn quotas() -> impl Strategy<Value = Quota> {
+        let algorithm = prop::sample::select(Algorithm::ALL.to_vec());
+        (algorithm, 1..20u64, 1..100u64).prop_map(|(algorithm, limit, window)| {
+            Quota::try_new(algorithm, limit, window, None).unwrap()
+        })
+    }
+
+    proptest! {
+        /// Not by comparison with anything: what is told must come true.
+        #[test]
+        fn the_wait_told_is_enough_and_a_millisecond_less_is_not(
+            quota in quotas(),
+            charges in prop::collection::vec((0..30_000_000u64, 1..8u64), 1..20),
+            permits in 1..20u64,
+        ) {
+            let limits = |permits| [((), quota, cost(permits))];
+            let mut counters = Counters::default();
+            let mut now = 4_102_444_800_000_000;
+            for (later, permits) in charges {
+                now += later;
+                counters.run(Kind::Charge, &limits(permits), Micros(now));
+            }
+            let mut peek = |permits, now| {
+                let told = counters.run(Kind::Peek, &limits(permits), Micros(now));
+                (told.verdict, told.limits[0])
+            };
+            let (verdict, reading) = peek(permits, now);
+            match reading.retry {
+                Retry::Now => prop_assert_eq!(verdict, Verdict::Passed),
+                Retry::Never => prop_assert!(permits > quota.capacity()),
+                Retry::After(Millis(wait)) => {
+                    prop_assert_eq!(peek(permits, now + wait * 1000).0, Verdict::Passed);
+                    prop_assert_eq!(peek(permits, now + (wait - 1) * 1000).0, Verdict::Refused);
+                }
+            }
+            let capacity = quota.capacity();
+            prop_assert_eq!(peek(capacity, now + reading.reset.0 * 1000).0, Verdict::Passed);
+        }
+
+        /// The promise of each algorithm, counted from outside.
+        #[test]
+        fn no_more_than_the_limit_passes_in_a_window(
+            quota in quotas(),
+            takes in prop::collection::vec((0..3_000_000u64, 1..4u64), 1..200),
+        ) {
+            let mut counters = Counters::default();
+            let window = quota.window().0 * 1000;
+            let mut now = 4_102_444_800_000_000;
+            let mut passed: Vec<(u64, u64)> = Vec::new();
+            for (later, permits) in takes {
+                now += later;
+                let limits = [((), quota, cost(permits))];
+                let told = counters.run(Kind::Take, &limits, Micros(now));
+                if told.verdict == Verdict::Passed {
+                    passed.push((now, permits));
+                }
+                let since = |start: u64| -> u64 {
+                    passed.iter().filter(|(at, _)| *at > start).map(|(_, permits)| permits).sum()
+                };
+                let (counted, most) = match quota.algorithm() {
+                    Algorithm::FixedWindow => (since(now - now % window - 1), quota.limit()),
+                    Algorithm::SlidingWindow => (since(now - window), quota.limit()),
+                    // A full bucket on top of what refills in the window; whole ms may round by one.
+                    _ => (since(now - window), 2 * quota.limit()),
+                };
+                prop_assert!(counted <= most, "{} in a window of {}", counted, most);
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_of_another_algorithm_is_not_touched() {
+        let mut counters = Counters::default();
+        let quota = |algorithm| Quota::try_new(algorithm, 5, 10, None).unwrap();
+        let window = |permits| [("key", quota(Algorithm::FixedWindow), cost(permits))];
+        let mixed = [
+            ("other", quota(Algorithm::LeakyBucket), cost(1)),
+            ("key", quota(Algorithm::LeakyBucket), cost(1)),
+        ];
+        counters.run(Kind::Take, &window(2), Micros(0));
+        for kind in [Kind::Take, Kind::Charge, Kind::Reset] {
+            let told = counters.run(kind, &mixed, Micros(0));
+            assert_eq!(told.verdict, Verdict::Unreadable);
+            let remaining: Vec<_> = told.limits.iter().map(|limit| limit.remaining).collect();
+            assert_eq!(remaining, [0, -1]);
+        }
+        let told = counters.run(Kind::Peek, &window(1), Micros(0));
+        assert_eq!(told.limits[0].remaining, 3);
+    }
+}

@@ -1,0 +1,118 @@
+//! What can be asked of limits, and what they tell: operations, verdicts, readings. It knows no key and
+//! no caller.
+
+use crate::time::{Micros, Millis};
+
+/// What an operation does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Consumes from every limit if every limit passes, else from none.
+    Take,
+    /// Tells what a take would be told before it consumed.
+    Peek,
+    /// Consumes whatever the limits say; may leave a debt.
+    Charge,
+    /// Takes as many as are free, up to the cost, to be used within this time: a day at most.
+    Lease { ttl: Millis },
+    /// Undoes a take, charge or lease where what it counted in is still alive.
+    GiveBack {
+        /// `Answer::now` of the call that took.
+        receipt: Micros,
+    },
+    /// Forgets all usage.
+    Reset,
+}
+
+impl Kind {
+    /// The longest lease that the script grants.
+    pub const LONGEST_LEASE: Millis = Millis(24 * 60 * 60 * 1000);
+
+    /// What the script knows it by, and the number that goes with it.
+    pub fn code(self) -> (u32, Option<u64>) {
+        match self {
+            Kind::Take => (1, None),
+            Kind::Peek => (2, None),
+            Kind::Charge => (3, None),
+            Kind::GiveBack { receipt } => (4, Some(receipt.0)),
+            Kind::Reset => (5, None),
+            Kind::Lease { ttl } => (6, Some(ttl.0)),
+        }
+    }
+}
+
+/// What became of one operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    pub verdict: Verdict,
+    /// One for each limit, in order.
+    pub limits: Vec<Reading>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    Passed,
+    Refused,
+    /// The operation or one of its keys is at fault: it holds something that is not Weir's, or numbers
+    /// are out of range. Nothing was done. Readings are zero, but `remaining` is −1 where the key
+    /// could not be read.
+    Unreadable,
+}
+
+/// A limit after the operation; before it, if that was refused or a peek.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Reading {
+    /// Capacity − used, in whole permits; negative for a debt.
+    pub remaining: i64,
+    /// When this limit alone would let its cost pass.
+    pub retry: Retry,
+    /// Until nothing of the limit is used any more.
+    pub reset: Millis,
+}
+
+impl Reading {
+    /// What a lease told: how many permits it took stands where other operations tell the wait.
+    pub fn leased(remaining: i64, granted: u64, reset: Millis) -> Reading {
+        let retry = match granted {
+            0 => Retry::Now,
+            granted => Retry::After(Millis(granted)),
+        };
+        Reading {
+            remaining,
+            retry,
+            reset,
+        }
+    }
+
+    /// How many permits a lease took.
+    pub fn granted(&self) -> u64 {
+        match self.retry {
+            Retry::After(Millis(granted)) => granted,
+            Retry::Now | Retry::Never => 0,
+        }
+    }
+}
+
+/// In order of the wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Retry {
+    Now,
+    After(Millis),
+    /// The cost exceeds what the limit can ever hold.
+    Never,
+}
+
+/// What is told where nothing can be.
+pub const NOTHING: Reading = Reading {
+    remaining: 0,
+    retry: Retry::Now,
+    reset: Millis(0),
+};
+
+impl Told {
+    pub fn unreadable(limits: usize) -> Told {
+        Told {
+            verdict: Verdict::Unreadable,
+            limits: vec![NOTHING; limits],
+        }
+    }
+}

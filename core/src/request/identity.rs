@@ -1,0 +1,595 @@
+//! Who is calling: user, tier, API key and address, from the sources that the operator trusts.
+//! It reads headers and claims as bytes; it knows no policy and refuses no id for its bytes.
+
+use std::net::IpAddr;
+
+use crate::request::subject::{Subject, hex_digest};
+
+use crate::codec::json::{At, ConfigError};
+use crate::request::address::{self, Cidr};
+
+/// The tier of a caller with an id but no tier of its own.
+pub const DEFAULT_TIER: &str = "free";
+/// The tier of a caller without any id.
+pub const ANONYMOUS_TIER: &str = "anonymous";
+/// The filter state that the shipped Envoy configuration sets to the TCP peer's address.
+const DEFAULT_PEER: &str = "weir.direct_peer";
+/// The upstream has a use of its own for it, whoever sent it.
+pub const AUTHORIZATION: &str = "authorization";
+/// A household or host commonly holds a /64.
+const DEFAULT_IPV6_PREFIX: u8 = 64;
+
+/// Where identity comes from, and whom to believe.
+#[derive(Debug)]
+pub struct Sources {
+    pub user: Source,
+    pub tier: Source,
+    pub api_key: Source,
+    /// In lower case: the API key is what follows it in its header, which may be sent in others too.
+    key_scheme: Option<String>,
+    pub trust: Trust,
+    pub direct_peer: Peer,
+    ipv6_prefix: u8,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A request header, in lower case as Envoy names it.
+    Header(String),
+    /// A claim that Envoy's JWT filter verified.
+    Claim { path: Vec<String>, kind: ClaimKind },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimKind {
+    Text,
+    /// Envoy hands a number over as the eight bytes of a double.
+    Number,
+}
+
+/// Whose identity headers are believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trust {
+    Always,
+    Never,
+    /// Those of direct peers within these networks.
+    Peers(Vec<Cidr>),
+}
+
+/// Where the proxy leaves the direct peer's address, and maybe the client's behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// A filter state, which is asked for.
+    FilterState(String),
+    /// A request header that the proxy sets, whatever the client sent. It comes with the others.
+    Header(String),
+}
+
+/// Whether this request's identity headers count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Belief {
+    Believed,
+    /// They are ignored, and but for [`AUTHORIZATION`] removed before the request goes on.
+    Ignored,
+}
+
+/// The identity headers of one request, as sent. An empty header is an absent one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Credentials<'a> {
+    pub user: Option<&'a [u8]>,
+    pub tier: Option<&'a [u8]>,
+    pub api_key: Option<&'a [u8]>,
+}
+
+/// Which of the three a header is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    User,
+    Tier,
+    ApiKey,
+}
+
+/// A caller, as limits see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    pub subject: Subject,
+    pub tier: String,
+    /// The client's address, or its network for IPv6: what address limits count.
+    pub client: Option<IpAddr>,
+    /// The client's full address: what networks are compared with.
+    pub address: Option<IpAddr>,
+}
+
+/// Whether callers have this tier whom nobody gave one.
+pub fn is_assumed(tier: &str) -> bool {
+    matches!(tier, DEFAULT_TIER | ANONYMOUS_TIER)
+}
+
+impl Sources {
+    pub fn try_new(at: &At<'_>) -> Result<Sources, ConfigError> {
+        let mut fields = at.fields()?;
+        let trust = trust(&fields.required("trust")?)?;
+        let mut source = |name, header: &str| match fields.optional(name) {
+            Some(at) => source(&at),
+            None => Ok(Source::Header(header.to_string())),
+        };
+        let user = source("user", "x-user-id")?;
+        let tier = source("tier", "x-user-tier")?;
+        let (api_key, key_scheme) = match fields.optional("api_key") {
+            Some(at) => key_source(&at)?,
+            None => (Source::Header("x-api-key".to_string()), None),
+        };
+        let direct_peer = match fields.optional("direct_peer") {
+            Some(at) => peer(&at)?,
+            None => Peer::FilterState(DEFAULT_PEER.to_string()),
+        };
+        let ipv6_prefix = match fields.optional("ipv6_prefix") {
+            None => DEFAULT_IPV6_PREFIX,
+            Some(at) => u8::try_from(at.whole()?)
+                .ok()
+                .filter(|prefix| (1..=128).contains(prefix))
+                .ok_or_else(|| at.error("is not a prefix length; expected 1 to 128"))?,
+        };
+        fields.finish()?;
+        Ok(Sources {
+            user,
+            tier,
+            api_key,
+            key_scheme,
+            trust,
+            direct_peer,
+            ipv6_prefix,
+        })
+    }
+
+    /// What is legal and probably not meant, in words for the log.
+    pub fn warning(&self) -> Option<&'static str> {
+        let is_whole = self.key_scheme.is_none() && self.header(Field::ApiKey)? == AUTHORIZATION;
+        is_whole.then_some(
+            "identity.api_key is the whole authorization header, so a client that writes its scheme in \
+             another way is another caller; say {\"header\": \"authorization\", \"scheme\": \"bearer\"}",
+        )
+    }
+
+    /// The API key in its header's value: all of it, or what follows the scheme. Of another scheme there
+    /// is none.
+    pub fn key<'a>(&self, value: &'a [u8]) -> Option<&'a [u8]> {
+        let Some(scheme) = &self.key_scheme else {
+            return Some(value);
+        };
+        let (own, rest) = value.split_at_checked(scheme.len())?;
+        let is_blank = rest.first().is_some_and(u8::is_ascii_whitespace);
+        (own.eq_ignore_ascii_case(scheme.as_bytes()) && is_blank).then(|| rest.trim_ascii())
+    }
+
+    /// Whether the API key is a part of its header only.
+    pub fn cuts_key(&self) -> bool {
+        self.key_scheme.is_some()
+    }
+
+    /// Which identity field a header (in lower case) carries.
+    pub fn field(&self, header: &[u8]) -> Option<Field> {
+        let is = |source: &Source| match source {
+            Source::Header(name) => name.as_bytes() == header,
+            Source::Claim { .. } => false,
+        };
+        if is(&self.user) {
+            Some(Field::User)
+        } else if is(&self.tier) {
+            Some(Field::Tier)
+        } else if is(&self.api_key) {
+            Some(Field::ApiKey)
+        } else {
+            None
+        }
+    }
+
+    /// Whether a header (in lower case) tells the direct peer's address.
+    pub fn is_peer(&self, header: &[u8]) -> bool {
+        match &self.direct_peer {
+            Peer::FilterState(_) => false,
+            Peer::Header(name) => name.as_bytes() == header,
+        }
+    }
+
+    /// The header that carries a field, unless a claim does.
+    pub fn header(&self, field: Field) -> Option<&str> {
+        let source = match field {
+            Field::User => &self.user,
+            Field::Tier => &self.tier,
+            Field::ApiKey => &self.api_key,
+        };
+        match source {
+            Source::Header(name) => Some(name),
+            Source::Claim { .. } => None,
+        }
+    }
+
+    /// What address limits count an address as: itself, or its network for IPv6.
+    pub fn client(&self, address: IpAddr) -> IpAddr {
+        address::client(address, self.ipv6_prefix)
+    }
+
+    /// The caller behind credentials that are believed, at an address as Envoy tells it.
+    pub fn caller<'a>(&self, credentials: Credentials<'a>, source_address: &[u8]) -> Caller {
+        let address = address::parse_peer(source_address);
+        let client = address.map(|address| self.client(address));
+        let present = |value: Option<&'a [u8]>| value.filter(|value| !value.is_empty());
+        let subject = match (present(credentials.user), present(credentials.api_key)) {
+            (Some(user), _) => Subject::User(user.to_vec()),
+            (None, Some(key)) => Subject::ApiKey(hex_digest(key)),
+            (None, None) => Subject::Address(client),
+        };
+        let tier = match (&subject, present(credentials.tier)) {
+            (Subject::Address(_), _) => ANONYMOUS_TIER.to_string(),
+            (_, None) => DEFAULT_TIER.to_string(),
+            // A tier that is not text is on no list; lossy keeps it so.
+            (_, Some(tier)) => String::from_utf8_lossy(tier).into_owned(),
+        };
+        Caller {
+            subject,
+            tier,
+            client,
+            address,
+        }
+    }
+}
+
+impl<'a> Credentials<'a> {
+    pub fn any(&self) -> bool {
+        self.present().next().is_some()
+    }
+
+    /// Sets a field and gives what it was before.
+    pub fn set(&mut self, field: Field, value: &'a [u8]) -> Option<&'a [u8]> {
+        let place = match field {
+            Field::User => &mut self.user,
+            Field::Tier => &mut self.tier,
+            Field::ApiKey => &mut self.api_key,
+        };
+        place.replace(value)
+    }
+
+    pub fn present(&self) -> impl Iterator<Item = Field> {
+        [
+            (Field::User, self.user),
+            (Field::Tier, self.tier),
+            (Field::ApiKey, self.api_key),
+        ]
+        .into_iter()
+        .filter_map(|(field, value)| value.map(|_| field))
+    }
+}
+
+impl Trust {
+    /// `peer` is asked for only where it matters: it costs a host call.
+    pub fn belief(&self, peer: impl FnOnce() -> Option<IpAddr>) -> Belief {
+        let believed = match self {
+            Trust::Always => true,
+            Trust::Never => false,
+            Trust::Peers(networks) => {
+                peer().is_some_and(|peer| networks.iter().any(|network| network.contains(peer)))
+            }
+        };
+        if believed {
+            Belief::Believed
+        } else {
+            Belief::Ignored
+        }
+    }
+}
+
+impl Source {
+    /// The property path of a claim in Envoy.
+    pub fn property(&self) -> Option<(&[String], ClaimKind)> {
+        match self {
+            Source::Header(_) => None,
+            Source::Claim { path, kind } => Some((path, *kind)),
+        }
+    }
+}
+
+impl ClaimKind {
+    /// A claim's bytes as the text an id is made of.
+    pub fn read(self, property: &[u8]) -> Option<Vec<u8>> {
+        match self {
+            ClaimKind::Text => Some(property.to_vec()),
+            ClaimKind::Number => {
+                let bytes: [u8; 8] = property.try_into().ok()?;
+                let number = f64::from_le_bytes(bytes);
+                number.is_finite().then(|| number.to_string().into_bytes())
+            }
+        }
+    }
+}
+
+fn trust(at: &At<'_>) -> Result<Trust, ConfigError> {
+    if at.list().is_err() {
+        return at
+            .choice(&[("always", true), ("never", false)])
+            .map(|always| if always { Trust::Always } else { Trust::Never })
+            .map_err(|_| at.error("says whose identity headers are believed: \"always\", \"never\", or a list of the direct peers' networks such as [\"10.0.0.0/8\"]"));
+    }
+    let networks = at.list()?.into_iter().map(|at| {
+        let text = at.text()?;
+        text.parse()
+            .map_err(|error| at.error(format!("{text:?} {error}")))
+    });
+    Ok(Trust::Peers(networks.collect::<Result<_, _>>()?))
+}
+
+fn peer(at: &At<'_>) -> Result<Peer, ConfigError> {
+    if let Ok(name) = at.text() {
+        return Ok(Peer::FilterState(name.to_string()));
+    }
+    let mut fields = at.fields().map_err(|_| {
+        at.error(
+            "says where the proxy leaves the direct peer's address: the name of a filter state,              or {\"header\": …}, a header that it sets itself",
+        )
+    })?;
+    let header = fields.required("header")?;
+    let name = header_name(&header, header.text()?)?;
+    fields.finish()?;
+    Ok(Peer::Header(name))
+}
+
+fn source(at: &At<'_>) -> Result<Source, ConfigError> {
+    if let Ok(name) = at.text() {
+        return header_name(at, name).map(Source::Header);
+    }
+    let mut fields = at.fields()?;
+    let found = if let Some(at) = fields.optional("header") {
+        Source::Header(header_name(&at, at.text()?)?)
+    } else {
+        let path = fields.required("claim")?;
+        let segments = path.list()?;
+        let mut full = vec![
+            "metadata".to_string(),
+            "filter_metadata".to_string(),
+            "envoy.filters.http.jwt_authn".to_string(),
+        ];
+        for segment in &segments {
+            full.push(segment.text()?.to_string());
+        }
+        if segments.len() < 2 {
+            return Err(path.error(
+                "is too short; name the payload_in_metadata of the JWT provider, then the claim",
+            ));
+        }
+        let kind = fields.optional("type").map_or(Ok(ClaimKind::Text), |at| {
+            at.choice(&[("string", ClaimKind::Text), ("number", ClaimKind::Number)])
+        })?;
+        Source::Claim { path: full, kind }
+    };
+    fields.finish()?;
+    Ok(found)
+}
+
+/// Where the API key comes from, and the scheme before it if it has one.
+fn key_source(at: &At<'_>) -> Result<(Source, Option<String>), ConfigError> {
+    let scheme = at.fields().ok().and_then(|mut fields| {
+        let header = fields.optional("header")?;
+        Some((header, fields.optional("scheme")?, fields.finish()))
+    });
+    let Some((header, scheme, rest)) = scheme else {
+        return source(at).map(|source| (source, None));
+    };
+    rest?;
+    let name = scheme.text()?;
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if name.is_empty() || !name.bytes().all(token) {
+        return Err(scheme.error(format!(
+            "{name:?} is no scheme; write the word before the key, such as \"bearer\""
+        )));
+    }
+    let header = header_name(&header, header.text()?)?;
+    Ok((Source::Header(header), Some(name.to_ascii_lowercase())))
+}
+
+/// A header's name in lower case, as Envoy has it.
+pub fn header_name(at: &At<'_>, name: &str) -> Result<String, ConfigError> {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    if name.is_empty() || !name.bytes().all(token) {
+        return Err(at.error(format!(
+            "{name:?} is no header; write a name such as \"X-User-ID\""
+        )));
+    }
+    Ok(name.to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::json::Json;
+
+    fn sources(text: &str) -> Result<Sources, ConfigError> {
+        let json = Json::parse(text, "identity").unwrap();
+        Sources::try_new(&At::new(&json, "identity"))
+    }
+
+    #[test]
+    fn a_user_comes_before_a_key_and_a_key_before_an_address() {
+        let sources = sources(r#"{"trust": "always"}"#).unwrap();
+        let address = b"192.0.2.7:1234";
+        let ip: IpAddr = "192.0.2.7".parse().unwrap();
+        let key = Subject::ApiKey(
+            "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b".to_string(),
+        );
+        for (user, tier, api_key, subject, expected_tier) in [
+            ("ann", "", "", Subject::User(b"ann".to_vec()), "free"),
+            (
+                "ann",
+                "premium",
+                "secret",
+                Subject::User(b"ann".to_vec()),
+                "premium",
+            ),
+            ("", "premium", "secret", key.clone(), "premium"),
+            ("", "", "secret", key, "free"),
+            ("", "premium", "", Subject::Address(Some(ip)), "anonymous"),
+        ] {
+            let credentials = Credentials {
+                user: Some(user.as_bytes()),
+                tier: Some(tier.as_bytes()),
+                api_key: Some(api_key.as_bytes()),
+            };
+            let caller = sources.caller(credentials, address);
+            assert_eq!(
+                (caller.subject, caller.tier.as_str()),
+                (subject, expected_tier)
+            );
+            assert_eq!(caller.client, Some(ip));
+        }
+    }
+
+    #[test]
+    fn a_key_follows_its_scheme_however_that_is_written() {
+        let sources = sources(
+            r#"{"trust": "always", "api_key": {"header": "Authorization", "scheme": "Bearer"}}"#,
+        )
+        .unwrap();
+        assert_eq!(sources.header(Field::ApiKey), Some(AUTHORIZATION));
+        assert!(sources.warning().is_none());
+        for (value, key) in [
+            ("Bearer k", Some("k")),
+            ("bearer k", Some("k")),
+            ("BEARER  \t k ", Some("k")),
+            ("Bearer k l", Some("k l")),
+            ("Bearer ", Some("")),
+            ("Bearer", None),
+            ("Bearerk", None),
+            ("Basic k", None),
+            (" Bearer k", None),
+            ("Bear", None),
+            ("k", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                sources.key(value.as_bytes()),
+                key.map(str::as_bytes),
+                "{value:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn without_a_scheme_all_of_a_header_is_the_key() {
+        let of = |key: &str| sources(&format!(r#"{{"trust": "always", "api_key": {key}}}"#));
+        for (key, warned) in [
+            (r#""X-Key""#, false),
+            (r#"{"header": "X-Key"}"#, false),
+            (r#"{"claim": ["jwt", "key"]}"#, false),
+            (r#""Authorization""#, true),
+            (r#"{"header": "authorization"}"#, true),
+        ] {
+            let sources = of(key).unwrap();
+            assert_eq!(sources.key(b"Bearer k"), Some(&b"Bearer k"[..]), "{key}");
+            assert_eq!(sources.warning().is_some(), warned, "{key}");
+        }
+        for (key, told) in [
+            (r#"{"header": "x", "scheme": "two words"}"#, "is no scheme"),
+            (r#"{"header": "x", "scheme": ""}"#, "is no scheme"),
+            (
+                r#"{"header": "x", "scheme": "a", "type": "string"}"#,
+                "type",
+            ),
+            (r#"{"claim": ["jwt", "key"], "scheme": "a"}"#, "scheme"),
+        ] {
+            let error = of(key).unwrap_err().to_string();
+            assert!(error.contains(told), "{key}: {error}");
+        }
+    }
+
+    #[test]
+    fn only_trusted_peers_are_believed() {
+        let peer = |text: &'static str| move || text.parse().ok();
+        let trust = sources(r#"{"trust": ["127.0.0.0/8", "::1/128"]}"#)
+            .unwrap()
+            .trust;
+        assert_eq!(trust.belief(peer("127.0.0.9")), Belief::Believed);
+        assert_eq!(trust.belief(peer("::1")), Belief::Believed);
+        assert_eq!(trust.belief(peer("10.0.0.1")), Belief::Ignored);
+        assert_eq!(trust.belief(|| None), Belief::Ignored);
+        assert_eq!(
+            Trust::Always.belief(|| panic!("not needed")),
+            Belief::Believed
+        );
+        assert_eq!(
+            Trust::Never.belief(|| panic!("not needed")),
+            Belief::Ignored
+        );
+    }
+
+    #[test]
+    fn the_direct_peer_is_told_by_a_filter_state_or_a_header() {
+        for (text, told) in [
+            (
+                r#"{"trust": "never"}"#,
+                Peer::FilterState("weir.direct_peer".to_string()),
+            ),
+            (
+                r#"{"trust": "never", "direct_peer": "their.own"}"#,
+                Peer::FilterState("their.own".to_string()),
+            ),
+            (
+                r#"{"trust": "never", "direct_peer": {"header": "X-Weir-Peer"}}"#,
+                Peer::Header("x-weir-peer".to_string()),
+            ),
+        ] {
+            let sources = sources(text).unwrap();
+            assert_eq!(
+                sources.is_peer(b"x-weir-peer"),
+                matches!(told, Peer::Header(_))
+            );
+            assert_eq!(sources.direct_peer, told);
+        }
+    }
+
+    #[test]
+    fn a_claim_is_a_property_with_a_type() {
+        let sources =
+            sources(r#"{"trust": "never", "user": {"claim": ["jwt", "sub"], "type": "number"}}"#)
+                .unwrap();
+        let (path, kind) = sources.user.property().unwrap();
+        assert_eq!(
+            path.join("/"),
+            "metadata/filter_metadata/envoy.filters.http.jwt_authn/jwt/sub"
+        );
+        assert_eq!(kind.read(&42f64.to_le_bytes()), Some(b"42".to_vec()));
+        assert_eq!(kind.read(b"42"), None);
+        assert_eq!(sources.field(b"x-user-id"), None);
+        assert_eq!(sources.field(b"x-user-tier"), Some(Field::Tier));
+    }
+
+    #[test]
+    fn bad_sources_are_refused_with_the_mend() {
+        for (text, reason) in [
+            ("{}", "lacks the field \"trust\""),
+            (
+                r#"{"trust": "sometimes"}"#,
+                "says whose identity headers are believed",
+            ),
+            (r#"{"trust": ["10.0.0.1/8"]}"#, "did you mean 10.0.0.0/8?"),
+            (r#"{"trust": "never", "user": "X User"}"#, "is no header"),
+            (
+                r#"{"trust": "never", "direct_peer": 7}"#,
+                "a header that it sets itself",
+            ),
+            (
+                r#"{"trust": "never", "direct_peer": {"header": ":path"}}"#,
+                "is no header",
+            ),
+            (
+                r#"{"trust": "never", "user": {"claim": ["sub"]}}"#,
+                "too short",
+            ),
+            (
+                r#"{"trust": "never", "ipv6_prefix": 129}"#,
+                "expected 1 to 128",
+            ),
+        ] {
+            let error = sources(text).unwrap_err();
+            assert!(error.to_string().contains(reason), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Whether the store is worth asking. It opens when calls keep failing, looks now and then whether
+//! the store takes again, and closes when a real call succeeds. It knows calls and time, and whether
+//! something was taken; not what they are about.
+
+use crate::time::{Micros, Millis};
+
+/// A failed call weighs two, a successful one takes one away: three failures in a row open it, and
+/// so does any share of failures above a third.
+const FAILURE: u32 = 2;
+const OPENS_AT: u32 = 6;
+/// A failover takes seconds, a hiccup less: the first look comes soon, later ones less often.
+const FIRST_LOOK: Millis = Millis(100);
+const LONGEST_LOOK: Millis = Millis(1_000);
+
+#[derive(Debug)]
+pub struct Breaker {
+    state: State,
+    /// Spreads the looks of many workers over time; 0 to 255.
+    jitter: u8,
+    opened: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Calls are made; `failures` is their recent weight.
+    Closed { failures: u32 },
+    /// No calls are made before `until`; then a look is.
+    Open { until: Micros, wait: Millis },
+    /// A look is on its way.
+    Looking { wait: Millis },
+    /// The look came back. Calls are made, and the first to fail ends it: what holds for the look's
+    /// slot need not for others. Until something was taken it is `shut` to whoever asks how it does: a
+    /// replica answers and takes nothing.
+    Trial { wait: Millis, shut: bool },
+}
+
+/// What the breaker lets through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Permit {
+    Calls,
+    /// Nothing but one look.
+    Look,
+    Nothing,
+}
+
+impl Breaker {
+    pub fn new(jitter: u8) -> Breaker {
+        Breaker {
+            state: State::Closed { failures: 0 },
+            jitter,
+            opened: 0,
+        }
+    }
+
+    pub fn permit(&self, now: Micros) -> Permit {
+        match self.state {
+            State::Closed { .. } | State::Trial { .. } => Permit::Calls,
+            State::Open { until, .. } if now >= until => Permit::Look,
+            State::Open { .. } | State::Looking { .. } => Permit::Nothing,
+        }
+    }
+
+    /// Whether nothing has been taken since it opened, be it that calls are made.
+    pub fn is_shut(&self) -> bool {
+        match self.state {
+            State::Closed { .. } => false,
+            State::Open { .. } | State::Looking { .. } => true,
+            State::Trial { shut, .. } => shut,
+        }
+    }
+
+    /// How often it has opened.
+    pub fn opened(&self) -> u64 {
+        self.opened
+    }
+
+    /// A look was sent.
+    pub fn looked(&mut self) {
+        if let State::Open { wait, .. } = self.state {
+            self.state = State::Looking { wait };
+        }
+    }
+
+    /// A call was answered; whether the store took something for it, which only one that may write can.
+    pub fn succeeded(&mut self, took: bool) {
+        self.state = match self.state {
+            State::Closed { failures } => State::Closed {
+                failures: failures.saturating_sub(1),
+            },
+            State::Trial { wait, shut: true } if !took => State::Trial { wait, shut: true },
+            State::Trial { .. } => State::Closed { failures: 0 },
+            State::Looking { wait } => State::Trial { wait, shut: !took },
+            // A call from before it opened: the look will tell.
+            open @ State::Open { .. } => open,
+        };
+    }
+
+    pub fn failed(&mut self, now: Micros) {
+        match self.state {
+            State::Closed { failures } if failures + FAILURE < OPENS_AT => {
+                self.state = State::Closed {
+                    failures: failures + FAILURE,
+                };
+            }
+            State::Closed { .. } => {
+                self.opened += 1;
+                self.open(now, FIRST_LOOK);
+            }
+            State::Looking { wait } | State::Trial { wait, .. } => {
+                self.open(now, Millis((wait.0 * 2).min(LONGEST_LOOK.0)));
+            }
+            State::Open { .. } => {}
+        }
+    }
+
+    /// The next look comes at that time: what it failed for has been mended, as far as that is known.
+    pub fn looks_at(&mut self, time: Micros) {
+        if let State::Open { until, .. } = &mut self.state {
+            *until = Micros(until.0.min(time.0));
+        }
+    }
+
+    /// Up to a quarter more than the wait, so that a thousand workers do not look at once.
+    fn open(&mut self, now: Micros, wait: Millis) {
+        let micros = wait.0 * 1000;
+        let spread = micros / 4 * u64::from(self.jitter) / 255;
+        self.state = State::Open {
+            until: Micros(now.0 + micros + spread),
+            wait,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn broken(at: u64) -> Breaker {
+        let mut breaker = Breaker::new(0);
+        for _ in 0..3 {
+            assert_eq!(breaker.permit(Micros(at)), Permit::Calls);
+            breaker.failed(Micros(at));
+        }
+        breaker
+    }
+
+    #[test]
+    fn three_failures_in_a_row_open_it() {
+        let breaker = broken(0);
+        assert_eq!(breaker.permit(Micros(0)), Permit::Nothing);
+        assert_eq!(breaker.opened(), 1);
+    }
+
+    #[test]
+    fn rare_failures_do_not_open_it_and_frequent_ones_do() {
+        let mut rare = Breaker::new(0);
+        for _ in 0..100 {
+            rare.failed(Micros(0));
+            rare.succeeded(true);
+            rare.succeeded(true);
+        }
+        assert_eq!(rare.opened(), 0);
+        let mut frequent = Breaker::new(0);
+        for _ in 0..10 {
+            frequent.failed(Micros(0));
+            frequent.succeeded(true);
+        }
+        assert_eq!(frequent.opened(), 1);
+    }
+
+    #[test]
+    fn it_looks_once_when_the_time_comes_and_closes_by_a_real_call() {
+        let mut breaker = broken(0);
+        assert_eq!(breaker.permit(Micros(99_999)), Permit::Nothing);
+        assert_eq!(breaker.permit(Micros(100_000)), Permit::Look);
+        breaker.looked();
+        assert_eq!(breaker.permit(Micros(100_000)), Permit::Nothing);
+        breaker.succeeded(true);
+        assert_eq!(breaker.permit(Micros(100_000)), Permit::Calls);
+        breaker.succeeded(true);
+        breaker.failed(Micros(100_001));
+        assert_eq!(
+            breaker.permit(Micros(100_001)),
+            Permit::Calls,
+            "closed and patient again"
+        );
+    }
+
+    #[test]
+    fn a_store_that_answers_looks_and_refuses_calls_is_asked_ever_less_often() {
+        let mut breaker = broken(0);
+        let mut now = 0;
+        for wait in [100_000, 200_000, 400_000, 800_000, 1_000_000, 1_000_000] {
+            assert_eq!(breaker.permit(Micros(now + wait - 1)), Permit::Nothing);
+            now += wait;
+            assert_eq!(breaker.permit(Micros(now)), Permit::Look);
+            breaker.looked();
+            breaker.succeeded(true);
+            breaker.failed(Micros(now));
+        }
+        assert_eq!(breaker.opened(), 1, "one outage is one opening");
+    }
+
+    #[test]
+    fn an_answer_without_a_take_leaves_it_shut() {
+        let mut breaker = broken(0);
+        breaker.looked();
+        breaker.succeeded(false);
+        assert_eq!(breaker.permit(Micros(0)), Permit::Calls);
+        assert!(breaker.is_shut());
+        breaker.succeeded(false);
+        assert!(breaker.is_shut());
+        breaker.failed(Micros(0));
+        assert_eq!(
+            breaker.permit(Micros(0)),
+            Permit::Nothing,
+            "it was on trial"
+        );
+        breaker.looked();
+        breaker.succeeded(false);
+        breaker.succeeded(true);
+        assert!(!breaker.is_shut());
+    }
+
+    #[test]
+    fn a_look_that_took_leaves_it_on_trial_but_not_shut() {
+        let mut breaker = broken(0);
+        assert!(breaker.is_shut());
+        breaker.looked();
+        assert!(breaker.is_shut());
+        breaker.succeeded(true);
+        assert!(!breaker.is_shut());
+        breaker.failed(Micros(0));
+        assert_eq!(breaker.permit(Micros(0)), Permit::Nothing);
+        assert!(breaker.is_shut());
+    }
+
+    #[test]
+    fn late_answers_do_not_close_it() {
+        let mut breaker = broken(0);
+        breaker.succeeded(true);
+        assert_eq!(breaker.permit(Micros(1)), Permit::Nothing);
+    }
+
+    #[test]
+    fn jitter_delays_by_no_more_than_a_quarter() {
+        let mut breaker = Breaker::new(255);
+        for _ in 0..3 {
+            breaker.failed(Micros(0));
+        }
+        assert_eq!(breaker.permit(Micros(124_999)), Permit::Nothing);
+        assert_eq!(breaker.permit(Micros(125_000)), Permit::Look);
+    }
+}

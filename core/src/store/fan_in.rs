@@ -1,0 +1,285 @@
+//! The answers to a question that was asked in parts, until all are in. It knows which checks were
+//! told of, which operations were refused, and what must be given back if the whole fails.
+
+use std::rc::Rc;
+
+use crate::quota::operation::{Kind, Reading, Told, Verdict};
+use crate::store::check::{Part, Question};
+use crate::store::slot::Topology;
+use crate::time::Micros;
+
+/// What the store had to say to one part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Told {
+        /// The store's time.
+        now: Micros,
+        /// When it was asked, on the worker's clock.
+        asked: Micros,
+        told: Vec<Told>,
+    },
+    /// It could not be asked, or did not answer in time.
+    Failed,
+}
+
+/// One check's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    Told(Reading),
+    /// The store could not be asked about it, or the key holds something that is not Weir's.
+    Nothing,
+}
+
+/// A question on its way to the store.
+#[derive(Debug)]
+pub struct Gathering {
+    question: Rc<Question>,
+    parts: Vec<Part>,
+    waiting: usize,
+    heard: Vec<Heard>,
+    refused: Vec<bool>,
+    taken: Vec<Taken>,
+    now: Micros,
+    /// The earliest that a part was asked at.
+    asked: Option<Micros>,
+}
+
+/// What a part has taken for one of its operations.
+#[derive(Debug)]
+struct Taken {
+    part: usize,
+    /// The operation's place in the part, and in the whole.
+    nth: usize,
+    operation: usize,
+    receipt: Micros,
+}
+
+impl Gathering {
+    pub fn new(question: Question) -> Gathering {
+        Gathering {
+            question: Rc::new(question),
+            parts: Vec::new(),
+            waiting: 0,
+            heard: Vec::new(),
+            refused: Vec::new(),
+            taken: Vec::new(),
+            now: Micros(0),
+            asked: None,
+        }
+    }
+
+    /// The parts to ask about, each of which will have an outcome. Of some checks, by their places,
+    /// the answers are `known`.
+    pub fn split(&mut self, topology: Topology, known: &[(usize, Reading)]) -> Vec<Part> {
+        self.heard = vec![Heard::Nothing; self.question.checks().len()];
+        self.parts = if known.is_empty() {
+            self.question.split(topology)
+        } else if known.len() == self.heard.len() {
+            Vec::new()
+        } else {
+            let places: Vec<usize> = known.iter().map(|(place, _)| *place).collect();
+            self.question.split_without(topology, &places)
+        };
+        for (place, reading) in known {
+            if let Some(heard) = self.heard.get_mut(*place) {
+                *heard = Heard::Told(*reading);
+            }
+        }
+        self.waiting = self.parts.len();
+        self.refused = self.question.shape().map(|_| false).collect();
+        self.parts.clone()
+    }
+
+    /// Takes the outcome of a part; whether all are in.
+    pub fn receive(&mut self, at: usize, outcome: &Outcome) -> bool {
+        if let Outcome::Told { now, asked, told } = outcome {
+            self.now = self.now.max(*now);
+            self.asked = Some(self.asked.map_or(*asked, |earliest| earliest.min(*asked)));
+            self.read(at, *now, told);
+        }
+        self.waiting = self.waiting.saturating_sub(1);
+        self.waiting == 0
+    }
+
+    fn read(&mut self, at: usize, now: Micros, told: &[Told]) {
+        let Some(part) = self.parts.get(at) else {
+            return;
+        };
+        let mut check = 0;
+        for (nth, ((operation, checks), told)) in part.question.operations().zip(told).enumerate() {
+            let whole = part.operation(nth).unwrap_or(nth);
+            match (told.verdict, self.refused.get_mut(whole)) {
+                (Verdict::Refused, Some(refused)) => *refused = true,
+                (Verdict::Passed, _) if operation.kind == Kind::Take => self.taken.push(Taken {
+                    part: at,
+                    nth,
+                    operation: whole,
+                    receipt: now,
+                }),
+                _ => {}
+            }
+            if told.verdict != Verdict::Unreadable {
+                for (nth, reading) in told.limits.iter().enumerate() {
+                    let heard = part
+                        .check(check + nth)
+                        .and_then(|whole| self.heard.get_mut(whole));
+                    if let Some(heard) = heard {
+                        *heard = Heard::Told(*reading);
+                    }
+                }
+            }
+            check += checks.len();
+        }
+    }
+
+    pub fn question(&self) -> &Question {
+        &self.question
+    }
+
+    /// The store's time, the latest that a part was told at.
+    pub fn now(&self) -> Micros {
+        self.now
+    }
+
+    /// When all of it was asked and, by the store's clock, decided; nothing where several decided.
+    pub fn decided(&self) -> Option<(Micros, Micros)> {
+        let asked = self.asked.filter(|_| self.parts.len() == 1)?;
+        Some((asked, self.now))
+    }
+
+    /// The earliest that a part was asked at, on the worker's clock; nothing where none was answered.
+    pub fn asked(&self) -> Option<Micros> {
+        self.asked
+    }
+
+    /// Each operation's answers, and whether any part of it was refused.
+    pub fn operations(&self) -> impl Iterator<Item = (bool, &[Heard])> {
+        let mut rest = self.heard.as_slice();
+        self.question
+            .shape()
+            .zip(&self.refused)
+            .map(move |(checks, refused)| {
+                let (own, others) = rest.split_at_checked(checks).unwrap_or((rest, &[]));
+                rest = others;
+                (*refused, own)
+            })
+    }
+
+    /// Whether any part of this operation was refused.
+    pub fn is_refused(&self, operation: usize) -> bool {
+        self.refused.get(operation) == Some(&true)
+    }
+
+    /// What was taken for an operation: by which part, of which of the whole's checks, and when.
+    pub fn taken(&self, operation: usize) -> impl Iterator<Item = (&Part, Vec<usize>, Micros)> {
+        let own = move |taken: &&Taken| taken.operation == operation;
+        self.taken.iter().filter(own).filter_map(|taken| {
+            let part = self.parts.get(taken.part)?;
+            let before: usize = part.question.shape().take(taken.nth).sum();
+            let count = part.question.shape().nth(taken.nth)?;
+            let places = (before..before + count).filter_map(|nth| part.check(nth));
+            Some((part, places.collect(), taken.receipt))
+        })
+    }
+
+    /// What gives back all that was taken: a request that does not pass consumes nothing.
+    pub fn refunds(&self) -> Vec<Part> {
+        self.giving_back(|_| true)
+    }
+
+    /// What gives back what was taken for operations of which another part was refused.
+    pub fn refunds_of_refused(&self) -> Vec<Part> {
+        self.giving_back(|taken| self.refused.get(taken.operation) == Some(&true))
+    }
+
+    /// What gives back all the rest.
+    pub fn refunds_of_passed(&self) -> Vec<Part> {
+        self.giving_back(|taken| self.refused.get(taken.operation) != Some(&true))
+    }
+
+    fn giving_back(&self, wanted: impl Fn(&Taken) -> bool) -> Vec<Part> {
+        let mut refunds: Vec<Part> = Vec::new();
+        let mut rest = self.taken.as_slice();
+        // What a part has taken stands together, and has one receipt.
+        while let Some(first) = rest.first() {
+            let of_part = rest.iter().take_while(|taken| taken.part == first.part);
+            let (own, others) = rest
+                .split_at_checked(of_part.count())
+                .unwrap_or((rest, &[]));
+            rest = others;
+            let operations: Vec<usize> = own
+                .iter()
+                .filter(|taken| wanted(taken))
+                .map(|taken| taken.nth)
+                .collect();
+            if let Some(part) = self.parts.get(first.part)
+                && !operations.is_empty()
+            {
+                let question = part.question.giving_back(first.receipt, &operations);
+                refunds.push(part.asking(question));
+            }
+        }
+        refunds
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quota::cost::Cost;
+    use crate::quota::limit::{Algorithm, Quota};
+    use crate::quota::operation::Retry;
+    use crate::quota::packed::Terms;
+    use crate::store::check::Check;
+    use crate::time::Millis;
+
+    fn check(key: &str) -> Check {
+        let quota = Quota::try_new(Algorithm::FixedWindow, 5, 60, None).unwrap();
+        Check {
+            key: key.as_bytes().to_vec(),
+            terms: Terms::new(quota),
+            cost: Cost::ONE,
+        }
+    }
+
+    fn keys(refunds: &[Part]) -> Vec<String> {
+        let questions = refunds.iter().map(|part| &part.question);
+        let keys = questions.flat_map(|question| question.checks());
+        let mut keys: Vec<String> = keys
+            .map(|check| String::from_utf8_lossy(&check.key).into_owned())
+            .collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    /// What passes first and is given up later would else be given back twice.
+    #[test]
+    fn what_was_taken_is_given_back_once_whether_its_operation_passed_or_not() {
+        let mut question = Question::default();
+        question.ask(Kind::Take, ["{a}1", "{b}1"].map(check));
+        question.ask(Kind::Take, ["{a}2", "{b}2"].map(check));
+        let mut gathering = Gathering::new(question);
+        let parts = gathering.split(Topology::Cluster, &[]);
+        let told = |verdict| Told {
+            verdict,
+            limits: vec![Reading {
+                remaining: 0,
+                retry: Retry::Now,
+                reset: Millis(0),
+            }],
+        };
+        for (number, part) in parts.iter().enumerate() {
+            let refused = part.question.checks()[0].key.starts_with(b"{b}");
+            let second = match refused {
+                true => Verdict::Refused,
+                false => Verdict::Passed,
+            };
+            let told = vec![told(Verdict::Passed), told(second)];
+            let (now, asked) = (Micros(7), Micros(0));
+            gathering.receive(number, &Outcome::Told { now, asked, told });
+        }
+        assert_eq!(keys(&gathering.refunds_of_refused()), ["{a}2"]);
+        assert_eq!(keys(&gathering.refunds_of_passed()), ["{a}1", "{b}1"]);
+        assert_eq!(keys(&gathering.refunds()), ["{a}1", "{a}2", "{b}1"]);
+    }
+}

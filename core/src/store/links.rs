@@ -1,0 +1,346 @@
+//! The streams to the store that a worker keeps open, so that a call needs no HTTP request of its own. A
+//! link carries one call at a time: no answer can meet another's question. Links that are idle are
+//! taken again, and where all are busy another is opened. This says which; it opens and sends nothing.
+//!
+//! A link ends where it was closed at the other end, where its call had no answer in time, and where it
+//! brought what nobody asked for.
+
+use crate::codec::resp::Replies;
+use crate::store::call::CallId;
+use crate::store::wire::MAX_BODY;
+use crate::time::{Micros, Millis};
+
+/// The proxy's name for a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkId(pub u32);
+
+/// All links of a worker.
+#[derive(Debug)]
+pub struct Links {
+    timeout: Millis,
+    links: Vec<Link>,
+    /// Those that are to be closed, and are known no more.
+    broken: Vec<LinkId>,
+    /// The one whose answer is being handed over. Its end may follow at once, and would take along what
+    /// was sent on it in between.
+    resting: Option<LinkId>,
+    calls: u32,
+}
+
+#[derive(Debug)]
+struct Link {
+    id: LinkId,
+    exchange: Option<Exchange>,
+}
+
+/// A call under way.
+#[derive(Debug)]
+struct Exchange {
+    call: CallId,
+    since: Micros,
+    expected: usize,
+    replies: Replies,
+    body: Vec<u8>,
+}
+
+/// The bytes that answer a call.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub call: CallId,
+    pub body: Vec<u8>,
+}
+
+/// How far an answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    Partial,
+    Complete,
+    /// It is no answer to what was asked.
+    OutOfStep,
+}
+
+impl Links {
+    pub fn new(timeout: Millis) -> Links {
+        Links {
+            timeout,
+            links: Vec::new(),
+            broken: Vec::new(),
+            resting: None,
+            calls: 0,
+        }
+    }
+
+    /// One that is free.
+    pub fn idle(&self) -> Option<LinkId> {
+        self.all_idle().next()
+    }
+
+    /// Those that are free.
+    pub fn all_idle(&self) -> impl Iterator<Item = LinkId> {
+        let is_idle = |link: &&Link| link.exchange.is_none() && self.resting != Some(link.id);
+        self.links.iter().filter(is_idle).map(|link| link.id)
+    }
+
+    /// Another was opened.
+    pub fn opened(&mut self, id: LinkId) {
+        self.links.push(Link { id, exchange: None });
+    }
+
+    /// A call was sent on an idle link. It will have this many replies.
+    pub fn sent(&mut self, now: Micros, id: LinkId, replies: usize) -> CallId {
+        self.calls = self.calls.wrapping_add(1);
+        let call = CallId(self.calls);
+        if let Some(link) = self.links.iter_mut().find(|link| link.id == id) {
+            link.exchange = Some(Exchange {
+                call,
+                since: now,
+                expected: replies,
+                replies: Replies::new(),
+                body: Vec::new(),
+            });
+        }
+        call
+    }
+
+    /// Bytes have come on a link; the answer, if they complete one. What is out of step answers its call
+    /// too: why, its bytes tell. See then what is [`Links::broken`].
+    pub fn received(&mut self, id: LinkId, bytes: Vec<u8>) -> Option<Answer> {
+        let place = self.links.iter().position(|link| link.id == id)?;
+        let link = self.links.get_mut(place)?;
+        // Without a call, these are replies that nobody asked for.
+        let exchange = link.exchange.as_mut();
+        match exchange.map_or(Progress::OutOfStep, |call| call.push(bytes)) {
+            Progress::Partial => None,
+            Progress::Complete => {
+                self.resting = Some(id);
+                link.exchange.take().map(Answer::from)
+            }
+            Progress::OutOfStep => {
+                self.broken.push(id);
+                self.links.swap_remove(place).exchange.map(Answer::from)
+            }
+        }
+    }
+
+    /// Whoever waited for the answer has been told: its link may carry the next call.
+    pub fn rested(&mut self) {
+        self.resting = None;
+    }
+
+    /// A link was closed at the other end; the call that had no answer.
+    pub fn closed(&mut self, id: LinkId) -> Option<CallId> {
+        let place = self.links.iter().position(|link| link.id == id)?;
+        let exchange = self.links.swap_remove(place).exchange?;
+        Some(exchange.call)
+    }
+
+    /// A call that had no answer in time; to be asked until there is none. Its link is
+    /// [`Links::broken`]: an answer that came later would meet the next call.
+    pub fn late(&mut self, now: Micros) -> Option<CallId> {
+        let is_late = |link: &Link| link.due(self.timeout).is_some_and(|due| due.0 <= now.0);
+        let place = self.links.iter().position(is_late)?;
+        let link = self.links.swap_remove(place);
+        self.broken.push(link.id);
+        link.exchange.map(|exchange| exchange.call)
+    }
+
+    /// When the next call will be late.
+    pub fn next_late(&self) -> Option<Micros> {
+        let due = self.links.iter().filter_map(|link| link.due(self.timeout));
+        due.min()
+    }
+
+    /// A link that is to be closed; to be asked until there is none.
+    pub fn broken(&mut self) -> Option<LinkId> {
+        self.broken.pop()
+    }
+}
+
+impl Link {
+    /// When its call must have been answered.
+    fn due(&self, timeout: Millis) -> Option<Micros> {
+        let since = self.exchange.as_ref()?.since;
+        Some(Micros(since.0 + timeout.0.saturating_mul(1000)))
+    }
+}
+
+impl Exchange {
+    fn push(&mut self, bytes: Vec<u8>) -> Progress {
+        let counted = self.replies.push(&bytes);
+        if self.body.is_empty() {
+            self.body = bytes;
+        } else {
+            self.body.extend_from_slice(&bytes);
+        }
+        match counted {
+            Ok(complete) if complete < self.expected && self.body.len() <= MAX_BODY => {
+                Progress::Partial
+            }
+            Ok(complete) if complete == self.expected && self.replies.at_boundary() => {
+                Progress::Complete
+            }
+            _ => Progress::OutOfStep,
+        }
+    }
+}
+
+impl From<Exchange> for Answer {
+    fn from(Exchange { call, body, .. }: Exchange) -> Answer {
+        Answer { call, body }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Millis = Millis(50);
+    const START: Micros = Micros(1_000_000);
+    const OK: &[u8] = b"+OK\r\n";
+    const REPLY: &[u8] = b"$2\r\n\x01\x02\r\n";
+
+    fn links() -> Links {
+        Links::new(TIMEOUT)
+    }
+
+    fn after(millis: u64) -> Micros {
+        Micros(START.0 + millis * 1000)
+    }
+
+    fn open(links: &mut Links, id: u32) -> LinkId {
+        links.opened(LinkId(id));
+        LinkId(id)
+    }
+
+    fn answer(call: CallId, body: &[u8]) -> Option<Answer> {
+        Some(Answer {
+            call,
+            body: body.to_vec(),
+        })
+    }
+
+    #[test]
+    fn a_link_carries_one_call_after_the_other() {
+        let mut links = links();
+        assert_eq!(links.idle(), None);
+        let link = open(&mut links, 7);
+        let first = links.sent(START, link, 1);
+        assert_eq!(links.idle(), None, "it is busy");
+        assert_eq!(links.received(link, REPLY.to_vec()), answer(first, REPLY));
+        links.rested();
+        assert_eq!(links.idle(), Some(link));
+        let second = links.sent(START, link, 1);
+        assert_ne!(second, first);
+        assert_eq!(links.received(link, REPLY.to_vec()), answer(second, REPLY));
+    }
+
+    #[test]
+    fn a_link_rests_while_its_answer_is_handed_over() {
+        let mut links = links();
+        let (first, second) = (open(&mut links, 1), open(&mut links, 2));
+        let call = links.sent(START, first, 1);
+        assert_eq!(links.received(first, REPLY.to_vec()), answer(call, REPLY));
+        assert_eq!(links.idle(), Some(second), "the first may end now");
+        links.rested();
+        assert_eq!(links.closed(first), None, "and takes no call along");
+        assert_eq!(links.idle(), Some(second));
+    }
+
+    #[test]
+    fn an_answer_is_whole_however_it_comes() {
+        let whole = [REPLY, OK, b"-NOSCRIPT no\r\n"].concat();
+        for cut in 1..whole.len() {
+            let mut links = links();
+            let link = open(&mut links, 1);
+            let call = links.sent(START, link, 3);
+            let (head, tail) = whole.split_at(cut);
+            assert_eq!(links.received(link, head.to_vec()), None, "{cut}");
+            assert_eq!(links.received(link, tail.to_vec()), answer(call, &whole));
+            assert_eq!(links.broken(), None);
+        }
+    }
+
+    #[test]
+    fn what_is_late_fails_alone_and_its_link_is_closed() {
+        let mut links = links();
+        let (slow, quick) = (open(&mut links, 1), open(&mut links, 2));
+        let late = links.sent(START, slow, 1);
+        let call = links.sent(after(1), quick, 1);
+        assert_eq!(links.next_late(), Some(after(50)));
+        assert_eq!(links.late(after(49)), None);
+        assert_eq!(links.late(after(50)), Some(late));
+        assert_eq!(links.late(after(50)), None);
+        // It would be taken for what the next call asks.
+        assert_eq!(links.received(slow, REPLY.to_vec()), None);
+        assert_eq!(links.received(quick, REPLY.to_vec()), answer(call, REPLY));
+        links.rested();
+        assert_eq!(links.broken(), Some(slow));
+        assert_eq!(links.broken(), None);
+        assert_eq!(links.idle(), Some(quick));
+        assert_eq!(links.next_late(), None);
+    }
+
+    #[test]
+    fn what_is_closed_at_the_other_end_fails_its_call() {
+        let mut links = links();
+        let (busy, idle) = (open(&mut links, 1), open(&mut links, 2));
+        let call = links.sent(START, busy, 1);
+        assert_eq!(links.closed(busy), Some(call));
+        assert_eq!(links.closed(busy), None);
+        assert_eq!(links.closed(idle), None);
+        assert_eq!(links.idle(), None);
+    }
+
+    #[test]
+    fn what_is_out_of_step_carries_no_further_call() {
+        let bodies: [&[u8]; 3] = [
+            b"HTTP/1.1 400 Bad Request\r\n",
+            b"$2\r\n\x01\x02\r\n+more than was asked\r\n",
+            b"+OK\r\n+O",
+        ];
+        for body in bodies {
+            let mut links = links();
+            let link = open(&mut links, 1);
+            let call = links.sent(START, link, 1);
+            assert_eq!(links.received(link, body.to_vec()), answer(call, body));
+            assert_eq!(links.broken(), Some(link));
+            assert_eq!(links.idle(), None);
+        }
+    }
+
+    #[test]
+    fn an_error_is_an_answer() {
+        let mut links = links();
+        let link = open(&mut links, 1);
+        let call = links.sent(START, link, 1);
+        let error = b"-LOADING Redis is loading the dataset in memory\r\n";
+        assert_eq!(links.received(link, error.to_vec()), answer(call, error));
+        assert_eq!(links.broken(), None);
+        links.rested();
+        assert_eq!(links.idle(), Some(link));
+    }
+
+    #[test]
+    fn replies_that_nobody_asked_for_end_a_link() {
+        let mut links = links();
+        let link = open(&mut links, 1);
+        assert_eq!(links.received(link, OK.to_vec()), None);
+        assert_eq!(links.broken(), Some(link));
+        assert_eq!(links.received(link, OK.to_vec()), None, "it is forgotten");
+    }
+
+    #[test]
+    fn a_link_without_end_is_not_read_without_end() {
+        let mut links = links();
+        let link = open(&mut links, 1);
+        let call = links.sent(START, link, usize::MAX);
+        let piece = REPLY.repeat(1 << 16);
+        let pieces = MAX_BODY / piece.len();
+        for _ in 0..pieces {
+            assert_eq!(links.received(link, piece.clone()), None);
+        }
+        let end = links.received(link, piece).unwrap();
+        assert_eq!(end.call, call);
+        assert_eq!(links.broken(), Some(link));
+    }
+}

@@ -1,0 +1,112 @@
+//! Whether Redis may evict counters: asked once by the workers of a process, and again now and then. It
+//! does not know what INFO tells.
+
+use super::host::{Host, Level};
+use super::shared;
+use super::store_calls::StoreCalls;
+use crate::codec::resp::{self, Reader, Token};
+use crate::observe::notice::Notice;
+use crate::store::call::CallId;
+use crate::store::eviction;
+use crate::time::{Micros, Millis};
+
+/// Somebody may change it while Redis runs, and hardly ever does.
+const EVERY: Micros = Micros(600_000_000);
+/// Redis may not be there yet.
+const AGAIN: Micros = Micros(10_000_000);
+
+#[derive(Debug)]
+pub struct EvictionWatch {
+    due: Micros,
+    call: Option<CallId>,
+    /// Under this name stands when Redis told it last.
+    asked: String,
+    /// And under this one the policy.
+    evicts: String,
+}
+
+impl EvictionWatch {
+    pub fn new(cluster: &str, now: Micros) -> EvictionWatch {
+        EvictionWatch {
+            due: now,
+            call: None,
+            asked: format!("weir.store.eviction.asked.{cluster}"),
+            evicts: format!("weir.store.eviction.{cluster}"),
+        }
+    }
+
+    pub fn next_tick(&self, now: Micros) -> Millis {
+        Millis(self.due.0.saturating_sub(now.0).div_ceil(1000))
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, host: &impl Host, calls: &mut StoreCalls, now: Micros) {
+        if now.0 < self.due.0 {
+            return;
+        }
+        self.due = Micros(now.0 + AGAIN.0);
+        let time = host.wall_clock().0;
+        let asked = shared::read(host, &self.asked).and_then(|bytes| bytes.try_into().ok());
+        let answered = asked.map_or(0, u64::from_le_bytes);
+        if time < answered.saturating_add(EVERY.0) {
+            self.due = Micros(now.0 + EVERY.0);
+            return;
+        }
+        let mut body = Vec::new();
+        resp::command(&mut body, eviction::COMMAND.into_iter());
+        // One that cannot be sent is one that is not answered.
+        self.call = calls.call(host, now, 1, &body).ok();
+    }
+
+    /// Whether the call was this one.
+    pub fn answered(
+        &mut self,
+        host: &impl Host,
+        now: Micros,
+        (id, body): (CallId, Option<&[u8]>),
+    ) -> bool {
+        if self.call != Some(id) {
+            return false;
+        }
+        self.call = None;
+        match Reader::new(body.unwrap_or_default()).token() {
+            Ok(Some(Token::Bulk(Some(info)))) => {
+                let info = String::from_utf8_lossy(info);
+                self.learn(host, eviction::policy(&info).unwrap_or_default());
+            }
+            // A user who may not ask, or the sidecar, which asks by itself: nobody will be told.
+            Ok(Some(Token::Error(error))) if error.starts_with(b"NOPERM") => {
+                if shared::claim(host, &self.evicts, b"?") {
+                    host.log(
+                        Level::Info,
+                        format_args!(
+                            "whether Redis evicts counters is not known: its user may not ask INFO \
+                             (+info)"
+                        ),
+                    );
+                }
+            }
+            Ok(Some(Token::Error(error))) if error.starts_with(b"ERR") => {}
+            _ => return true,
+        }
+        self.due = Micros(now.0 + EVERY.0);
+        let time = host.wall_clock().0.to_le_bytes();
+        shared::write(host, &self.asked, &time);
+        true
+    }
+
+    pub fn notice(&self, host: &impl Host) -> Option<Notice> {
+        let policy = shared::read(host, &self.evicts)?;
+        let policy = String::from_utf8_lossy(&policy).into_owned();
+        let is_known = !policy.is_empty() && policy != "?";
+        is_known.then_some(Notice::Evicts(policy))
+    }
+
+    /// The log hears once of each change.
+    fn learn(&self, host: &impl Host, policy: &str) {
+        if shared::claim(host, &self.evicts, policy.as_bytes()) && !policy.is_empty() {
+            let notice = Notice::Evicts(policy.to_string());
+            host.log(Level::Warn, format_args!("{notice}"));
+        }
+    }
+}
