@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -29,6 +30,8 @@ pub struct Redis {
     port: u16,
     arguments: Vec<String>,
     password: Option<String>,
+    /// The commands that made its users, for when it starts again.
+    users: Mutex<Vec<Vec<String>>>,
     scratch: Scratch,
 }
 
@@ -63,6 +66,7 @@ impl Redis {
             server: None,
             port,
             password: None,
+            users: Mutex::default(),
             arguments: arguments
                 .iter()
                 .map(|&argument| argument.to_owned())
@@ -103,7 +107,7 @@ impl Redis {
         Ok(command.query(&mut self.connection()?)?)
     }
 
-    /// Makes the user of a file like envoy/redis-user.acl, with this password for the one that stands
+    /// Makes for good the user of a file like envoy/redis-user.acl, with this password for the one that stands
     /// there; its name.
     pub fn add_user(&self, acl: &str, password: &str) -> Result<String> {
         let words: Vec<&str> = acl.split_whitespace().collect();
@@ -117,6 +121,11 @@ impl Redis {
         });
         let words: Vec<&str> = ["ACL", "SETUSER", name].into_iter().chain(rules).collect();
         self.command(&words)?;
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
+        if !users.contains(&words) {
+            users.push(words);
+        }
         Ok((*name).to_owned())
     }
 
@@ -134,10 +143,14 @@ impl Redis {
         self.server = None;
     }
 
-    /// The same port, empty again.
+    /// The same port, empty again but for its users.
     pub fn restart(&mut self) -> Result<()> {
         self.stop();
-        self.start_again()
+        self.start_again()?;
+        let users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        users
+            .iter()
+            .try_for_each(|words| self.command(words).map(drop))
     }
 
     /// Makes it a replica of another, and waits until it has what that one has.
