@@ -30,8 +30,30 @@ const DEFAULT_PRIORITY: u64 = 100;
 const DEFAULT_STATUS_LIMIT: u64 = 60;
 const DEFAULT_STATUS_WINDOW_SECONDS: u64 = 60;
 
+/// Headers that answers have already: a mark under such a name would break the answer, or tell what is
+/// not so.
+const ANSWERS_HEADERS: [&str; 17] = [
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "location",
+    "ratelimit",
+    "ratelimit-policy",
+    "retry-after",
+    "set-cookie",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "x-envoy-ratelimited",
+    "x-ratelimit-limit",
+    "x-ratelimit-remaining",
+    "x-ratelimit-reset",
+];
+
 /// Request headers that the upstream, the proxy or Weir itself has a use for.
-const USED_HEADERS: [&str; 14] = [
+const USED_HEADERS: [&str; 18] = [
     "accept",
     "authorization",
     "connection",
@@ -41,9 +63,13 @@ const USED_HEADERS: [&str; 14] = [
     "host",
     "origin",
     "proxy-authorization",
+    "te",
+    "transfer-encoding",
+    "upgrade",
     "user-agent",
     "x-api-key",
     "x-forwarded-for",
+    "x-request-id",
     "x-user-id",
     "x-user-tier",
 ];
@@ -615,11 +641,23 @@ fn answers(fields: &mut Fields<'_>) -> Result<Answers, ConfigError> {
         if let Some(at) = fields.optional(field) {
             *place = match at.text()? {
                 "" => None,
-                name => Some(header_name(&at, name)?),
+                name => Some(mark(&at, name)?),
             };
         }
     }
     Ok(answers)
+}
+
+/// The name of a header that marks answers.
+fn mark(at: &At<'_>, name: &str) -> Result<String, ConfigError> {
+    let name = header_name(at, name)?;
+    if ANSWERS_HEADERS.contains(&name.as_str()) {
+        return Err(at.error(format!(
+            "is {name:?}, which answers have already; choose a name of its own, such as \
+             \"x-weir-mark\""
+        )));
+    }
+    Ok(name)
 }
 
 fn status(at: Option<&At<'_>>) -> Result<Status, ConfigError> {
@@ -665,7 +703,8 @@ fn operator_header(at: &At<'_>) -> Result<OperatorHeader, ConfigError> {
     let mut fields = at.fields()?;
     let name_at = fields.required("name")?;
     let name = header_name(&name_at, name_at.text()?)?;
-    if USED_HEADERS.contains(&name.as_str()) {
+    let is_envoys = name.starts_with("x-envoy-") || name.starts_with("x-forwarded-");
+    if is_envoys || USED_HEADERS.contains(&name.as_str()) {
         return Err(name_at.error(format!(
             "is {name:?}, which others read too: the operators' header is removed from every request; \
              name one of its own, such as \"X-Weir-Operator\""

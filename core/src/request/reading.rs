@@ -9,12 +9,6 @@ use std::borrow::Cow;
 use crate::request::path::{escaped, resolve_dots};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Escapes {
-    Kept,
-    Decoded,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Parameters {
     Kept,
     Cut,
@@ -41,7 +35,11 @@ pub fn loose(path: &[u8]) -> Cow<'_, [u8]> {
     match is_plain(path) {
         true => Cow::Borrowed(path),
         false => {
-            let text = Escapes::Decoded.of(path).into_owned();
+            let text = if path.contains(&b'%') {
+                decode(path)
+            } else {
+                path.to_vec()
+            };
             Cow::Owned(finish(text, Parameters::Cut, Dots::Resolved))
         }
     }
@@ -54,17 +52,23 @@ pub fn others(path: &[u8]) -> Vec<Vec<u8>> {
     if is_plain(path) {
         return readings;
     }
-    for escapes in [Escapes::Kept, Escapes::Decoded] {
-        let text = escapes.of(path);
-        if escapes == Escapes::Decoded && text == path {
-            continue;
+    let mut texts = vec![path.to_vec()];
+    if path.contains(&b'%') {
+        texts.push(decode(path));
+        // A server may cut parameters first: then what was escaped in one is gone.
+        if path.contains(&b';') {
+            let mut cut = path.to_vec();
+            cut_parameters(&mut cut);
+            texts.push(decode(&cut));
         }
+    }
+    for text in texts {
         for parameters in [Parameters::Kept, Parameters::Cut] {
             if parameters == Parameters::Cut && !text.contains(&b';') {
                 continue;
             }
             for dots in [Dots::Kept, Dots::Resolved, Dots::ResolvedAfterMerging] {
-                let reading = finish(text.to_vec(), parameters, dots);
+                let reading = finish(text.clone(), parameters, dots);
                 let has_dots = has_dot_segment(&reading);
                 if reading != path && !readings.contains(&reading) {
                     readings.push(reading);
@@ -76,15 +80,6 @@ pub fn others(path: &[u8]) -> Vec<Vec<u8>> {
         }
     }
     readings
-}
-
-impl Escapes {
-    fn of(self, path: &[u8]) -> Cow<'_, [u8]> {
-        match self {
-            Escapes::Decoded if path.contains(&b'%') => Cow::Owned(decode(path)),
-            Escapes::Kept | Escapes::Decoded => Cow::Borrowed(path),
-        }
-    }
 }
 
 fn finish(mut text: Vec<u8>, parameters: Parameters, dots: Dots) -> Vec<u8> {

@@ -259,9 +259,12 @@ impl<T> Batcher<T> {
         self.turn == Turn::Now
     }
 
-    /// How many calls [`Batcher::turn`] would send.
+    /// How many calls [`Batcher::turn`] would send at most.
     pub fn ready(&self, now: Micros) -> usize {
-        let is_ready = |lane: &&LaneState<T>| !lane.waiting.is_empty() && lane.may_send(now);
+        let is_ready = |lane: &&LaneState<T>| {
+            let asks = !lane.nobody_waits() && lane.may_send(now);
+            lane.hang_up == HangUp::Due || lane.probe.is_some() || asks
+        };
         self.lanes.iter().filter(is_ready).count()
     }
 
@@ -712,10 +715,15 @@ impl<T> LaneState<T> {
             }
         }
         let mut lost = None;
-        self.calls.retain(|(_, call)| {
+        // Who has more patience than a call is remembered has no answer either.
+        self.calls.retain_mut(|(_, call)| {
             let keep = !late(call.since, timeout.saturating_mul(2));
             if !keep {
                 lost = call.probe();
+                let commands = call.commands.iter_mut();
+                let asked = commands.flat_map(|command| &mut command.asked);
+                let tickets = asked.filter_map(|asked| asked.ticket.take());
+                settled.extend(tickets.map(|ticket| (ticket, Outcome::Failed)));
             }
             keep
         });

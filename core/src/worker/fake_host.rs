@@ -39,6 +39,8 @@ struct State {
     sent: RefCell<Vec<(LinkId, Vec<u8>)>>,
     happened: RefCell<Vec<(StreamId, Happened)>>,
     log: RefCell<Vec<String>>,
+    /// Whether a request's callback is running: what is opened then would be lost with the request.
+    in_request: Cell<bool>,
     /// How streams end, in the words for access logs.
     details: RefCell<Vec<u8>>,
 }
@@ -98,6 +100,11 @@ impl FakeHost {
     /// What was done to streams since this was last asked.
     pub fn happened(&self) -> Vec<(StreamId, Happened)> {
         self.0.happened.take()
+    }
+
+    /// A request's callback begins, or ends.
+    pub fn in_request(&self, begins: bool) {
+        self.0.in_request.set(begins);
     }
 
     /// Streams that end from now on are redirected by the proxy.
@@ -175,6 +182,7 @@ impl Host for FakeHost {
     }
 
     fn post(&self, _store: &StoreConfig, _commands: usize, body: &[u8]) -> Result<CallId, NotSent> {
+        assert!(!self.0.in_request.get(), "a call of the request's own");
         let number = self.number();
         let call = (LinkId(number), body.to_vec());
         self.0.sent.borrow_mut().push(call);
@@ -182,6 +190,7 @@ impl Host for FakeHost {
     }
 
     fn open_link(&self, _cluster: &str) -> Result<LinkId, NotSent> {
+        assert!(!self.0.in_request.get(), "a link of the request's own");
         let link = LinkId(self.number());
         self.0.open.borrow_mut().push(link);
         Ok(link)

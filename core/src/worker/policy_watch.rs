@@ -212,7 +212,10 @@ impl PolicyWatch {
             published,
         } = adoption;
         let policy = match document {
-            Document::Policy(policy) => Rc::new(*policy),
+            Document::Policy(mut policy) => {
+                policy.status.keep_operators(&self.configured.status);
+                Rc::new(*policy)
+            }
             Document::Configured => self.configured.clone(),
         };
         self.edition = Rc::new(self.edition.followed_by(policy, version));

@@ -140,7 +140,7 @@ impl<H: Host> Worker<H> {
         for name in &remove {
             self.host.remove_request_header(stream, name);
         }
-        if is_tier_unknown {
+        if is_tier_unknown && !is_redirected {
             self.will_tell();
             self.telemetry.tier_unknown(&snapshot);
         }

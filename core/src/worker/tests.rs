@@ -4,6 +4,7 @@ use super::config::{Config, LimiterConfig};
 use super::fake_host::{FakeHost, FakeRedis, From, Happened, NoHeaders, Process};
 use super::{Flow, Host, Worker};
 use crate::local::timer_queue::StreamId;
+use crate::store::call::CallId;
 use crate::store::links::LinkId;
 use crate::time::Millis;
 
@@ -16,10 +17,13 @@ struct Scene {
     worker: Worker<FakeHost>,
     redis: FakeRedis,
     streams: u32,
+    is_http: bool,
 }
 
-fn config(policy: &str) -> LimiterConfig {
-    let store = r#""store": {"transport": "stream", "policy_poll_ms": 1000, "timeout_ms": 50}"#;
+fn config(transport: &str, policy: &str) -> LimiterConfig {
+    let store = format!(
+        r#""store": {{"transport": "{transport}", "policy_poll_ms": 1000, "timeout_ms": 50}}"#
+    );
     let text = format!(
         r#"{{"role": "limiter", {store}, "identity": {{"trust": "always"}}, "policy": {policy}}}"#
     );
@@ -35,9 +39,14 @@ impl Scene {
     }
 
     fn in_process(process: &Process, policy: &str) -> Scene {
+        Scene::over("stream", process, policy)
+    }
+
+    fn over(transport: &str, process: &Process, policy: &str) -> Scene {
         let host = FakeHost::of(process);
         Scene {
-            worker: Worker::new(host.clone(), config(policy), "0123456789abcdef"),
+            is_http: transport == "http",
+            worker: Worker::new(host.clone(), config(transport, policy), "0123456789abcdef"),
             host,
             redis: FakeRedis::default(),
             streams: 0,
@@ -55,19 +64,25 @@ impl Scene {
     }
 
     fn request_with(&mut self, user: &str, header: (&str, &str)) -> (StreamId, Flow) {
+        self.request_for("/x", user, header)
+    }
+
+    fn request_for(&mut self, path: &str, user: &str, header: (&str, &str)) -> (StreamId, Flow) {
         self.streams += 1;
         let stream = StreamId(self.streams);
         let headers = [
             (":method", "GET"),
-            (":path", "/x"),
+            (":path", path),
             (":authority", "a.example"),
             ("x-user-id", user),
             header,
         ];
         let headers = headers.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        self.host.in_request(true);
         let flow = self
             .worker
             .request_headers(stream, headers.into_iter(), &From("127.0.0.1"));
+        self.host.in_request(false);
         (stream, flow)
     }
 
@@ -83,7 +98,10 @@ impl Scene {
         let sent = self.host.sent();
         for (link, body) in &sent {
             let reply = self.redis.answer(body, self.host.wall_clock());
-            self.worker.link_received(*link, reply);
+            match self.is_http {
+                true => self.worker.call_answered(CallId(link.0), Ok(&reply)),
+                false => self.worker.link_received(*link, reply),
+            }
         }
         sent.len()
     }
@@ -407,4 +425,76 @@ fn a_request_that_the_proxy_redirects_counts_once() {
     // Anybody can say that they were redirected.
     let (_, flow) = scene.redirected("ann");
     assert_eq!(flow, Flow::Pause);
+}
+
+/// A status call so large that it is asked in parts found nobody waiting, and left in its own name.
+#[test]
+fn no_call_leaves_in_the_name_of_a_request() {
+    let rule = |number: usize| {
+        let limit = r#"{"type": "fixed_window", "limit": 2, "window": 60}"#;
+        format!(
+            r#"{{"name": "r{number}", "pattern": "/{number}", "user_limits": {{"default": {limit}}}}}"#
+        )
+    };
+    let rules: Vec<String> = (0..600).map(rule).collect();
+    let policy = format!(r#"{{"rules": [{}]}}"#, rules.join(", "));
+    for transport in ["http", "stream"] {
+        let mut scene = Scene::over(transport, &Process::default(), &policy);
+        for user in ["ann", "bob"] {
+            scene.request_for("/1", user, ("accept", "*/*"));
+            scene.settle();
+        }
+        scene.host.happened();
+        if transport == "stream" {
+            (1..99).for_each(|link| scene.worker.link_closed(LinkId(link)));
+        }
+        let status = "/api/v1/rate-limits/status";
+        let (stream, _) = scene.request_for(status, "ann", ("accept", "*/*"));
+        for _ in 0..20 {
+            scene.settle();
+            scene.pass(Millis(1));
+        }
+        let answered = (stream, Happened::Answered(200));
+        assert_eq!(scene.statuses(), [answered], "{transport}");
+    }
+}
+
+#[test]
+fn who_has_patience_is_told_when_its_answer_is_lost() {
+    let rules: Vec<String> = (0..600)
+        .map(|number| ONE_RULE_OF.replace('#', &number.to_string()))
+        .collect();
+    let policy = format!(r#"{{"rules": [{}]}}"#, rules.join(", "));
+    let mut scene = Scene::over("http", &Process::default(), &policy);
+    let status = "/api/v1/rate-limits/status";
+    let (stream, _) = scene.request_for(status, "ann", ("accept", "*/*"));
+    for _ in 0..100 {
+        scene.turn();
+        scene.host.sent();
+        scene.pass(Millis(10));
+    }
+    let told = scene.statuses();
+    assert_eq!(told, [(stream, Happened::Answered(503))]);
+}
+
+const ONE_RULE_OF: &str = r#"{"name": "r#", "pattern": "/#", "user_limits":
+    {"default": {"type": "fixed_window", "limit": 2, "window": 60}}}"#;
+
+/// Whoever had the secret went on to send it, and it reached the upstream.
+#[test]
+fn a_policy_that_names_no_operators_keeps_those_of_the_configuration() {
+    let configured = ONE_RULE.replace(
+        r#"{"rules""#,
+        r#"{"status": {"operator_header": {"name": "x-ops", "value": "0123456789abcdef"}}, "rules""#,
+    );
+    let mut scene = Scene::new(&configured);
+    scene.redis.policy = Some((7, ONE_RULE.to_string()));
+    for _ in 0..20 {
+        scene.pass(Millis(100));
+        scene.settle();
+    }
+    assert_eq!(scene.worker.policy.in_force().version.0, 7);
+    let (stream, _) = scene.request_with("ann", ("x-ops", "0123456789abcdef"));
+    let removed = (stream, Happened::Removed("x-ops".into()));
+    assert!(scene.host.happened().contains(&removed));
 }
