@@ -110,6 +110,8 @@ impl PolicyWatch {
             serves: false,
         };
         watch.begin(host);
+        // From the start: else another worker would tell that all run what it has just adopted.
+        watch.report_version(host);
         watch
     }
 
