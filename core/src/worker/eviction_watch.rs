@@ -4,6 +4,7 @@
 use super::host::{Host, Level};
 use super::shared;
 use super::store_calls::StoreCalls;
+use super::ticker::until;
 use crate::codec::resp::{self, Reader, Token};
 use crate::observe::notice::Notice;
 use crate::store::call::CallId;
@@ -36,7 +37,7 @@ impl EvictionWatch {
     }
 
     pub fn next_tick(&self, now: Micros) -> Millis {
-        Millis(self.due.0.saturating_sub(now.0).div_ceil(1000))
+        until(now, self.due)
     }
 
     /// Time has passed.

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use super::host::{Host, MetricId, MetricKind};
 use super::seats::{self, Company, Family, Seat};
 use super::shared;
+use super::ticker::until;
 use crate::decide::answer::Answer;
 use crate::decide::decision::{Outcome, Record};
 use crate::decide::limiter::Pending;
@@ -210,7 +211,7 @@ impl Telemetry {
         let due = told_at.0.saturating_add(TELL_WITHIN.0 * 1000);
         // Lanes are not asked, or are again: that is told at once.
         if health.open == told.open && now.0 < due {
-            return Some(Millis((due - now.0).div_ceil(1000)));
+            return Some(until(now, Micros(due)));
         }
         self.tell(host, edition, health, now);
         None
