@@ -57,7 +57,7 @@ fn sources(folder: &Path, files: &mut Vec<PathBuf>) {
 /// What of a file ends up in the program: neither comments nor tests.
 fn code(file: &Path) -> String {
     let text = fs::read_to_string(file).unwrap();
-    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
     let lines = code
         .lines()
         .filter(|line| !line.trim_start().starts_with("//"));

@@ -1,0 +1,234 @@
+use std::rc::Rc;
+
+use super::super::{Facts, Step, admit};
+use super::*;
+use crate::codec::namespace::Namespace;
+use crate::live::snapshot::Edition;
+use crate::local::timer_queue::MOST;
+use crate::quota::operation::{Kind, Told, Verdict as Said};
+use crate::store::slot::Topology;
+use crate::worker::config::{Config, LimiterConfig};
+
+/// Half a second between two turns, and at most two wait.
+const POLICY: &str = r#"{"delay_header": "x-delay", "rules": [
+    {"name": "line", "pattern": "/line", "global_limit":
+        {"type": "leaky_bucket", "limit": 2, "window": 1, "shape": true, "max_wait_ms": 1000}},
+    {"name": "slow", "pattern": "/slow*", "global_limit":
+        {"type": "fixed_window", "limit": 4, "window": 60, "warn_at": 0.7,
+         "slow_from": 0.5, "max_delay_ms": 300}},
+    {"name": "both", "pattern": "/slow-line", "global_limit":
+        {"type": "leaky_bucket", "limit": 2, "window": 1, "shape": true, "max_wait_ms": 1000}}
+]}"#;
+
+struct Nobody;
+
+impl Facts for Nobody {
+    fn source_address(&self) -> Vec<u8> {
+        Vec::new()
+    }
+    fn direct_peer(&self, _: &str) -> Option<Vec<u8>> {
+        None
+    }
+    fn claim(&self, _: &[String]) -> Option<Vec<u8>> {
+        None
+    }
+}
+
+fn config() -> LimiterConfig {
+    let text =
+        format!(r#"{{"role": "limiter", "identity": {{"trust": "never"}}, "policy": {POLICY}}}"#);
+    let Config::Limiter(config) = Config::parse(&text).unwrap() else {
+        panic!()
+    };
+    *config
+}
+
+fn memory() -> Memory {
+    Memory::new(&config().store)
+}
+
+/// A request to this path, of whose limits the store tells so much left and so long a reset; it
+/// knows nothing of those about whom it fails.
+fn ask(memory: &mut Memory, path: &str, readings: Option<&[(i64, u64)]>) -> Ending {
+    let mut pending = pending(path);
+    assert!(pending.receive(0, &told(readings)));
+    pending.conclude(memory, || Micros(1_000_000))
+}
+
+fn pending(path: &str) -> Box<Pending> {
+    let LimiterConfig {
+        sources, policy, ..
+    } = config();
+    let edition = Rc::new(Edition::configured(policy, Namespace::default()));
+    let head = [(":method", "GET"), (":path", path)];
+    let head = head.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+    let Step::Ask(mut pending) = admit(&edition, &sources, head.into_iter(), &Nobody).step else {
+        panic!()
+    };
+    assert_eq!(pending.parts(Topology::Single).len(), 1);
+    pending
+}
+
+fn told(readings: Option<&[(i64, u64)]>) -> Outcome {
+    readings.map_or(Outcome::Failed, |readings| {
+        let limits = readings.iter().map(|&(remaining, reset)| Reading {
+            remaining,
+            retry: Retry::Now,
+            reset: Millis(reset),
+        });
+        Outcome::Told {
+            now: Micros(7),
+            asked: Micros(0),
+            told: vec![Told {
+                verdict: Said::Passed,
+                limits: limits.collect(),
+            }],
+        }
+    })
+}
+
+fn header(ending: &Ending, wanted: &str) -> Option<String> {
+    let headers = match &ending.conclusion {
+        Conclusion::Pass(headers) => headers,
+        Conclusion::Respond(answer, _) => &answer.headers,
+    };
+    let header = headers.iter().find(|(name, _)| name == wanted);
+    header.map(|(_, value)| value.clone())
+}
+
+fn outcome(ending: &Ending) -> decision::Outcome {
+    ending.record.as_ref().unwrap().outcome
+}
+
+#[test]
+fn whoever_nears_a_limit_is_warned_and_slowed_and_both_are_recorded() {
+    let mut memory = self::memory();
+    for (left, warning, delay) in [
+        (2, None, None),
+        (1, Some("0.75"), Some("150")),
+        (0, Some("1.0"), Some("300")),
+    ] {
+        let ending = ask(&mut memory, "/slow", Some(&[(left, 60_000)]));
+        let warning = warning.map(|used| format!("\"slow\";scope=global;used={used}"));
+        assert_eq!(header(&ending, "x-ratelimit-warning"), warning);
+        assert_eq!(header(&ending, "x-delay").as_deref(), delay);
+        let record = ending.record.as_ref().unwrap();
+        assert_eq!(record.warned.len(), usize::from(warning.is_some()));
+        assert_eq!(record.delay.0.to_string(), delay.unwrap_or("0"));
+        let delayed = record.outcome == decision::Outcome::Delayed;
+        assert_eq!(delayed, delay.is_some());
+        assert_eq!(ending.hold.is_some(), delay.is_some());
+        assert!(ending.refunds.is_empty());
+    }
+}
+
+#[test]
+fn a_request_goes_on_when_its_turn_comes() {
+    let mut memory = self::memory();
+    let first = ask(&mut memory, "/line", Some(&[(2, 500)]));
+    assert!(first.hold.is_none());
+    assert_eq!(outcome(&first), decision::Outcome::Allowed);
+    let second = ask(&mut memory, "/line", Some(&[(1, 990)]));
+    let hold = second.hold.unwrap();
+    memory.hold(StreamId(2), Micros(5_000), &hold);
+    assert_eq!(memory.delays.next(), Some(Micros(495_000)));
+    assert_eq!(memory.delays.pop(Micros(495_000)), Some(StreamId(2)));
+    let refunds = memory.leave(StreamId(2), *hold, || Micros(0));
+    assert!(refunds.is_empty(), "what went on is not given back");
+}
+
+#[test]
+fn whoever_leaves_while_waiting_gives_back_what_was_taken() {
+    let mut memory = self::memory();
+    let hold = ask(&mut memory, "/line", Some(&[(1, 1000)])).hold.unwrap();
+    memory.hold(StreamId(2), Micros(0), &hold);
+    let refunds = memory.leave(StreamId(2), *hold, || Micros(0));
+    let kinds: Vec<_> = refunds
+        .iter()
+        .flat_map(|part| part.question.operations())
+        .map(|(operation, _)| operation.kind)
+        .collect();
+    assert_eq!(kinds, [Kind::GiveBack { receipt: Micros(7) }]);
+    assert_eq!(memory.delays.next(), None);
+}
+
+/// A turn that came to nobody held up the line.
+#[test]
+fn whoever_leaves_before_the_turn_is_told_leaves_none_behind() {
+    let mut memory = self::memory();
+    for (path, refunds) in [("/line", 1), ("/slow", 0), ("/slow-line", 1)] {
+        memory.abandon(StreamId(5), pending(path));
+        let outcome = told(Some(&[(1, 1000), (1, 1000)]));
+        let all = memory.receive_abandoned(StreamId(5), 0, &outcome);
+        assert_eq!(all.len(), refunds, "{path}");
+        assert!(memory.abandoned.is_empty());
+        let again = memory.receive_abandoned(StreamId(5), 0, &outcome);
+        assert!(again.is_empty());
+    }
+}
+
+/// Moving up in a line must not carry a request past what another limit asks of it.
+#[test]
+fn the_longest_delay_counts_and_a_line_moves_up_no_further_than_the_others_allow() {
+    let mut memory = self::memory();
+    let both = |memory: &mut Memory, reset| {
+        let readings = [(0, 60_000), (1, reset)];
+        ask(memory, "/slow-line", Some(&readings)).hold.unwrap()
+    };
+    assert_eq!(both(&mut memory, 700).wait, Millis(300));
+    for (stream, reset) in [(1, 900), (2, 1400), (3, 1900)] {
+        let hold = both(&mut memory, reset);
+        memory.hold(StreamId(stream), Micros(0), &hold);
+    }
+    let hold = both(&mut memory, 600);
+    memory.hold(StreamId(4), Micros(0), &hold);
+    let hold = both(&mut memory, 900);
+    memory.leave(StreamId(1), *hold, || Micros(0));
+    let mut order = Vec::new();
+    while let Some(due) = memory.delays.next() {
+        order.push((due.0, memory.delays.pop(due).unwrap().0));
+    }
+    assert_eq!(order, [(300_000, 4), (400_000, 2), (900_000, 3)]);
+}
+
+#[test]
+fn with_too_many_waiting_a_turn_is_refused_and_a_slow_request_goes_on() {
+    let mut memory = self::memory();
+    let anybody = |number: u32| Subject::User(number.to_be_bytes().to_vec());
+    for stream in 0..MOST as u32 {
+        let caller = anybody(stream);
+        memory
+            .delays
+            .hold(StreamId(stream), caller, Micros(1), None);
+    }
+    let slow = ask(&mut memory, "/slow", Some(&[(0, 60_000)]));
+    assert!(slow.hold.is_none());
+    assert_eq!(outcome(&slow), decision::Outcome::Allowed);
+    assert_eq!(header(&slow, "x-delay"), None);
+    assert!(slow.record.as_ref().unwrap().is_crowded);
+    let turn = ask(&mut memory, "/line", Some(&[(0, 1500)]));
+    assert_eq!(outcome(&turn), decision::Outcome::Denied);
+    assert!(turn.record.as_ref().unwrap().is_crowded);
+    assert_eq!(header(&turn, "retry-after").as_deref(), Some("1"));
+    assert_eq!(header(&turn, "x-ratelimit-remaining").as_deref(), Some("0"));
+    assert_eq!(turn.refunds.len(), 1);
+    let both = ask(&mut memory, "/slow-line", Some(&[(0, 60_000), (1, 600)]));
+    assert_eq!(outcome(&both), decision::Outcome::Denied);
+}
+
+#[test]
+fn without_the_store_a_worker_keeps_the_turns_itself_and_gives_back_to_itself() {
+    let mut memory = self::memory();
+    let mut line = || ask(&mut memory, "/line", None);
+    let (first, second, third, fourth) = (line(), line(), line(), line());
+    assert!(first.hold.is_none());
+    let waits = [&second, &third].map(|ending| ending.hold.as_ref().unwrap().wait);
+    assert_eq!(waits, [Millis(500), Millis(1000)]);
+    assert_eq!(outcome(&fourth), decision::Outcome::Denied);
+    let hold = third.hold.unwrap();
+    memory.hold(StreamId(3), Micros(0), &hold);
+    let refunds = memory.leave(StreamId(3), *hold, || Micros(1_000_000));
+    assert!(refunds.is_empty());
+    let again = ask(&mut memory, "/line", None);
+    assert_eq!(again.hold.unwrap().wait, Millis(1000));
+}

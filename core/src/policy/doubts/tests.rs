@@ -1,0 +1,165 @@
+use crate::codec::json::{At, Json};
+use crate::policy::Policy;
+
+fn doubts(policy: &str) -> Vec<String> {
+    let json = Json::parse(policy, "policy").unwrap();
+    Policy::try_new(&At::new(&json, "policy")).unwrap().warnings
+}
+
+fn limit(limit: u64, window: u64) -> String {
+    format!(r#"{{"type": "sliding_window", "limit": {limit}, "window": {window}}}"#)
+}
+
+#[test]
+fn what_is_legal_and_probably_not_meant_is_told() {
+    let (one, ten) = (limit(1, 60), limit(10, 60));
+    let all = format!(r#""global_limit": {ten}"#);
+    let rule = |fields: String| format!(r#""rules": [{{"name": "r", "pattern": "/r", {fields}}}]"#);
+    let tiers = |tiers: &str| rule(format!(r#""user_limits": {{{tiers}, "default": {ten}}}"#));
+    for (policy, told) in [
+        (
+            r#""rules": []"#.to_string(),
+            "the policy has no rules, so no request meets a limit; add one",
+        ),
+        (
+            rule(format!(r#""mode": "off", {all}"#)),
+            "every rule is off, so no request meets a limit; switch one on",
+        ),
+        (
+            rule(r#""priority": 1"#.to_string()),
+            "rule r: it has no limits, so it does nothing; add \"global_limit\", \"user_limits\" or \
+             \"ip_limits\", or take it out",
+        ),
+        (
+            rule(format!(r#""user_limits": {{"free": {one}, "pro": {ten}}}"#)),
+            "rule r: callers of other tiers than free, pro have no limit of their own; add \"default\" to \
+             \"user_limits\"",
+        ),
+        (
+            rule(format!(
+                r#""enforce_percent": 0.1, "user_limits": {{"default": {ten}}}"#
+            )),
+            "rule r: enforce_percent 0.1 is 0.1 in a hundred callers; write 10 if that share of all is meant",
+        ),
+        (
+            format!(r#""rules": [{{"name": "r", "pattern": "/[!a-z]", {all}}}]"#),
+            "rule r: \"/[!a-z]\" leaves letters out, and a loose rule takes capitals for small letters, so \
+             it may hold for more than is meant; add \"match\": \"exact\"",
+        ),
+        (
+            tiers(&format!(r#""u7": {one}"#)),
+            "rule r: \"u7\" in \"user_limits\" is the name of a tier, and looks like a user's id; a user \
+             cannot be named there: give them a tier of their own",
+        ),
+        (
+            tiers(&format!(r#""Pro": {one}, "pro": {one}"#)),
+            "rule r: tier \"pro\" is \"Pro\" elsewhere, and tiers are compared with case; spell it as it is \
+             sent",
+        ),
+        (
+            format!(
+                r#"{}, "allow": {{"tiers": ["pro"]}}"#,
+                tiers(&format!(r#""pro": {one}"#))
+            ),
+            "rule r: its limits for tier \"pro\" never hold, since the tier is on \"allow\"; take it off \
+             one of them",
+        ),
+        (
+            rule(format!(
+                r#""user_limits": {{"pro": {}, "default": {one}}}, "ip_limits": {{"default": {ten}}}"#,
+                limit(600, 60)
+            )),
+            "rule r: callers of pro (600/60s) never reach their limit, since that of their address (10/60s, \
+             for default) comes first, and all behind one address share it; raise it, or limit strangers by \
+             \"anonymous\" in \"user_limits\" instead",
+        ),
+        (
+            rule(format!(r#""global_limit": [{ten}, {}]"#, limit(600, 3600))),
+            "rule r: the limit 600/3600s of everybody never holds anybody back, since 10/60s of everybody is \
+             always reached first; take one of them out",
+        ),
+        (
+            rule(format!(
+                r#""global_limit": {one}, "user_limits": {{"default": {ten}}}"#
+            )),
+            "rule r: the limit 10/60s of tier default never holds anybody back, since 1/60s of everybody is \
+             always reached first; take one of them out",
+        ),
+        (
+            rule(
+                r#""user_limits": {"default": [
+                    {"type": "token_bucket", "limit": 100, "window": 60, "burst_limit": 10},
+                    {"type": "token_bucket", "limit": 50, "window": 60, "burst_limit": 40}]}"#
+                    .to_string(),
+            ),
+            "rule r: two limits of one list are a token_bucket of 60 seconds, and only their order tells \
+             their counts apart: give each a \"name\", and they can be moved",
+        ),
+        (
+            rule(format!(
+                r#""ip_limits": {{"default": [{ten}, {}]}}"#,
+                ten.replacen('{', r#"{"name": "again", "#, 1)
+            )),
+            "rule r: the limit 10/60s of addresses in default never holds anybody back, since 10/60s of \
+             addresses in default is always reached first; take one of them out",
+        ),
+        (
+            format!(
+                r#"{}, "deny": {{"networks": ["0.0.0.0/0"]}}"#,
+                rule(all.clone())
+            ),
+            "deny.networks: they leave no IPv4 address out, so everybody is refused with 403; narrow them",
+        ),
+        (
+            format!(
+                r#"{}, "allow": {{"networks": ["::/1", "8000::/1"]}}"#,
+                rule(all.clone())
+            ),
+            "allow.networks: they leave no IPv6 address out, so everybody meets no limit; narrow them",
+        ),
+        (
+            format!(r#"{}, "allow": {{"tiers": ["free"]}}"#, rule(all.clone())),
+            "allow.tiers: \"free\" is the tier of whoever comes without one, and each of them meets no limit; \
+             name another tier",
+        ),
+        (
+            format!(
+                r#"{}, "allow": {{"users": ["ann", "bob"]}}, "deny": {{"users": ["bob"]}}"#,
+                rule(all.clone())
+            ),
+            "allow, deny: user \"bob\" is on both lists, and \"deny\" wins; take it off \"allow\"",
+        ),
+        (
+            format!(
+                r#"{}, "status": {{"operator_tier": "anonymous"}}"#,
+                rule(all.clone())
+            ),
+            "status.operator_tier: \"anonymous\" is the tier of whoever comes without one, so everybody is an \
+             operator; name a tier that only operators have",
+        ),
+    ] {
+        let policy = format!("{{{policy}}}");
+        // No more than that.
+        assert_eq!(doubts(&policy), [told], "{policy}");
+    }
+}
+
+#[test]
+fn an_ordinary_policy_is_not_doubted() {
+    let policy = format!(
+        r#"{{"rules": [{{"name": "r", "pattern": "/r/*", "enforce_percent": 10,
+            "user_limits": {{"tier1": [{}, {}], "gold-2": {}, "anonymous": {}, "default": {}}},
+            "ip_limits": {{"10.0.0.0/8": {}, "default": {}}}}}],
+            "allow": {{"networks": ["10.0.0.0/8"], "tiers": ["staff"]}},
+            "deny": {{"users": ["bob"], "tiers": ["banned"]}},
+            "status": {{"operator_tier": "staff"}}}}"#,
+        limit(10, 1),
+        limit(100, 60),
+        limit(20, 60),
+        limit(5, 60),
+        limit(10, 60),
+        limit(1000, 60),
+        limit(200, 60)
+    );
+    assert_eq!(doubts(&policy), [""; 0]);
+}

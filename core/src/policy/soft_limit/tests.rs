@@ -1,0 +1,176 @@
+use super::*;
+use crate::decide::nearing::{Delay, Line, Nearing};
+use crate::decide::verdict::Standing;
+use crate::policy::ids::LimitId;
+use crate::quota::model::Counters;
+use crate::quota::operation::{Kind, Retry, Verdict};
+use crate::time::Micros;
+
+fn quota(algorithm: Algorithm, limit: u64, window: u64) -> Quota {
+    Quota::try_new(algorithm, limit, window, None).unwrap()
+}
+
+fn left(remaining: i64) -> Reading {
+    Reading {
+        remaining,
+        retry: Retry::Now,
+        reset: Millis(0),
+    }
+}
+
+fn level(share: f64) -> Level {
+    Level::try_new(share).unwrap()
+}
+
+fn nth(place: usize, reading: Reading) -> (usize, Standing) {
+    let limit = LimitId::nth(place);
+    (place, Standing { limit, reading })
+}
+
+fn nearing(all: &[(Approach, Quota, Reading)]) -> Nearing {
+    let mut nearing = Nearing::default();
+    for (place, (approach, quota, reading)) in all.iter().enumerate() {
+        nearing.add(nth(place, *reading), *approach, quota, Cost::ONE);
+    }
+    nearing
+}
+
+#[test]
+fn a_limit_warns_from_exactly_its_share_on() {
+    for (capacity, share, remaining, warns) in [
+        (100, 0.55, 46, None),
+        (100, 0.55, 45, Some("0.55")),
+        (5, 0.6, 3, None),
+        (5, 0.6, 2, Some("0.6")),
+        (3, 0.5, 1, Some("0.666")),
+        (10, 0.7, 0, Some("1.0")),
+        (1000, 0.001, 999, Some("0.001")),
+    ] {
+        let approach = Approach {
+            warn_at: Some(level(share)),
+            pace: Pace::Free,
+        };
+        let quota = quota(Algorithm::FixedWindow, capacity, 60);
+        let warned = nearing(&[(approach, quota, left(remaining))]).warned;
+        let told = warned.first().map(|(_, used)| used.to_string());
+        assert_eq!(
+            told.as_deref(),
+            warns,
+            "{share} of {capacity}, {remaining} left"
+        );
+    }
+}
+
+#[test]
+fn a_delay_grows_with_use_up_to_the_last_request_before_the_limit() {
+    let approach = Approach {
+        warn_at: None,
+        pace: Pace::Slowed {
+            from: level(0.5),
+            most: Millis(1000),
+        },
+    };
+    let quota = quota(Algorithm::SlidingWindow, 10, 60);
+    let waits: Vec<u64> = (0..10)
+        .rev()
+        .map(|remaining| nearing(&[(approach, quota, left(remaining))]).delay.wait.0)
+        .collect();
+    assert_eq!(waits, [0, 0, 0, 0, 0, 200, 400, 600, 800, 1000]);
+}
+
+#[test]
+fn of_several_delays_the_longest_counts() {
+    let slowed = |most| Approach {
+        warn_at: None,
+        pace: Pace::Slowed {
+            from: level(0.5),
+            most: Millis(most),
+        },
+    };
+    let shaped = Approach {
+        warn_at: None,
+        pace: Pace::Shaped {
+            longest: Millis(9000),
+        },
+    };
+    let window = quota(Algorithm::FixedWindow, 10, 60);
+    let bucket = quota(Algorithm::LeakyBucket, 10, 10);
+    let turn = Reading {
+        reset: Millis(1400),
+        ..left(5)
+    };
+    let slow = |most| (slowed(most), window, left(0));
+    let shape = (shaped, bucket, turn);
+    let later = (
+        shaped,
+        bucket,
+        Reading {
+            reset: Millis(1500),
+            ..left(5)
+        },
+    );
+    // The line is told by its place, its own wait and the longest of the others'.
+    for (all, wait, line) in [
+        ([slow(100), slow(300), slow(200)], 300, None),
+        ([slow(900), shape, slow(200)], 900, Some((1, 400, 900))),
+        ([slow(100), shape, slow(200)], 400, Some((1, 400, 200))),
+        ([slow(300), slow(200), shape], 400, Some((2, 400, 300))),
+        ([later, slow(200), shape], 500, Some((0, 500, 400))),
+        ([shape, slow(200), later], 500, Some((2, 500, 400))),
+    ] {
+        let line = line.map(|(place, wait, others)| Line {
+            place,
+            wait: Millis(wait),
+            others: Millis(others),
+        });
+        let wait = Millis(wait);
+        assert_eq!(nearing(&all).delay, Delay { wait, line });
+    }
+}
+
+/// What the bucket alone says, request by request: turns at its rate, whatever the costs, and
+/// no wait beyond the longest.
+#[test]
+fn turns_come_at_the_rate_of_the_bucket_and_none_is_too_far_away() {
+    let longest = Millis(1000);
+    let approach = Approach {
+        warn_at: None,
+        pace: Pace::Shaped { longest },
+    };
+    // A turn each 142.857… ms.
+    let quota = approach.quota(quota(Algorithm::LeakyBucket, 7, 1)).unwrap();
+    assert_eq!(quota.capacity(), 8);
+    let mut counters = Counters::default();
+    let mut free = 0.0_f64;
+    let mut refused = 0;
+    for (number, later) in [0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 150, 3, 2000, 40, 40, 900, 1]
+        .iter()
+        .scan(0, |now, later| {
+            *now += later;
+            Some(*now)
+        })
+        .enumerate()
+    {
+        let cost = Cost((1 + number as u64 % 2).try_into().unwrap());
+        let now = Micros(later * 1000);
+        let told = counters.run(Kind::Take, &[((), quota, cost)], now);
+        let turn = (later as f64).max(free);
+        if told.verdict == Verdict::Refused {
+            let after = turn - later as f64 + (cost.get() - 1) as f64 * 1000.0 / 7.0;
+            assert!(after > longest.0 as f64, "{number}: {after}");
+            refused += 1;
+            continue;
+        }
+        let mut nearing = Nearing::default();
+        nearing.add(nth(0, told.limits[0]), approach, &quota, cost);
+        let wait = nearing.delay.wait.0;
+        let told = later as f64 + wait as f64;
+        assert!(
+            (turn - 1.0..turn + 2.0).contains(&told),
+            "{number}: {told} is not {turn}"
+        );
+        assert!(wait <= longest.0 + 1, "{wait}");
+        free = turn + cost.get() as f64 * 1000.0 / 7.0;
+    }
+    assert!(refused > 0);
+}
