@@ -1,6 +1,7 @@
 //! Bytes without meaning: RESP, JSON that is read strictly, packed integers, secrets. It knows neither
 //! what a command does nor what a field is for.
 
+pub(crate) mod fnv;
 pub mod json;
 pub mod namespace;
 pub mod protobuf;

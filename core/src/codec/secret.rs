@@ -4,6 +4,7 @@
 use std::fmt;
 
 use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
 
 use crate::codec::json::{At, ConfigError};
 
@@ -47,12 +48,7 @@ impl Secret {
 
     /// Takes the same time wherever the two differ, so that it cannot be found byte by byte.
     pub fn is(&self, given: &[u8]) -> bool {
-        let expected = self.0.as_bytes();
-        let differ = expected
-            .iter()
-            .zip(given)
-            .fold(0, |differ, (a, b)| differ | (a ^ b));
-        expected.len() == given.len() && differ == 0
+        self.0.as_bytes().ct_eq(given).into()
     }
 
     /// For whoever sends it.
@@ -96,8 +92,7 @@ impl Fingerprint {
 
     /// Takes the same time wherever the two differ, and however long the secrets are that they are of.
     pub fn is(&self, other: &Fingerprint) -> bool {
-        let pairs = self.0.iter().zip(&other.0);
-        pairs.fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+        self.0.ct_eq(&other.0).into()
     }
 
     /// A few of its bytes, which tell it from others.

@@ -7,6 +7,7 @@
 use std::io::Write;
 use std::rc::Rc;
 
+use crate::codec::fnv;
 use crate::codec::varint::{Packed, Packer};
 use crate::decide::status;
 use crate::request::subject::{self, Subject, hex_digest};
@@ -26,7 +27,8 @@ const HALVING: Micros = Micros(180_000_000);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Offenders {
-    /// By place: a hash of the name, which is what is searched.
+    /// By place: a hash of the name, which is what is searched. Nothing hangs on its strength, since
+    /// names are compared besides.
     hashes: Vec<u64>,
     entries: Vec<Entry>,
     /// Nobody who is not on the list can have more.
@@ -83,7 +85,7 @@ impl Offenders {
     }
 
     fn add(&mut self, name: &[u8], by: &By) {
-        let hash = fnv(name);
+        let hash = fnv::of(name);
         let same = |(entry, own): (&Entry, &u64)| *own == hash && entry.name.0 == name;
         let known = self.entries.iter().zip(&self.hashes).position(same);
         if let Some(entry) = known.and_then(|place| self.entries.get_mut(place)) {
@@ -172,7 +174,7 @@ impl Offenders {
                     known.error = known.error.saturating_add(entry.error);
                 }
                 None => {
-                    self.hashes.push(fnv(&entry.name.0));
+                    self.hashes.push(fnv::of(&entry.name.0));
                     self.entries.push(Entry {
                         name: entry.name.clone(),
                         count: entry.count.saturating_add(own),
@@ -234,7 +236,7 @@ impl Offenders {
         let count = packed.number()?;
         for _ in 0..count.min(MOST as u64) {
             let name = Name(packed.bytes()?.to_vec());
-            offenders.hashes.push(fnv(&name.0));
+            offenders.hashes.push(fnv::of(&name.0));
             offenders.entries.push(Entry {
                 name,
                 count: packed.number()?,
@@ -330,13 +332,6 @@ fn write_name(out: &mut Vec<u8>, subject: &Subject) {
             let _ = address.map(|address| write!(out, "{address}"));
         }
     }
-}
-
-/// FNV-1a: short names, and nothing hangs on its strength, since names are compared besides.
-fn fnv(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
 }
 
 #[cfg(test)]

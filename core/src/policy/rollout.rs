@@ -3,6 +3,9 @@
 //! A rule on trial (`mode: "shadow"`, or for the callers whom `enforce_percent` has not reached) is
 //! asked about like any other, in counters of its own, and refuses nobody.
 
+use std::net::IpAddr;
+
+use crate::codec::fnv;
 use crate::codec::json::{ConfigError, Fields};
 use crate::request::subject::Subject;
 
@@ -84,27 +87,24 @@ impl Percent {
 }
 
 /// A number that looks drawn, and that this subject draws in this matter every time, at every gateway
-/// and in every version of Weir. FNV-1a (<http://www.isthe.com/chongo/tech/comp/fnv/>) leaves the
-/// high bits of short texts alike; MurmurHash3's finalizer spreads them.
+/// and in every version of Weir. FNV-1a leaves the high bits of short texts alike; MurmurHash3's
+/// finalizer spreads them.
 ///
 /// It is no secret: who can choose an id at will can choose a side. It is for trials, not for defence.
 pub fn draw(matter: &str, name: &str, subject: &Subject) -> u64 {
-    const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
-    const PRIME: u64 = 0x0100_0000_01b3;
-    let hash = |hash: u64, bytes: &[u8]| {
-        bytes.iter().fold(hash, |hash, &byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(PRIME)
-        })
-    };
+    let hash =
+        |begun, parts: &[&[u8]]| parts.iter().fold(begun, |all, part| fnv::extend(all, part));
     // No name holds a NUL, so that no two matters read the same.
-    let begun = hash(hash(OFFSET, matter.as_bytes()), b"\0");
-    let begun = hash(hash(begun, name.as_bytes()), b"\0");
+    let begun = hash(
+        fnv::EMPTY,
+        &[matter.as_bytes(), b"\0", name.as_bytes(), b"\0"],
+    );
     let mut drawn = match subject {
-        Subject::User(id) => hash(hash(begun, b"u"), id),
-        Subject::ApiKey(digest) => hash(hash(begun, b"k"), digest.as_bytes()),
-        Subject::Address(None) => hash(begun, b"-"),
-        Subject::Address(Some(std::net::IpAddr::V4(v4))) => hash(hash(begun, b"4"), &v4.octets()),
-        Subject::Address(Some(std::net::IpAddr::V6(v6))) => hash(hash(begun, b"6"), &v6.octets()),
+        Subject::User(id) => hash(begun, &[b"u", id]),
+        Subject::ApiKey(digest) => hash(begun, &[b"k", digest.as_bytes()]),
+        Subject::Address(None) => hash(begun, &[b"-"]),
+        Subject::Address(Some(IpAddr::V4(v4))) => hash(begun, &[b"4", &v4.octets()]),
+        Subject::Address(Some(IpAddr::V6(v6))) => hash(begun, &[b"6", &v6.octets()]),
     };
     drawn = (drawn ^ (drawn >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     drawn = (drawn ^ (drawn >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);

@@ -1,15 +1,14 @@
 //! Network addresses and networks: who a client is by its address. It knows no headers and no trust.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
+
+use ipnet::{IpNet, Ipv6Net};
 
 /// A network in CIDR notation, without host bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Cidr {
-    network: IpAddr,
-    prefix: u8,
-}
+pub struct Cidr(IpNet);
 
 /// Any number of networks, asked for an address by one bisection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,18 +34,12 @@ pub enum CidrError {
 
 impl Cidr {
     pub fn contains(&self, address: IpAddr) -> bool {
-        let address = unmapped(address);
-        match (self.network, address) {
-            (IpAddr::V4(_), IpAddr::V4(_)) | (IpAddr::V6(_), IpAddr::V6(_)) => {
-                masked(address, self.prefix) == self.network
-            }
-            _ => false,
-        }
+        self.0.contains(&unmapped(address))
     }
 
     /// The length of the prefix: of two networks that hold an address, the longer is the closer.
     pub fn prefix(&self) -> u8 {
-        self.prefix
+        self.0.prefix_len()
     }
 }
 
@@ -64,7 +57,7 @@ impl Networks {
             }
         };
         let prefix = u8::try_from(beyond).ok()?;
-        Some(Cidr { network, prefix })
+        IpNet::new(network, prefix).ok().map(Cidr)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -87,18 +80,10 @@ impl Networks {
 impl FromIterator<Cidr> for Networks {
     fn from_iter<I: IntoIterator<Item = Cidr>>(networks: I) -> Networks {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
-        for Cidr { network, prefix } in networks {
+        for Cidr(network) in networks {
             match network {
-                IpAddr::V4(first) => {
-                    let first = u32::from(first);
-                    let others = u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
-                    v4.push((first, first | others));
-                }
-                IpAddr::V6(first) => {
-                    let first = u128::from(first);
-                    let others = u128::MAX.checked_shr(prefix.into()).unwrap_or(0);
-                    v6.push((first, first | others));
-                }
+                IpNet::V4(v4s) => v4.push((v4s.network().into(), v4s.broadcast().into())),
+                IpNet::V6(v6s) => v6.push((v6s.network().into(), v6s.broadcast().into())),
             }
         }
         Networks {
@@ -153,27 +138,24 @@ impl FromStr for Cidr {
         let prefix = match prefix {
             None => most,
             Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-                match digits.parse::<u8>() {
-                    Ok(prefix) if prefix <= most => prefix,
-                    _ => return Err(CidrError::PrefixTooLong { most }),
-                }
+                let beyond = |_| CidrError::PrefixTooLong { most };
+                digits.parse().map_err(beyond)?
             }
             Some(_) => return Err(CidrError::NotAnAddress),
         };
-        let network = masked(address, prefix);
-        if network == address {
-            Ok(Cidr { network, prefix })
+        let given = IpNet::new(address, prefix).map_err(|_| CidrError::PrefixTooLong { most })?;
+        let meant = given.trunc();
+        if meant == given {
+            Ok(Cidr(given))
         } else {
-            Err(CidrError::HostBits {
-                meant: Cidr { network, prefix },
-            })
+            Err(CidrError::HostBits { meant: Cidr(meant) })
         }
     }
 }
 
 impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.network, self.prefix)
+        self.0.fmt(f)
     }
 }
 
@@ -252,7 +234,7 @@ fn v4_octet(mut text: &[u8]) -> Option<(u8, &[u8])> {
 pub fn client(address: IpAddr, ipv6_prefix: u8) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
-        IpAddr::V6(_) => masked(address, ipv6_prefix),
+        IpAddr::V6(v6) => Ipv6Net::new(v6, ipv6_prefix).map_or(address, |net| net.network().into()),
     }
 }
 
@@ -261,23 +243,6 @@ fn unmapped(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(address, IpAddr::V4),
         IpAddr::V4(_) => address,
-    }
-}
-
-fn masked(address: IpAddr, prefix: u8) -> IpAddr {
-    match address {
-        IpAddr::V4(v4) => {
-            let mask = u32::MAX
-                .checked_shl(32u32.saturating_sub(prefix.into()))
-                .unwrap_or(0);
-            IpAddr::V4((u32::from(v4) & mask).into())
-        }
-        IpAddr::V6(v6) => {
-            let mask = u128::MAX
-                .checked_shl(128u32.saturating_sub(prefix.into()))
-                .unwrap_or(0);
-            IpAddr::V6(Ipv6Addr::from(u128::from(v6) & mask))
-        }
     }
 }
 
@@ -366,8 +331,7 @@ mod tests {
     fn networks() -> impl Strategy<Value = Cidr> {
         (addresses(), any::<u8>()).prop_map(|(address, prefix)| {
             let prefix = prefix % if address.is_ipv4() { 33 } else { 129 };
-            let network = masked(address, prefix);
-            Cidr { network, prefix }
+            Cidr(IpNet::new(address, prefix).unwrap().trunc())
         })
     }
 
