@@ -5,7 +5,7 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Run as they are while their sources are older: then nothing waits for a cargo that builds elsewhere.
 LAB := $(TARGET)/debug/weir-lab
-POLICY_TOOL := $(TARGET)/debug/weir-policy
+POLICY_TOOL := $(TARGET)/debug/weirctl
 # The demo's Redis, unless another is named.
 CTL = $(if $(NAMESPACE),WEIR_NAMESPACE=$(NAMESPACE)) $(if $(and $(REDIS),$(REDIS_PASSWORD)),WEIR_REDIS_PASSWORD="$$REDIS_PASSWORD") \
   WEIR_REDIS_URL=$(or $(if $(REDIS),$(if $(REDIS_USERNAME),redis://$(REDIS_USERNAME)@)$(REDIS)),$(if $(REDIS_PORT),127.0.0.1:$(REDIS_PORT)),$(WEIR_REDIS_URL),127.0.0.1:16379) \
@@ -43,8 +43,8 @@ endef
 $(LAB): $(call SOURCES,lab)
 	$(call build,weir-lab,python,two minutes or so)
 
-$(POLICY_TOOL): $(call SOURCES,ctl)
-	$(call build,weir-ctl,,a minute or so)
+$(POLICY_TOOL): $(call SOURCES,cli)
+	$(call build,weir-cli,,a minute or so)
 
 # What is missing is told as everything else is.
 rust:
@@ -115,7 +115,7 @@ fuzz: rust ## Fuzz each target for FUZZ_SECONDS, guided by coverage; FUZZ_TARGET
 	    -artifact_prefix=.weir/fuzz/$$target- -verbosity=0; \
 	done
 
-build: $(LAB) ## Build the filter, the sidecar and weir-policy, for release
+build: $(LAB) ## Build the filter, the sidecar and weirctl, for release
 	@$(LAB) build
 
 # A comment comes through the environment, so that it may hold quotes.

@@ -77,11 +77,11 @@ pub fn sidecar() -> Result<PathBuf> {
     })
 }
 
-/// `weir-policy`, built.
+/// `weirctl`, built.
 pub fn policy_tool() -> Result<PathBuf> {
-    let path = target_folder()?.join("release/weir-policy");
+    let path = target_folder()?.join("release/weirctl");
     announce(&path, "a minute");
-    build(&["--package", "weir-ctl"])?;
+    build(&["--package", "weir-cli"])?;
     Ok(path)
 }
 

@@ -30,7 +30,7 @@ enum Task {
     Outage(Demo),
     /// Start the Redis of the demo again, empty
     Recovery(Demo),
-    /// Build the filter, the sidecar and weir-policy
+    /// Build the filter, the sidecar and weirctl
     Build,
     /// Build, and install Envoy and a Redis
     Prepare,

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use redis::Commands;
 use serde_json::{Value, json};
+use weir_cli::publication::{Note, Outcome, Shelf};
 use weir_core::codec::namespace::Namespace;
 use weir_core::live::poller::MOST_DOCUMENT;
-use weir_ctl::shelf::{Outcome, Shelf};
 use weir_lab::client::Answer;
 use weir_lab::deadline;
 use weir_lab::gateway::{Gateway, Policy, Topology};
@@ -97,7 +97,7 @@ pub fn publish_in(namespace: &str, redis: &Redis, document: &str) -> u64 {
     let mut shelf = Shelf::new(&mut redis, &namespace.parse().unwrap());
     let current = shelf.current().unwrap();
     let published = shelf
-        .publish(current.as_ref(), document.as_bytes(), "")
+        .publish(current.as_ref(), document.as_bytes(), &Note::default())
         .unwrap();
     let Outcome::Published { version } = published else {
         panic!("{published:?}")

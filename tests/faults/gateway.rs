@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
+use weir_cli::publication::{Note, Outcome, Shelf};
 use weir_core::codec::namespace::Namespace;
-use weir_ctl::shelf::{Outcome, Shelf};
 use weir_lab::gateway::{Builder, Gateway, Store};
 use weir_lab::redis::Redis;
 use weir_lab::scratch::Scratch;
@@ -95,7 +95,9 @@ fn published_policy_lost(_name: &str) -> Result<()> {
     );
     let mut connection = redis.connection()?;
     let mut shelf = Shelf::new(&mut connection, &Namespace::default());
-    let Outcome::Published { version: first } = shelf.publish(None, policy.as_bytes(), "")? else {
+    let Outcome::Published { version: first } =
+        shelf.publish(None, policy.as_bytes(), &Note::default())?
+    else {
         bail!("somebody else published");
     };
     deadline::poll(START, "published policy", || {

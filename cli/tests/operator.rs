@@ -1,4 +1,4 @@
-//! What an operator does with weir-policy, against a real Redis.
+//! What an operator does with weirctl, against a real Redis.
 
 use std::io::Write;
 use std::net::TcpListener;
@@ -7,8 +7,8 @@ use std::process::{Command, Output};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use std::{fs, thread};
 
+use weir_cli::publication::{Note, Outcome, PREVIOUS, Shelf};
 use weir_core::codec::namespace::Namespace;
-use weir_ctl::shelf::{Outcome, PREVIOUS, Shelf};
 use weir_lab::deadline;
 use weir_lab::redis::Redis;
 use weir_lab::redis_cluster::{RedisCluster, Replicas};
@@ -69,10 +69,11 @@ impl Desk {
 }
 
 fn run(redis: &str, arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_weir-policy"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weirctl"));
     command
         .args(arguments)
         .env("WEIR_REDIS_URL", redis)
+        .env("WEIR_AUTHOR", "ann@desk")
         .env_remove("WEIR_NAMESPACE")
         .env_remove("WEIR_REDIS_PASSWORD");
     command.output().unwrap()
@@ -128,7 +129,7 @@ fn what_is_probably_not_meant_is_warned_of_and_to_who_is_strict_an_error() {
     let told = desk.fails(&["check", "--strict", file]);
     assert_eq!(
         told,
-        "weir-policy: there is 1 warning, and --strict takes each for an error\n"
+        "error: there is 1 warning, and --strict takes each for an error\n"
     );
     desk.fails(&["push", "--strict", file]);
     assert!(desk.ok(&["history"]).contains("nothing is published now"));
@@ -150,7 +151,7 @@ fn what_is_probably_not_meant_is_warned_of_and_to_who_is_strict_an_error() {
 fn a_policy_may_come_by_the_input() {
     let desk = Desk::new();
     let file = fs::File::open(desk.file(&policy(5))).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_weir-policy"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weirctl"));
     let output = command.args(["check", "-"]).stdin(file).output().unwrap();
     let told = String::from_utf8(output.stdout).unwrap();
     assert!(told.ends_with("ok: the input is a policy\n"), "{told}");
@@ -212,14 +213,14 @@ fn what_is_pushed_is_told_rule_by_rule_and_can_be_shown() {
         "{history}"
     );
     assert!(
-        lines[0].ends_with(" UTC  more; it's \"quoted\" <- published now"),
+        lines[0].ends_with(" UTC  ann@desk  more; it's \"quoted\" <- published now"),
         "{history}"
     );
     assert!(
         lines[1].starts_with(&format!("version {first}  20")),
         "{history}"
     );
-    assert!(lines[1].ends_with(" UTC  begin"), "{history}");
+    assert!(lines[1].ends_with(" UTC  ann@desk  begin"), "{history}");
 }
 
 #[test]
@@ -258,14 +259,16 @@ fn a_rollback_publishes_what_was_before_or_what_is_named() {
     assert_eq!(
         desk.ok(&["rollback"]),
         format!(
-            "~ rule api: user_limits.default.limit: 3 → 2\nversion {fourth} is published; it says what version {second} said\n"
+            "~ rule api: user_limits.default.limit: 3 → 2\nversion {fourth} is published; it says what version \
+             {second} said\nto undo this: `weirctl rollback --to {third}` (`make policy-rollback TO={third}`)\n"
         )
     );
     let fifth = fourth + 1;
     assert_eq!(
         desk.ok(&["rollback", "--to", &first.to_string()]),
         format!(
-            "~ rule api: user_limits.default.limit: 2 → 1\nversion {fifth} is published; it says what version {first} said\n"
+            "~ rule api: user_limits.default.limit: 2 → 1\nversion {fifth} is published; it says what version \
+             {first} said\nto undo this: `weirctl rollback --to {second}` (`make policy-rollback TO={second}`)\n"
         )
     );
     assert!(
@@ -305,32 +308,112 @@ fn the_first_rollback_says_what_to_do_instead() {
     let desk = Desk::new();
     let version = desk.version(&desk.push(1, ""));
     let complaint = desk.fails(&["rollback"]);
-    let told = format!("nothing was published before version {version}");
+    let told = format!("nothing is kept from before version {version}");
     assert!(complaint.contains(&told), "{complaint}");
-    assert!(complaint.contains("`weir-policy withdraw`"), "{complaint}");
+    assert!(complaint.contains("`weirctl withdraw`"), "{complaint}");
 }
 
-/// Each publishes the previous one, so two in a row bring the mistake back.
+/// The second brought the mistake back that the first had taken away.
 #[test]
-fn a_second_rollback_says_what_it_did_and_how_to_go_further() {
+fn a_second_rollback_goes_further_back_and_a_third_says_that_there_is_no_further() {
     let desk = Desk::new();
     let [first, second, third] = [1, 2, 3].map(|limit| desk.version(&desk.push(limit, "")));
+    desk.ok(&["rollback"]);
+    assert_eq!(desk.ok(&["show"]), format!("{}\n", policy(2)));
     let told = desk.ok(&["rollback"]);
-    assert!(!told.contains("further"), "{told}");
-    let told = desk.ok(&["rollback"]);
-    let (fourth, fifth) = (third + 1, third + 2);
     assert!(
-        told.contains(&format!(
-            "version {fifth} is published; it says what version {third} said\nversion {fourth} said what \
-             version {second} said, so this took that rollback back"
-        )),
+        told.contains(&format!("it says what version {first} said"))
+            && told.contains(&format!("rollback --to {second}`")),
         "{told}"
     );
+    assert_eq!(desk.ok(&["show"]), format!("{}\n", policy(1)));
+    let complaint = desk.fails(&["rollback"]);
     assert!(
-        told.contains(&format!("`weir-policy rollback --to {first}`")),
-        "{told}"
+        complaint.contains(&format!("nothing is kept from before version {first}"))
+            && complaint.contains(&format!(
+                "`weirctl rollback --to {third}` brings version {third}"
+            )),
+        "{complaint}"
     );
-    assert!(told.contains(&format!("TO={first}")), "{told}");
+}
+
+#[test]
+fn scripts_are_answered_in_json_under_a_schema() {
+    let desk = Desk::new();
+    let json = |arguments: &[&str]| -> serde_json::Value {
+        let output = desk.run(&[arguments, &["--output", "json"]].concat());
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
+    };
+    let file = desk.file(&doubtful());
+    let file = file.to_str().unwrap();
+    let pushed = json(&["push", file, "--comment", "why"]);
+    assert_eq!(pushed["schema"], "weirctl.published/1");
+    assert!(
+        pushed["warnings"][0]["message"]
+            .as_str()
+            .unwrap()
+            .contains("premium")
+    );
+    let version = pushed["version"].as_u64().unwrap();
+    let history = json(&["history"]);
+    let current = &history["current"];
+    assert_eq!(current["version"], version.to_string());
+    assert_eq!(
+        (&current["author"], &current["comment"]),
+        (&"ann@desk".into(), &"why".into())
+    );
+    assert_eq!(json(&["show"])["policy"]["rules"][0]["name"], "api");
+    let broken = desk.file(&policy(0));
+    let broken = broken.to_str().unwrap();
+    for verb in ["check", "push"] {
+        let checked = json(&[verb, broken]);
+        let message = &checked["files"][0]["messages"][0];
+        assert_eq!(message["severity"], "error", "{checked}");
+    }
+}
+
+/// A script that asks whether a policy is good must not take a Redis that is away for an answer.
+#[test]
+fn the_exit_code_tells_a_no_from_a_failure() {
+    let desk = Desk::new();
+    let code = |arguments: &[&str]| desk.run(arguments).status.code();
+    let good = desk.scratch.file("good.json");
+    fs::write(&good, policy(5)).unwrap();
+    let bad = desk.file(&policy(0));
+    let (good, bad) = (good.to_str().unwrap(), bad.to_str().unwrap());
+    assert_eq!(code(&["check", good]), Some(0));
+    assert_eq!(code(&["check", good, bad]), Some(1));
+    assert_eq!(code(&["push", bad]), Some(1));
+    assert_eq!(code(&["check"]), Some(2));
+    assert_eq!(code(&["check", "/nowhere"]), Some(4));
+    assert_eq!(code(&["push", good, "--redis", "127.0.0.1:1"]), Some(4));
+}
+
+#[test]
+fn colour_is_for_terminals_unless_it_is_asked_for() {
+    let desk = Desk::new();
+    let file = desk.file(&policy(5));
+    let check = ["check", file.to_str().unwrap()];
+    assert!(!desk.ok(&check).contains('\u{1b}'));
+    let coloured = desk.ok(&[&check[..], &["--color", "always"]].concat());
+    assert!(coloured.contains("\u{1b}["), "{coloured}");
+}
+
+#[test]
+fn a_shell_is_told_what_completes() {
+    let desk = Desk::new();
+    let script = desk.ok(&["completion", "bash"]);
+    assert!(script.contains("weirctl") && script.contains("rollback"));
+}
+
+/// Scripts from before the tool had its name.
+#[test]
+fn the_old_name_has_the_same_verbs() {
+    let desk = Desk::new();
+    let file = desk.file(&policy(5));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weir-policy"));
+    let output = command.args(["check", file.to_str().unwrap()]).output();
+    assert!(output.unwrap().status.success());
 }
 
 #[test]
@@ -427,7 +510,7 @@ fn each_namespace_has_a_policy_and_a_history_of_its_own() {
     let desk_of = |name: &str| desk.ok(&["history", "--namespace", name]);
     assert!(desk_of("staging").contains("staging") && !desk_of("staging").contains("production"));
     assert!(desk_of("").contains("production") && !desk_of("").contains("staging"));
-    let by_variable = Command::new(env!("CARGO_BIN_EXE_weir-policy"))
+    let by_variable = Command::new(env!("CARGO_BIN_EXE_weirctl"))
         .args(["history", "--redis", &desk.redis.address().to_string()])
         .env("WEIR_NAMESPACE", "staging")
         .output()
@@ -450,7 +533,7 @@ fn of_two_who_publish_at_once_the_second_is_told() {
     let seen = shelf.current().unwrap();
     desk.push(2, "");
     for seen in [seen, None] {
-        let outcome = shelf.publish(seen.as_ref(), policy(9).as_bytes(), "");
+        let outcome = shelf.publish(seen.as_ref(), policy(9).as_bytes(), &Note::default());
         assert_eq!(outcome.unwrap(), Outcome::Overtaken);
     }
     assert_eq!(desk.ok(&["show"]), format!("{}\n", policy(2)));
@@ -470,9 +553,12 @@ fn twenty_previous_ones_are_kept_byte_for_byte() {
     for number in 1..=25 {
         let seen = shelf.current().unwrap();
         let text = document(number);
-        let comment = "naïve \"/\\";
+        let note = Note {
+            comment: "naïve \"/\\",
+            ..Note::default()
+        };
         shelf
-            .publish(seen.as_ref(), text.as_bytes(), comment)
+            .publish(seen.as_ref(), text.as_bytes(), &note)
             .unwrap();
     }
     let last: u64 = shelf.current().unwrap().unwrap().version.parse().unwrap();
@@ -493,7 +579,7 @@ fn twenty_previous_ones_are_kept_byte_for_byte() {
 fn a_password_comes_from_the_environment() {
     let redis = Redis::start_with_password("sesame opens").unwrap();
     let with = |password: &str| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_weir-policy"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weirctl"));
         command.args(["history", "--redis", &redis.address().to_string()]);
         command
             .env("WEIR_REDIS_PASSWORD", password)
@@ -512,7 +598,7 @@ fn a_redis_that_evicts_is_warned_of_when_a_policy_is_published() {
     let desk = Desk::new();
     let file = desk.file(&policy(5));
     let push = || {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_weir-policy"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weirctl"));
         command.args(["push", file.to_str().unwrap(), "--redis"]);
         let output = command.arg(desk.redis.address().to_string()).output();
         String::from_utf8(output.unwrap().stderr).unwrap()

@@ -1,4 +1,4 @@
-//! What lies in Redis: the policy that is published in a namespace, and those before it.
+//! The policies of one namespace in one Redis: reading them, and publishing another.
 
 use anyhow::{Context, Error, Result, anyhow, ensure};
 use redis::{Cmd, ConnectionLike, RedisError};
@@ -7,6 +7,16 @@ use weir_core::codec::namespace::Namespace;
 
 /// As many mistakes as anybody wants to go back behind.
 pub const PREVIOUS: usize = 20;
+
+/// What is kept of each publication, as `publish.lua` has them.
+const FIELDS: [&str; 6] = [
+    "version",
+    "published_at",
+    "author",
+    "comment",
+    "restores",
+    "policy",
+];
 
 /// The policies of one namespace, in one Redis.
 pub struct Shelf<'a> {
@@ -23,7 +33,19 @@ pub struct Publication {
     /// Milliseconds since the Unix epoch.
     pub published_at: String,
     pub comment: String,
+    pub author: String,
+    /// The version whose document a rollback published again; empty for every other publication.
+    pub restores: String,
     pub document: Vec<u8>,
+}
+
+/// What is written beside a document when it is published.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Note<'a> {
+    pub author: &'a str,
+    pub comment: &'a str,
+    /// See [`Publication::restores`].
+    pub restores: &'a str,
 }
 
 /// What became of publishing.
@@ -48,16 +70,18 @@ impl Shelf<'_> {
     /// What is published now, if anything is.
     pub fn current(&mut self) -> Result<Option<Publication>> {
         let mut command = Cmd::new();
-        let fields = ["version", "published_at", "comment", "policy"];
-        command.arg("HMGET").arg(&self.policy).arg(&fields);
-        let fields: [Option<Vec<u8>>; 4] = command
+        command.arg("HMGET").arg(&self.policy).arg(&FIELDS);
+        let fields: [Option<Vec<u8>>; 6] = command
             .query(self.redis)
             .map_err(|error| unread(&self.policy, "hash", error))?;
-        let [version, published_at, comment, document] = fields;
+        let [version, published_at, author, comment, restores, document] = fields;
+        let read = |field: Option<Vec<u8>>| text(&field.unwrap_or_default());
         Ok(version.map(|version| Publication {
             version: text(&version),
-            published_at: text(&published_at.unwrap_or_default()),
-            comment: text(&comment.unwrap_or_default()),
+            published_at: read(published_at),
+            author: read(author),
+            comment: read(comment),
+            restores: read(restores),
             document: document.unwrap_or_default(),
         }))
     }
@@ -79,7 +103,7 @@ impl Shelf<'_> {
         &mut self,
         seen: Option<&Publication>,
         document: &[u8],
-        comment: &str,
+        note: &Note<'_>,
     ) -> Result<Outcome> {
         let version = match seen {
             Some(seen) => Some(self.after(&seen.version)?),
@@ -100,9 +124,11 @@ impl Shelf<'_> {
             .arg(&seen.version)
             .arg(&seen.published_at)
             .arg(version.map_or_else(String::new, |version| version.to_string()))
+            .arg(PREVIOUS)
             .arg(document)
-            .arg(comment)
-            .arg(PREVIOUS);
+            .arg(note.author)
+            .arg(note.comment)
+            .arg(note.restores);
         Ok(match command.query(self.redis)? {
             0 => Outcome::Overtaken,
             version => Outcome::Published { version },
@@ -139,7 +165,9 @@ fn read(entry: &[u8]) -> Result<Publication> {
     Ok(Publication {
         version: field("version"),
         published_at: field("published_at"),
+        author: field("author"),
         comment: field("comment"),
+        restores: field("restores"),
         document: field("policy").into_bytes(),
     })
 }

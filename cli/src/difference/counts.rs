@@ -1,5 +1,6 @@
-//! Which counts begin anew when a policy takes another's place. A count stays with its limit for as long as
-//! rule, scope, algorithm and name (or else window) stay; whatever else changes, an operator is not told.
+//! Which counts begin anew when a policy takes another's place. A count stays with its limit for as
+//! long as rule, scope, algorithm and name (or else window) stay; whatever else changes, an operator is
+//! not told.
 
 use std::collections::BTreeMap;
 

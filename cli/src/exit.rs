@@ -1,0 +1,30 @@
+//! What a script learns from the exit code. `--help` ends in the same table.
+
+use std::process::ExitCode;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    Done,
+    /// The answer is no: a policy with mistakes, or with warnings under `--strict`.
+    No,
+    /// It could not be done: a file that cannot be read, a Redis that is away.
+    Failed,
+}
+
+/// clap ends the process with 2 by itself.
+pub const HELP: &str = "\
+Exit codes:
+  0  done
+  1  the answer is no: the policy has mistakes, or warnings under --strict
+  2  the command line is wrong
+  4  it could not be done: a file cannot be read, Redis is away or refuses";
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(match exit {
+            Exit::Done => 0,
+            Exit::No => 1,
+            Exit::Failed => 4,
+        })
+    }
+}

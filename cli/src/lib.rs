@@ -1,0 +1,14 @@
+//! weirctl, as a library. [`commands`] is what an operator types, a module for each verb; the other
+//! modules know no command line.
+//!
+//! A policy is judged by the parser that the gateways run, so what they would refuse is refused here
+//! first. [`document`] reads it, [`difference`] compares two, and [`publication`] is what lies in Redis.
+
+pub mod commands;
+mod console;
+pub mod difference;
+pub mod document;
+mod exit;
+mod moment;
+mod place;
+pub mod publication;
