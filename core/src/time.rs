@@ -1,11 +1,14 @@
 //! Quantities with their units in the type, so that a millisecond never meets a microsecond.
 
+use postcard_schema::Schema;
+use serde::{Deserialize, Serialize};
+
 /// A span or an instant in milliseconds; instants count from the Unix epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Millis(pub u64);
 
 /// An instant in microseconds since the Unix epoch, as Redis's `TIME` tells it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, Schema)]
 #[cfg_attr(not(test), derive(PartialOrd, Ord))]
 pub struct Micros(pub u64);
 

@@ -2,6 +2,8 @@
 //! the list of top offenders are fed from. It is made on every request's way and so allocates
 //! nothing for what the policy does not ask for; names are looked up where somebody reads.
 
+use postcard_schema::Schema;
+
 use crate::decide::verdict::{Degraded, Standing};
 use crate::policy::ids::{LimitId, VariantId};
 use crate::time::Millis;
@@ -28,7 +30,7 @@ pub struct Record {
 }
 
 /// What the client saw of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Schema)]
 pub enum Outcome {
     Allowed,
     /// It passed, after having been held back.

@@ -1,6 +1,8 @@
 //! From what was heard of each limit to one verdict on the request. It knows limits by id and their
 //! readings; how a verdict is worded is `answer`'s business.
 
+use postcard_schema::Schema;
+
 use crate::policy::ids::LimitId;
 use crate::policy::{OnStoreFailure, Policy};
 use crate::quota::operation::{self, Reading, Retry, Told};
@@ -30,7 +32,7 @@ pub struct Decided {
 }
 
 /// How a limit that the store could not be asked about was decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Schema)]
 pub enum Degraded {
     Allow,
     Local,

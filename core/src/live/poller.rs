@@ -8,8 +8,12 @@
 //! more: a Redis that lost its data must not change anybody's limits. The way back to the plugin
 //! configuration's own policy is to publish [`CONFIGURED`].
 
+use postcard_schema::Schema;
+use serde::{Deserialize, Serialize};
+
 use crate::codec::json::{At, ConfigError, Json};
 use crate::codec::namespace::Namespace;
+use crate::codec::packed::Layout;
 use crate::codec::resp::{self, Reader, Token};
 use crate::live::snapshot::Version;
 use crate::policy::Policy;
@@ -37,7 +41,7 @@ pub enum Document {
 }
 
 /// What was published, as it was found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Schema)]
 pub struct Published {
     stamp: Stamp,
     document: Vec<u8>,
@@ -45,11 +49,13 @@ pub struct Published {
 
 /// Tells one publication from another. Of two that have the same version (a Redis that was emptied
 /// counts anew) the time differs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Schema)]
 struct Stamp {
     version: Vec<u8>,
     published_at: Vec<u8>,
 }
+
+const PUBLISHED: Layout = Layout::of::<Published>();
 
 /// One worker's look-out for what is published.
 #[derive(Debug)]
@@ -167,23 +173,11 @@ impl Errand {
 impl Published {
     /// For those who start later in this process: what it was when it was last good.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let Stamp {
-            version,
-            published_at,
-        } = &self.stamp;
-        [version, published_at, self.document.as_slice()].join(&b'\n')
+        PUBLISHED.pack(self)
     }
 
     pub fn from_bytes(bytes: &[u8]) -> Option<Published> {
-        let mut parts = bytes.splitn(3, |byte| *byte == b'\n');
-        let mut next = || parts.next().map(<[u8]>::to_vec);
-        Some(Published {
-            stamp: Stamp {
-                version: next()?,
-                published_at: next()?,
-            },
-            document: next()?,
-        })
+        PUBLISHED.unpack(bytes)
     }
 
     /// Tells this publication from every other.

@@ -2,6 +2,9 @@
 
 use std::rc::Rc;
 
+use postcard_schema::Schema;
+use serde::{Deserialize, Serialize};
+
 use crate::codec::json::ConfigError;
 use crate::codec::namespace::Namespace;
 use crate::live::last_refusal::LastRefusal;
@@ -20,7 +23,7 @@ pub struct Edition {
 }
 
 /// A published policy's number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Schema)]
 pub struct Version(pub u64);
 
 /// Counts a worker's editions. What was learnt in one epoch, a refusal say, is not known in the next.

@@ -2,11 +2,15 @@
 //! bytes that they share, and one of them can be gone without a word (a trap, a drained listener): so
 //! each answers the roll anew at every look, and who has not for a while does not count.
 
+use postcard_schema::Schema;
+use serde::{Deserialize, Serialize};
+
+use crate::codec::packed::Layout;
 use crate::live::snapshot::Version;
 use crate::time::Micros;
 
 /// A worker's answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Schema)]
 pub struct Answer {
     /// Distinct among the process's workers.
     pub worker: u64,
@@ -23,51 +27,30 @@ pub struct Spread {
     pub newest: Version,
 }
 
-/// An answer's bytes: its three numbers, least significant byte first.
-const ANSWER: usize = 24;
+/// Of the roll: a list of answers. Workers of a filter with another have a roll of their own.
+pub const LAYOUT: Layout = Layout::of::<Vec<Answer>>();
 
 /// The roll with a worker's answer in it, and what it says then.
 pub fn answer(roll: &[u8], own: Answer, now: Micros) -> (Vec<u8>, Spread) {
-    let mut after = without(roll, own.worker, now);
-    let mut spread = Spread {
-        oldest: own.version,
-        newest: own.version,
+    let mut answers = others(roll, own.worker, now);
+    answers.push(own);
+    let versions = answers.iter().map(|answer| answer.version);
+    let spread = Spread {
+        oldest: versions.clone().min().unwrap_or(own.version),
+        newest: versions.max().unwrap_or(own.version),
     };
-    for other in answers(&after) {
-        spread.oldest = spread.oldest.min(other.version);
-        spread.newest = spread.newest.max(other.version);
-    }
-    let Answer {
-        worker,
-        version,
-        until,
-    } = own;
-    for number in [worker, version.0, until.0] {
-        after.extend(number.to_le_bytes());
-    }
-    (after, spread)
+    (LAYOUT.pack(&answers), spread)
 }
 
 /// The roll without this worker, and without those whose answers are too old.
 pub fn without(roll: &[u8], worker: u64, now: Micros) -> Vec<u8> {
-    let (whole, _) = roll.as_chunks::<ANSWER>();
-    let mut after = Vec::with_capacity(roll.len() + ANSWER);
-    for (bytes, answer) in whole.iter().zip(answers(roll)) {
-        if answer.worker != worker && answer.until > now {
-            after.extend(bytes);
-        }
-    }
-    after
+    LAYOUT.pack(&others(roll, worker, now))
 }
 
-fn answers(roll: &[u8]) -> impl Iterator<Item = Answer> {
-    let (numbers, _) = roll.as_chunks::<8>();
-    let (answers, _) = numbers.as_chunks::<3>();
-    answers.iter().map(|[worker, version, until]| Answer {
-        worker: u64::from_le_bytes(*worker),
-        version: Version(u64::from_le_bytes(*version)),
-        until: Micros(u64::from_le_bytes(*until)),
-    })
+fn others(roll: &[u8], worker: u64, now: Micros) -> Vec<Answer> {
+    let mut answers: Vec<Answer> = LAYOUT.unpack(roll).unwrap_or_default();
+    answers.retain(|answer| answer.worker != worker && answer.until > now);
+    answers
 }
 
 #[cfg(test)]
@@ -92,7 +75,7 @@ mod tests {
         assert_eq!(step(&mut roll, 2, 4, 0), (4, 4));
         assert_eq!(step(&mut roll, 2, 5, 1), (4, 5));
         assert_eq!(step(&mut roll, 1, 5, 2), (5, 5));
-        assert_eq!(roll.len(), 2 * ANSWER);
+        assert_eq!(others(&roll, 0, Micros(2)).len(), 2);
     }
 
     #[test]

@@ -7,6 +7,8 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use postcard_schema::Schema;
+
 use crate::decide::decision::{Outcome, Record, Source};
 use crate::decide::verdict::Degraded;
 use crate::policy::ids::{LimitId, Scope, VariantId};
@@ -63,7 +65,7 @@ pub enum Series {
 }
 
 /// What is counted of a rule. The first four tell requests apart, the others are said of some.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Schema)]
 pub enum Count {
     Allowed,
     Delayed,

@@ -7,9 +7,10 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use postcard_schema::Schema;
+use serde::{Deserialize, Serialize};
 
-use crate::codec::varint::{Packed, Packer};
+use crate::codec::packed::Layout;
 use crate::decide::answer::{self, Answer};
 use crate::decide::decision::Outcome;
 use crate::decide::verdict::Degraded;
@@ -22,8 +23,8 @@ use crate::observe::top_k::{By, Offender, Offenders};
 use crate::store::batch::Health;
 use crate::time::Micros;
 
-/// A view that another version of the filter packed is not read.
-const LAYOUT: u64 = 3;
+/// Counts are listed by these enums, so a member more or another order is another layout.
+const LAYOUT: Layout = Layout::of::<(View, Outcome, Degraded, Count)>();
 /// A worker that cannot use a way to the store leaves a view at least so often.
 pub const LONGEST_SILENCE: Micros = Micros(5_000_000);
 /// A worker that has been silent for longer has nothing to do, or is no more: what it said of its
@@ -33,7 +34,7 @@ const PRESENT: Micros = Micros(15_000_000);
 const MOST_OFFENDERS: usize = 20;
 
 /// What one worker has seen.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Schema)]
 pub struct View {
     /// The time of day at which it was left.
     pub at: Micros,
@@ -183,44 +184,12 @@ impl View {
     }
 
     pub fn pack(&self) -> Vec<u8> {
-        let mut out = Packer::default();
-        for number in [
-            LAYOUT,
-            self.at.0,
-            self.version,
-            self.lanes.into(),
-            self.open_lanes.into(),
-            self.opened,
-            self.shut_at.0,
-            self.answered_at.0,
-        ] {
-            out.number(number);
-        }
-        out.bytes(self.trouble.as_bytes());
-        self.traffic.pack(&mut out);
-        self.offenders.pack(&mut out);
-        out.finish()
+        LAYOUT.pack(self)
     }
 
-    /// Nothing of what is not whole, or another version's.
+    /// Nothing of what is not whole, or of another layout.
     pub fn unpack(bytes: &[u8]) -> Option<View> {
-        let mut packed = Packed::new(bytes);
-        let mut number = || packed.number();
-        if number()? != LAYOUT {
-            return None;
-        }
-        Some(View {
-            at: Micros(number()?),
-            version: number()?,
-            lanes: u32::try_from(number()?).ok()?,
-            open_lanes: u32::try_from(number()?).ok()?,
-            opened: number()?,
-            shut_at: Micros(number()?),
-            answered_at: Micros(number()?),
-            trouble: packed.text()?.to_string(),
-            traffic: Traffic::unpack(&mut packed)?,
-            offenders: Offenders::unpack(&mut packed)?,
-        })
+        LAYOUT.unpack(bytes)
     }
 }
 

@@ -5,7 +5,10 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use crate::codec::varint::{Packed, Packer};
+use postcard_schema::Schema;
+use postcard_schema::schema::NamedType;
+use serde::{Deserialize, Serialize, Serializer};
+
 use crate::decide::decision::Outcome;
 use crate::observe::counters::{Count, Series};
 use crate::time::Micros;
@@ -17,21 +20,22 @@ pub const INTERVALS: usize = 90;
 pub const MOST_RULES: usize = 64;
 const INTERVAL_MICROS: u64 = INTERVAL_SECONDS * 1_000_000;
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "Packed")]
 pub struct Traffic {
     /// Oldest first; intervals in which nothing came are not there.
     intervals: VecDeque<Interval>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Interval {
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Schema)]
+pub struct Interval<R = Rc<str>> {
     /// Counted from the Unix epoch.
     pub number: u64,
     /// By [`Outcome`]: every request once.
     pub outcomes: [u32; Outcome::ALL.len()],
     /// By [`crate::decide::verdict::Degraded`].
     pub degraded: [u32; 3],
-    pub rules: Vec<(Rc<str>, RuleCounts)>,
+    pub rules: Vec<(R, RuleCounts)>,
     /// Calls to the store, the questions in those that were answered, and those that failed.
     pub calls: u32,
     pub questions: u32,
@@ -44,12 +48,20 @@ pub struct Interval {
 /// By [`Count`].
 pub type RuleCounts = [u32; Count::ALL.len()];
 
-/// How long calls took: two bins for each doubling.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Latency([u32; BINS]);
+/// How long calls took: two bins for each doubling, ascending; those in which nothing is are not there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Schema)]
+pub struct Latency(Vec<(u8, u32)>);
 
 /// Up to 2^22 µs: beyond the longest timeout there is.
-const BINS: usize = 44;
+const LAST_BIN: u8 = 43;
+
+/// Traffic as workers leave it to each other.
+#[derive(Debug, Serialize, Deserialize, Schema)]
+struct Packed {
+    rules: Vec<String>,
+    /// Each rule by its place among them.
+    intervals: Vec<Interval<u16>>,
+}
 
 /// The interval that a time of day lies in.
 pub fn interval(now: Micros) -> u64 {
@@ -86,63 +98,67 @@ impl Traffic {
         self.intervals.iter()
     }
 
-    pub fn pack(&self, out: &mut Packer) {
-        let mut names: Vec<&Rc<str>> = Vec::new();
-        for (name, _) in self.intervals.iter().flat_map(|interval| &interval.rules) {
-            if !names.contains(&name) {
-                names.push(name);
-            }
+    /// For the other workers: each rule's name once.
+    fn packed(&self) -> Packed {
+        let mut rules: Vec<String> = Vec::new();
+        let mut place = |name: &str| {
+            let known = rules.iter().position(|known| known == name);
+            known.unwrap_or_else(|| {
+                rules.push(name.to_string());
+                rules.len() - 1
+            })
+        };
+        let intervals = self.intervals.iter();
+        let intervals =
+            intervals.map(|interval| interval.renamed(|name| u16::try_from(place(name)).ok()));
+        Packed {
+            intervals: intervals.collect(),
+            rules,
         }
-        out.number(names.len() as u64);
-        for name in &names {
-            out.bytes(name.as_bytes());
-        }
-        out.number(self.intervals.len() as u64);
-        for interval in &self.intervals {
-            out.number(interval.number);
-            interval.counts().for_each(|count| out.number(count.into()));
-            interval.latency.pack(out);
-            out.number(interval.rules.len() as u64);
-            for (name, counts) in &interval.rules {
-                let place = names.iter().position(|known| *known == name);
-                out.number(place.unwrap_or_default() as u64);
-                counts.iter().for_each(|&count| out.number(count.into()));
-            }
-        }
-    }
-
-    /// Nothing of what is not whole.
-    pub fn unpack(packed: &mut Packed<'_>) -> Option<Traffic> {
-        let mut names: Vec<Rc<str>> = Vec::new();
-        for _ in 0..packed.number()? {
-            names.push(packed.text()?.into());
-        }
-        let mut traffic = Traffic::default();
-        for _ in 0..packed.number()?.min(INTERVALS as u64) {
-            let mut interval = Interval {
-                number: packed.number()?,
-                ..Interval::default()
-            };
-            for count in interval.counts_mut() {
-                *count = small(packed)?;
-            }
-            interval.latency = Latency::unpack(packed)?;
-            for _ in 0..packed.number()?.min(MOST_RULES as u64) {
-                let name = names.get(usize::try_from(packed.number()?).ok()?)?.clone();
-                let mut counts = RuleCounts::default();
-                for count in &mut counts {
-                    *count = small(packed)?;
-                }
-                interval.rules.push((name, counts));
-            }
-            traffic.intervals.push_back(interval);
-        }
-        Some(traffic)
     }
 }
 
-fn small(packed: &mut Packed<'_>) -> Option<u32> {
-    u32::try_from(packed.number()?).ok()
+impl Serialize for Traffic {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.packed().serialize(serializer)
+    }
+}
+
+impl Schema for Traffic {
+    const SCHEMA: &'static NamedType = Packed::SCHEMA;
+}
+
+impl From<Packed> for Traffic {
+    /// No more than a worker can have seen, whoever packed it.
+    fn from(Packed { rules, intervals }: Packed) -> Traffic {
+        let rules: Vec<Rc<str>> = rules.into_iter().map(Rc::from).collect();
+        let intervals = intervals.iter().take(INTERVALS);
+        Traffic {
+            intervals: intervals
+                .map(|interval| interval.renamed(|&place| rules.get(usize::from(place)).cloned()))
+                .collect(),
+        }
+    }
+}
+
+impl<R> Interval<R> {
+    /// The same with other names of rules; without those that have none.
+    fn renamed<S>(&self, mut rename: impl FnMut(&R) -> Option<S>) -> Interval<S> {
+        let rules = self.rules.iter().take(MOST_RULES);
+        Interval {
+            rules: rules
+                .filter_map(|(rule, counts)| Some((rename(rule)?, *counts)))
+                .collect(),
+            number: self.number,
+            outcomes: self.outcomes,
+            degraded: self.degraded,
+            calls: self.calls,
+            questions: self.questions,
+            failures: self.failures,
+            wrong_secrets: self.wrong_secrets,
+            latency: self.latency.clone(),
+        }
+    }
 }
 
 impl Interval {
@@ -173,44 +189,32 @@ impl Interval {
         let (name, counts) = self.rules.get_mut(place)?;
         (name == rule).then_some(counts)
     }
-
-    fn counts(&self) -> impl Iterator<Item = u32> {
-        let own = [
-            self.calls,
-            self.questions,
-            self.failures,
-            self.wrong_secrets,
-        ];
-        let counts = self.outcomes.iter().chain(&self.degraded).copied();
-        counts.chain(own)
-    }
-
-    fn counts_mut(&mut self) -> impl Iterator<Item = &mut u32> {
-        let own = [
-            &mut self.calls,
-            &mut self.questions,
-            &mut self.failures,
-            &mut self.wrong_secrets,
-        ];
-        let counts = self.outcomes.iter_mut().chain(&mut self.degraded);
-        counts.chain(own)
-    }
 }
 
 impl Latency {
     pub fn add(&mut self, took: Micros) {
-        if let Some(count) = self.0.get_mut(bin(took.0)) {
-            *count = count.saturating_add(1);
+        self.add_to(bin(took.0), 1);
+    }
+
+    fn add_to(&mut self, bin: u8, more: u32) {
+        match self.0.binary_search_by_key(&bin, |&(bin, _)| bin) {
+            Ok(place) => {
+                if let Some((_, count)) = self.0.get_mut(place) {
+                    *count = count.saturating_add(more);
+                }
+            }
+            Err(place) => self.0.insert(place, (bin, more)),
         }
     }
 
     pub fn count(&self) -> u64 {
-        self.0.iter().map(|&count| u64::from(count)).sum()
+        self.0.iter().map(|&(_, count)| u64::from(count)).sum()
     }
 
     pub fn merge(&mut self, other: &Latency) {
-        for (own, others) in self.0.iter_mut().zip(&other.0) {
-            *own = own.saturating_add(*others);
+        for &(bin, more) in &other.0 {
+            // Another's word: a bin that there is.
+            self.add_to(bin.min(LAST_BIN), more);
         }
     }
 
@@ -218,49 +222,25 @@ impl Latency {
     /// was no call.
     pub fn quantile(&self, share: f64) -> Option<Micros> {
         let mut left = (self.count() as f64 * share).ceil().max(1.0) as u64;
-        self.0.iter().enumerate().find_map(|(bin, &count)| {
+        self.0.iter().find_map(|&(bin, count)| {
             left = left.saturating_sub(count.into());
             (left == 0).then(|| Micros(end(bin)))
         })
     }
-
-    fn pack(&self, out: &mut Packer) {
-        let used = || self.0.iter().enumerate().filter(|(_, count)| **count > 0);
-        out.number(used().count() as u64);
-        for (bin, &count) in used() {
-            out.number(bin as u64);
-            out.number(count.into());
-        }
-    }
-
-    fn unpack(packed: &mut Packed<'_>) -> Option<Latency> {
-        let mut latency = Latency::default();
-        for _ in 0..packed.number()?.min(BINS as u64) {
-            let bin = usize::try_from(packed.number()?).ok()?;
-            *latency.0.get_mut(bin)? = small(packed)?;
-        }
-        Some(latency)
-    }
-}
-
-impl Default for Latency {
-    fn default() -> Latency {
-        Latency([0; BINS])
-    }
 }
 
 /// Twice the number of the highest bit, and one more in the upper half of its span.
-fn bin(micros: u64) -> usize {
-    let highest = micros.max(1).ilog2();
+fn bin(micros: u64) -> u8 {
+    let highest = micros.max(1).ilog2() as u8;
     let upper = match highest {
         0 => 0,
-        _ => (micros >> (highest - 1)) & 1,
+        _ => (micros >> (highest - 1)) as u8 & 1,
     };
-    (2 * highest as usize + upper as usize).min(BINS - 1)
+    (2 * highest + upper).min(LAST_BIN)
 }
 
 /// The first number beyond a bin.
-fn end(bin: usize) -> u64 {
+fn end(bin: u8) -> u64 {
     let highest = bin / 2;
     match bin % 2 {
         0 if highest > 0 => 3 << (highest - 1),
@@ -346,13 +326,28 @@ mod tests {
             interval.calls += 1;
             interval.latency.add(Micros(second));
         }
-        let mut packer = Packer::default();
-        traffic.pack(&mut packer);
-        let bytes = packer.finish();
-        assert_eq!(Traffic::unpack(&mut Packed::new(&bytes)), Some(traffic));
-        for end in 0..bytes.len() {
-            assert_eq!(Traffic::unpack(&mut Packed::new(&bytes[..end])), None);
-        }
+        assert_eq!(Traffic::from(traffic.packed()), traffic);
+    }
+
+    #[test]
+    fn of_what_others_say_no_more_is_kept_than_a_worker_can_have_seen() {
+        let interval = Interval {
+            rules: (0..1000)
+                .map(|rule| (rule, RuleCounts::default()))
+                .collect(),
+            latency: Latency(vec![(u8::MAX, 1)]),
+            ..Interval::default()
+        };
+        let traffic = Traffic::from(Packed {
+            rules: vec!["api".to_string(), "other".to_string()],
+            intervals: vec![interval; 1000],
+        });
+        assert_eq!(traffic.intervals().count(), INTERVALS);
+        let first = traffic.intervals().next().unwrap();
+        assert_eq!(first.rules.len(), 2);
+        let mut latency = Latency::default();
+        latency.merge(&first.latency);
+        assert_eq!(latency.quantile(1.0), Some(Micros(1 << 22)));
     }
 
     #[test]
@@ -374,11 +369,6 @@ mod tests {
             let end = end(bin(micros));
             prop_assert!(micros < end && end <= micros + micros.div_ceil(2) + 1, "{end}");
             prop_assert!(bin(micros) == 0 || micros >= super::end(bin(micros) - 1) || micros == 1);
-        }
-
-        #[test]
-        fn any_bytes_can_be_read(bytes: Vec<u8>) {
-            Traffic::unpack(&mut Packed::new(&bytes));
         }
     }
 }

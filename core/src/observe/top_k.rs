@@ -7,8 +7,11 @@
 use std::io::Write;
 use std::rc::Rc;
 
+use postcard_schema::Schema;
+use postcard_schema::schema::NamedType;
+use serde::{Deserialize, Serialize, Serializer};
+
 use crate::codec::fnv;
-use crate::codec::varint::{Packed, Packer};
 use crate::decide::status;
 use crate::request::subject::{self, Subject, hex_digest};
 use crate::time::Micros;
@@ -25,7 +28,8 @@ const LEAST: u64 = WHOLE >> 8;
 /// After a quarter of an hour a refusal counts for a thirty-second.
 const HALVING: Micros = Micros(180_000_000);
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "Packed")]
 pub struct Offenders {
     /// By place: a hash of the name, which is what is searched. Nothing hangs on its strength, since
     /// names are compared besides.
@@ -50,19 +54,35 @@ struct Entry {
 }
 
 /// What somebody is refused by.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum By {
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Schema)]
+pub enum By<T = Rc<str>> {
     /// A rule, by its name.
-    Rule(Rc<str>),
+    Rule(T),
     /// A list, and the entry of it that they are on it by.
-    List(Rc<str>),
+    List(T),
     /// That what they sent is not the operators' secret.
     Secret,
 }
 
 /// A subject in few bytes: its kind, and its id or the id's hash.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Schema)]
 pub struct Name(Vec<u8>);
+
+/// A sketch as workers leave it to each other.
+#[derive(Debug, Serialize, Deserialize, Schema)]
+struct Packed {
+    span: u64,
+    missed: u64,
+    entries: Vec<PackedEntry>,
+}
+
+#[derive(Debug, Serialize, Deserialize, Schema)]
+struct PackedEntry {
+    name: Name,
+    count: u64,
+    error: u64,
+    by: By<String>,
+}
 
 /// A caller that is refused much.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -214,58 +234,58 @@ impl Offenders {
         entries.iter().take(most).map(offender).collect()
     }
 
-    pub fn pack(&self, out: &mut Packer) {
-        out.number(self.span);
-        out.number(self.missed);
-        out.number(self.entries.len() as u64);
-        for entry in &self.entries {
-            out.bytes(&entry.name.0);
-            out.number(entry.count);
-            out.number(entry.error);
-            entry.by.pack(out);
+    /// For the other workers.
+    fn packed(&self) -> Packed {
+        let entries = self.entries.iter().map(|entry| PackedEntry {
+            name: entry.name.clone(),
+            count: entry.count,
+            error: entry.error,
+            by: entry.by.map(|text| text.to_string()),
+        });
+        Packed {
+            span: self.span,
+            missed: self.missed,
+            entries: entries.collect(),
         }
-    }
-
-    /// Nothing of what is not whole.
-    pub fn unpack(packed: &mut Packed<'_>) -> Option<Offenders> {
-        let mut offenders = Offenders {
-            span: packed.number()?,
-            missed: packed.number()?,
-            ..Offenders::default()
-        };
-        let count = packed.number()?;
-        for _ in 0..count.min(MOST as u64) {
-            let name = Name(packed.bytes()?.to_vec());
-            offenders.hashes.push(fnv::of(&name.0));
-            offenders.entries.push(Entry {
-                name,
-                count: packed.number()?,
-                error: packed.number()?,
-                by: By::unpack(packed)?,
-            });
-        }
-        Some(offenders)
     }
 }
 
-impl By {
-    fn pack(&self, out: &mut Packer) {
-        let (kind, text): (u64, &str) = match self {
-            By::Rule(name) => (0, name),
-            By::List(entry) => (1, entry),
-            By::Secret => (2, ""),
-        };
-        out.number(kind);
-        out.bytes(text.as_bytes());
+impl Serialize for Offenders {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.packed().serialize(serializer)
     }
+}
 
-    fn unpack(packed: &mut Packed<'_>) -> Option<By> {
-        let (kind, text) = (packed.number()?, packed.text()?);
-        match kind {
-            0 => Some(By::Rule(text.into())),
-            1 => Some(By::List(text.into())),
-            2 => Some(By::Secret),
-            _ => None,
+impl Schema for Offenders {
+    const SCHEMA: &'static NamedType = Packed::SCHEMA;
+}
+
+impl From<Packed> for Offenders {
+    /// No more than a worker keeps, whoever packed it.
+    fn from(packed: Packed) -> Offenders {
+        let entries = packed.entries.into_iter().take(MOST).map(|entry| Entry {
+            name: entry.name,
+            count: entry.count,
+            error: entry.error,
+            by: entry.by.map(|text| text.as_str().into()),
+        });
+        let entries: Vec<Entry> = entries.collect();
+        Offenders {
+            hashes: entries.iter().map(|entry| fnv::of(&entry.name.0)).collect(),
+            entries,
+            missed: packed.missed,
+            span: packed.span,
+            draft: Vec::new(),
+        }
+    }
+}
+
+impl<T> By<T> {
+    fn map<S>(&self, change: impl FnOnce(&T) -> S) -> By<S> {
+        match self {
+            By::Rule(name) => By::Rule(change(name)),
+            By::List(entry) => By::List(change(entry)),
+            By::Secret => By::Secret,
         }
     }
 }

@@ -92,7 +92,7 @@ impl PolicyWatch {
             ),
             period,
             worker,
-            versions: format!("{namespace}.policy.roll"),
+            versions: format!("{namespace}.policy.roll.{}", versions::LAYOUT),
             told: format!("{namespace}.policy.told.{configuration}"),
             good: format!("{namespace}.policy.good.{}", store.cluster),
             namespace: namespace.clone(),
