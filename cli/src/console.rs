@@ -49,6 +49,11 @@ impl Console {
         eprintln!("{DIM}{note}{DIM:#}");
     }
 
+    /// What brings its own colours.
+    pub fn note_as_is(&self, note: &str) {
+        eprintln!("{note}");
+    }
+
     pub fn warning(&self, warning: &str) {
         eprintln!("{YELLOW}warning{YELLOW:#}: {warning}");
     }

@@ -104,7 +104,8 @@ fn a_policy_is_checked_without_a_redis() {
     let told = String::from_utf8(bad.stderr).unwrap();
     assert!(
         !bad.status.success()
-            && told.contains("policy.json: policy.rules[0].user_limits.default.limit: is 0"),
+            && told.contains("policy.rules[0].user_limits.default.limit: is 0")
+            && told.contains("policy.json:2:59"),
         "{told}"
     );
     let gone = check(&PathBuf::from("/nowhere/policy.json"));
@@ -243,6 +244,21 @@ fn what_no_gateway_would_adopt_is_not_published() {
     let told = desk.ok(&["push", "--dry-run", file.to_str().unwrap()]);
     assert_eq!(told, "~ rule api: user_limits.default.limit: 5 → 8\n");
     assert_eq!(desk.ok(&["show"]), format!("{}\n", policy(5)));
+}
+
+#[test]
+fn a_policy_in_yaml_is_published_as_gateways_read_it() {
+    let desk = Desk::new();
+    let file = desk.scratch.file("policy.yaml");
+    let yaml = "# why\nrules:\n- name: api\n  pattern: /api/*\n  user_limits:\n    default: \
+                { type: fixed_window, limit: 5, window: 60 }\n";
+    fs::write(&file, yaml).unwrap();
+    let file = file.to_str().unwrap();
+    desk.ok(&["push", file]);
+    let shown: serde_json::Value = serde_json::from_str(&desk.ok(&["show"])).unwrap();
+    let same: serde_json::Value = serde_json::from_str(&policy(5)).unwrap();
+    assert_eq!(shown, same);
+    assert!(desk.ok(&["push", file]).starts_with("nothing changes"));
 }
 
 #[test]

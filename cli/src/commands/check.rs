@@ -8,8 +8,8 @@ use clap::Args;
 use serde::Serialize;
 use weir_core::live::poller::Document;
 
-use crate::console::{Console, GREEN, Output, YELLOW};
-use crate::document::{self, Message, Severity, Source};
+use crate::console::{Console, GREEN, Output};
+use crate::document::{Judged, Message, Severity, Source};
 use crate::exit::Exit;
 
 /// Say whether files are policies, without asking Redis
@@ -29,6 +29,8 @@ struct Checked {
     file: String,
     is_policy: bool,
     messages: Vec<Message>,
+    #[serde(skip)]
+    text: Vec<u8>,
 }
 
 #[derive(Serialize)]
@@ -40,20 +42,11 @@ impl Check {
     pub fn run(self, console: &mut Console) -> Result<Exit> {
         let mut files = Vec::new();
         for file in &self.files {
-            let source = Source::read(file)?;
-            let judged = source.judge();
-            if let (Ok(document), Output::Table) = (&judged, console.output) {
+            let judged = Source::read(file)?.judge();
+            if let (Some(document), Output::Table) = (&judged.document, console.output) {
                 tell_rules(console, document)?;
             }
-            let (is_policy, messages) = match &judged {
-                Ok(document) => (true, document::warnings(document)),
-                Err(mistakes) => (false, mistakes.clone()),
-            };
-            let checked = Checked {
-                file: source.name,
-                is_policy,
-                messages,
-            };
+            let checked = Checked::of(judged);
             if console.output == Output::Table {
                 checked.tell(console)?;
             }
@@ -73,12 +66,21 @@ impl Check {
 }
 
 impl Checked {
+    fn of(judged: Judged) -> Checked {
+        Checked {
+            file: judged.source.name,
+            is_policy: judged.document.is_some(),
+            messages: judged.messages,
+            text: judged.source.text,
+        }
+    }
+
     fn is_good(&self, strict: bool) -> bool {
         self.is_policy && !(strict && !self.messages.is_empty())
     }
 
     fn tell(&self, console: &mut Console) -> Result<()> {
-        tell_messages(console, &self.file, &self.messages)?;
+        tell_messages(console, (&self.file, &self.text), &self.messages)?;
         if self.is_policy {
             writeln!(console, "{GREEN}ok{GREEN:#}: {} is a policy", self.file)?;
         }
@@ -97,12 +99,8 @@ pub fn tell_rules(out: &mut impl Write, document: &Document) -> Result<()> {
 }
 
 /// Why there is nothing to go on with.
-pub fn tell_mistakes(console: &mut Console, file: String, messages: Vec<Message>) -> Result<()> {
-    let checked = Checked {
-        file,
-        is_policy: false,
-        messages,
-    };
+pub fn tell_mistakes(console: &mut Console, judged: Judged) -> Result<()> {
+    let checked = Checked::of(judged);
     match console.output {
         Output::Table => checked.tell(console),
         Output::Json => {
@@ -113,11 +111,16 @@ pub fn tell_mistakes(console: &mut Console, file: String, messages: Vec<Message>
 }
 
 /// Warnings are a part of the answer; mistakes are why there is none.
-pub fn tell_messages(console: &mut Console, file: &str, messages: &[Message]) -> Result<()> {
+pub fn tell_messages(
+    console: &mut Console,
+    (file, text): (&str, &[u8]),
+    messages: &[Message],
+) -> Result<()> {
     for message in messages {
+        let rendered = message.render(file, text);
         match message.severity {
-            Severity::Error => console.error(&format!("{file}: {message}")),
-            Severity::Warning => writeln!(console, "{YELLOW}warning{YELLOW:#}: {message}")?,
+            Severity::Error => console.note_as_is(&rendered),
+            Severity::Warning => writeln!(console, "{rendered}")?,
         }
     }
     Ok(())

@@ -85,10 +85,14 @@ pub fn tell_difference(
     Ok(())
 }
 
-pub fn tell_warnings(console: &mut Console, warnings: &[Message]) -> Result<()> {
+pub fn tell_warnings(
+    console: &mut Console,
+    file: (&str, &[u8]),
+    warnings: &[Message],
+) -> Result<()> {
     match console.output {
         Output::Json => Ok(()),
-        Output::Table => tell_messages(console, "", warnings),
+        Output::Table => tell_messages(console, file, warnings),
     }
 }
 

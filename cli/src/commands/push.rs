@@ -13,7 +13,7 @@ use super::check::{strictness, tell_mistakes};
 use super::publish::{Published, Reason, publish, tell_difference, tell_warnings};
 use crate::console::{Console, Output};
 use crate::difference::{Difference, Seen};
-use crate::document::{self, Source};
+use crate::document::Source;
 use crate::exit::Exit;
 use crate::place::Place;
 use crate::publication::Note;
@@ -37,13 +37,10 @@ pub struct Push {
 
 impl Push {
     pub fn run(self, console: &mut Console) -> Result<Exit> {
-        let source = Source::read(&self.file)?;
-        let document = match source.judge() {
-            Ok(document) => document,
-            Err(mistakes) => {
-                tell_mistakes(console, source.name, mistakes)?;
-                return Ok(Exit::No);
-            }
+        let judged = Source::read(&self.file)?.judge();
+        let Some(document) = &judged.document else {
+            tell_mistakes(console, judged)?;
+            return Ok(Exit::No);
         };
         let mut redis = self.place.open()?;
         if let Some(notice) = notice(&mut *redis) {
@@ -55,10 +52,11 @@ impl Push {
             current: current.as_ref(),
             history: &history,
         };
-        let difference = Difference::of(seen, &source.text, &document)?;
-        tell_difference(console, seen, &difference, &document)?;
-        let warnings = document::warnings(&document);
-        tell_warnings(console, &warnings)?;
+        let difference = Difference::of(seen, &judged.text, document)?;
+        tell_difference(console, seen, &difference, document)?;
+        let warnings = judged.messages;
+        let Source { name, text } = &judged.source;
+        tell_warnings(console, (name, text), &warnings)?;
         let is_refused = self.strict && !warnings.is_empty();
         if is_refused || self.dry_run || difference.is_nothing() {
             if is_refused {
@@ -72,7 +70,7 @@ impl Push {
             comment: &self.reason.comment,
             restores: "",
         };
-        let version = publish(&mut shelf, seen.current, &source.text, &note)?;
+        let version = publish(&mut shelf, seen.current, &judged.text, &note)?;
         if console.output == Output::Table {
             writeln!(console, "version {version} is published")?;
         }
