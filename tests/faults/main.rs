@@ -6,6 +6,7 @@ mod cluster;
 mod gateway;
 mod single;
 mod watch;
+mod window;
 mod world;
 
 use std::process::ExitCode;
@@ -27,9 +28,11 @@ type Case<W> = fn(&str, &mut W) -> Result<()>;
 /// How often a case is tried on a machine that is too busy to judge it.
 const ATTEMPTS: u32 = 3;
 /// Cases that `make test` runs too: one of each kind.
-const QUICK: [&str; 10] = [
+const QUICK: [&str; 12] = [
     "redis_is_killed_and_restarted_empty",
     "redis_hangs_and_goes_on",
+    "redis_is_killed_within_a_window",
+    "redis_hangs_within_a_window",
     "a_replica_is_promoted",
     "a_primary_is_demoted_behind_its_address",
     "the_password_changes",
@@ -54,6 +57,13 @@ fn main() -> ExitCode {
     );
     for (name, case) in gateway::CASES {
         trials.push(trial((*name).to_owned(), case));
+    }
+    for (name, case) in window::CASES {
+        for (way, store) in [("bridge", Store::Bridge), ("sidecar", Store::Sidecar)] {
+            trials.push(trial(format!("{way}_{name}"), move |name| {
+                case(name, store)
+            }));
+        }
     }
     if !arguments.list {
         // The models test holds the scripts to it, whose clock is a script there.

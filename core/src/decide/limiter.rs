@@ -19,7 +19,7 @@ use crate::decide::trial::{Trial, Would};
 use crate::decide::verdict::{self, Standing, Verdict};
 use crate::live::snapshot::{Edition, Epoch};
 use crate::local::denial_cache::Denials;
-use crate::local::fallback::Local;
+use crate::local::fallback::{self, Local};
 use crate::local::guesses::{Attempt, Guesses};
 use crate::local::lease::{Leases, Spent};
 use crate::local::timer_queue::{Delays, StreamId};
@@ -34,7 +34,7 @@ use crate::request::identity::{self, Belief, Caller, Credentials, Sources};
 use crate::request::path;
 use crate::request::subject::Subject;
 use crate::store::check::{Check, Part, Question};
-use crate::store::clock::StoreClock;
+use crate::store::clock::{StoreClock, StoreTime};
 use crate::store::config::StoreConfig;
 use crate::store::fan_in::{Gathering, Heard, Outcome};
 use crate::store::slot::Topology;
@@ -139,6 +139,7 @@ pub struct Memory {
     /// Requests that have ended while the store is asked about them.
     abandoned: HashMap<StreamId, Box<Pending>>,
     store_clock: StoreClock,
+    store_time: StoreTime,
 }
 
 /// The last word on a request, and what follows from it.
@@ -509,11 +510,17 @@ impl Memory {
             guesses: Guesses::default(),
             abandoned: HashMap::new(),
             store_clock: StoreClock::default(),
+            store_time: StoreTime::default(),
         }
     }
 
+    /// What the store's clock read, by an answer that came now.
+    pub fn heard(&mut self, answered: Micros, told: Micros) {
+        self.store_time.set(answered, told);
+    }
+
     /// Another policy is in force: what was refused under the last one might pass under this one, and
-    /// what was leased under it goes back.
+    /// what was leased under it goes back. What is used stays used, as it does in the store.
     pub fn enter(&mut self, epoch: Epoch) {
         self.epoch = epoch;
         self.denials.forget();
@@ -604,8 +611,8 @@ impl Pending {
         self.gathering.receive(part, outcome)
     }
 
-    /// What the outcomes mean for the request. `now` is the time of day, read where the worker's own
-    /// memory decides.
+    /// What the outcomes mean for the request. `now` is the worker's clock, read where its own memory
+    /// decides.
     pub fn conclude(&self, memory: &mut Memory, now: impl FnOnce() -> Micros) -> Ending {
         match &self.wants {
             Wants::Status(inquiry) => Ending {
@@ -647,13 +654,14 @@ impl Pending {
                 }
             }
         }
+        self.learn_low(passage, heard, memory);
         let mut receipt = Micros(0);
         let take_local = |places: &[usize]| {
             let checks: Vec<&Check> = places
                 .iter()
                 .filter_map(|place| checks.get(*place))
                 .collect();
-            receipt = now();
+            receipt = memory.store_time.at(now());
             memory.local.take(&checks, receipt)
         };
         let limits = &passage.limits;
@@ -686,6 +694,22 @@ impl Pending {
             ending.refunds.extend(self.restore(memory));
         }
         ending
+    }
+
+    /// Remembers what the store said of limits that are nearly used up, for when it is away. What
+    /// came out of a lease the store did not say now.
+    fn learn_low(&self, passage: &Passage, heard: &[Heard], memory: &mut Memory) {
+        let checks = self.gathering.question().checks();
+        for (place, (check, heard)) in checks.iter().zip(heard).enumerate() {
+            if let Heard::Told(reading) = heard
+                && fallback::is_low(&check.terms.quota, *reading)
+                && let Some(limit) = passage.limits.get(place)
+                && verdict::on_failure(&self.edition.policy, *limit) == verdict::Degraded::Local
+                && !passage.has_spent(place)
+            {
+                memory.local.learn(check, *reading, self.gathering.now());
+            }
+        }
     }
 
     /// `known` is where the caller stands, as far as answers tell it; `would` what each trial would

@@ -124,7 +124,7 @@ pub fn refusal(standings: &mut dyn Iterator<Item = Standing>) -> Option<Verdict>
     Some(Verdict::Refused { shown, retry })
 }
 
-fn on_failure(policy: &Policy, limit: LimitId) -> Degraded {
+pub fn on_failure(policy: &Policy, limit: LimitId) -> Degraded {
     match policy.limit(limit).map(|limit| limit.on_store_failure) {
         Some(OnStoreFailure::Allow) | None => Degraded::Allow,
         Some(OnStoreFailure::Local) => Degraded::Local,

@@ -1,11 +1,17 @@
 //! Limits kept in one worker's memory while the store is away: the same algorithms, at the worker's
-//! share of each limit. Bounded whatever the number of callers: when it is full, those who have not
-//! called for longest are forgotten first.
+//! share of each limit, from what the store last said is left of it. It knows no other worker.
+//!
+//! The bound, for a limit L over N workers, each with the share s: while U were counted by the store,
+//! at most U + Σ max(1, ⌊s·r⌋) pass in a window, where r is what a worker was told last before it
+//! decided itself. Told that nothing is left, it lets nothing through; told nothing, or that half is
+//! left or more, it takes r for L. What was let through here the store never hears of, so it is
+//! remembered when the store is back: asking again gives nobody more.
 
+use crate::local::two_generations::Generations;
 use crate::quota::cost::Cost;
 use crate::quota::limit::{Quota, Share};
-use crate::quota::model::Counters;
-use crate::quota::operation::{Kind, Told};
+use crate::quota::model::{Counters, Usage};
+use crate::quota::operation::{Kind, Reading, Told};
 use crate::store::check::Check;
 use crate::time::Micros;
 
@@ -15,10 +21,16 @@ const MOST: usize = 50_000;
 /// A generation lasts at least so many requests. One log may outweigh a generation alone, and would
 /// end it at every request, and with it everybody else's state.
 const SHORTEST: usize = 5_000;
+/// Limits of which little is left, in each of two generations. With keys of about 80 bytes both stay
+/// below 4 MB.
+const MOST_LOW: usize = 10_000;
 
 #[derive(Debug)]
 pub struct Local {
     share: Share,
+    /// What the store last said is used, of limits of which less than half is left. It goes over into
+    /// the counters with the next request that is decided here.
+    low: Generations<Usage>,
     /// Whoever called since the generations last changed.
     young: Counters<Vec<u8>>,
     /// Whoever called before that; a call moves them over.
@@ -27,18 +39,41 @@ pub struct Local {
     age: usize,
 }
 
+/// Whether so little is left that a worker must not forget it: less than half.
+pub fn is_low(quota: &Quota, reading: Reading) -> bool {
+    let half = quota.capacity().div_ceil(2);
+    i64::try_from(half).is_ok_and(|half| reading.remaining < half)
+}
+
 impl Local {
     pub fn new(share: Share) -> Local {
         Local {
             share,
+            low: Generations::new(MOST_LOW),
             young: Counters::default(),
             old: Counters::default(),
             age: 0,
         }
     }
 
-    /// Takes from all of these limits' shares, or from none.
+    /// The store told of a limit of which little is left, at this time of its own. What is used is
+    /// remembered and not what is left: another policy may change the one, never the other.
+    pub fn learn(&mut self, check: &Check, reading: Reading, told: Micros) {
+        let capacity = i64::try_from(check.terms.quota.capacity()).unwrap_or(i64::MAX);
+        let used = capacity.saturating_sub(reading.remaining);
+        let usage = Usage {
+            permits: u64::try_from(used).unwrap_or(0),
+            told,
+            until: Micros(told.0.saturating_add(reading.reset.0.saturating_mul(1000))),
+        };
+        self.low.insert(&check.key, usage);
+    }
+
+    /// Takes from all of these limits' shares, or from none. Times are the store's.
     pub fn take(&mut self, checks: &[&Check], now: Micros) -> Told {
+        for check in checks {
+            self.recall(check, now);
+        }
         let told = self.run(Kind::Take, checks, now);
         self.age += 1;
         if self.young.weight() > MOST && self.age > SHORTEST {
@@ -66,6 +101,35 @@ impl Local {
         check.terms.quota.shared(self.share, check.cost)
     }
 
+    /// Has the counter begin with this worker's share of what the store said is left.
+    fn recall(&mut self, check: &Check, now: Micros) {
+        if self.low.is_empty() {
+            return;
+        }
+        let Some(usage) = self.low.get(&check.key).copied() else {
+            return;
+        };
+        self.low.remove(&check.key);
+        let usage = Usage {
+            permits: self.used_of_share(&check.terms.quota, usage.permits),
+            ..usage
+        };
+        self.young.adopt(&check.key, &mut self.old);
+        let quota = self.quota(check);
+        self.young.raise(&check.key, &quota, usage, now);
+    }
+
+    /// How much of this worker's share is used where so much of the whole is. While anything is left
+    /// of the whole, at least one permit is left of the share, as there is of an untouched one.
+    fn used_of_share(&self, quota: &Quota, used: u64) -> u64 {
+        let whole = quota.capacity();
+        let part = quota.shared(self.share, Cost::ONE).capacity();
+        match whole.saturating_sub(used) {
+            0 => part.saturating_add(self.share.of(used.saturating_sub(whole))),
+            left => part.saturating_sub(self.share.of(left).max(1)),
+        }
+    }
+
     fn run(&mut self, kind: Kind, checks: &[&Check], now: Micros) -> Told {
         let limits: Vec<_> = checks
             .iter()
@@ -88,81 +152,4 @@ impl Local {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::quota::limit::Algorithm;
-    use crate::quota::operation::Verdict;
-    use crate::quota::packed::Terms;
-
-    fn check(key: &str, limit: u64) -> Check {
-        let quota = Quota::try_new(Algorithm::FixedWindow, limit, 60, None).unwrap();
-        Check {
-            key: key.as_bytes().to_vec(),
-            terms: Terms::new(quota),
-            cost: Cost::ONE,
-        }
-    }
-
-    fn passes(local: &mut Local, check: &Check) -> bool {
-        local.take(&[check], Micros(1)).verdict == Verdict::Passed
-    }
-
-    #[test]
-    fn a_worker_lets_its_share_through_and_no_more() {
-        let mut local = Local::new(Share::one_of(4));
-        let check = check("ann", 20);
-        let passed = (0..20).filter(|_| passes(&mut local, &check)).count();
-        assert_eq!(passed, 5);
-    }
-
-    #[test]
-    fn a_share_is_at_least_one() {
-        let mut local = Local::new(Share::one_of(1000));
-        let check = check("ann", 3);
-        assert!(passes(&mut local, &check));
-        assert!(!passes(&mut local, &check));
-    }
-
-    #[test]
-    fn a_log_that_outweighs_a_generation_makes_nobody_else_forgotten() {
-        let mut local = Local::new(Share::one_of(1));
-        let quota = Quota::try_new(Algorithm::SlidingWindow, 60_000, 60, None).unwrap();
-        let busy = Check {
-            key: b"busy".to_vec(),
-            terms: Terms::new(quota),
-            cost: Cost::ONE,
-        };
-        for stamp in 0..(MOST as u64 + 100) {
-            local.young.run(
-                Kind::Charge,
-                &[(busy.key.clone(), quota, Cost::ONE)],
-                Micros(1_000 + stamp),
-            );
-        }
-        let ann = check("ann", 1);
-        assert!(passes(&mut local, &ann));
-        for _ in 0..10 {
-            passes(&mut local, &busy);
-        }
-        assert!(!passes(&mut local, &ann));
-    }
-
-    #[test]
-    fn callers_without_number_are_bounded_and_those_who_keep_calling_are_kept() {
-        let mut local = Local::new(Share::one_of(1));
-        let ann = check("ann", 10);
-        let mut passed = 0;
-        for i in 0..150_000 {
-            assert!(passes(&mut local, &check(&format!("stranger{i}"), 10)));
-            if i % 10_000 == 0 && passes(&mut local, &ann) {
-                passed += 1;
-            }
-        }
-        assert_eq!(passed, 10, "ann called often enough never to be forgotten");
-        assert!(
-            local.weight() <= 2 * (MOST + SHORTEST),
-            "{}",
-            local.weight()
-        );
-    }
-}
+mod tests;

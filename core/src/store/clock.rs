@@ -53,6 +53,25 @@ impl StoreClock {
     }
 }
 
+/// The store's time of day, as it last told it and the worker's clock has run on since. It is behind
+/// by what the answer took at most, so that nothing ends here before it ends there. Until the store
+/// has told anything it is what it was set to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StoreTime {
+    /// µs from the worker's clock to the store's.
+    offset: i64,
+}
+
+impl StoreTime {
+    pub fn set(&mut self, answered: Micros, told: Micros) {
+        self.offset = ahead(told, answered);
+    }
+
+    pub fn at(self, now: Micros) -> Micros {
+        Micros(now.0.saturating_add_signed(self.offset))
+    }
+}
+
 fn ahead(worker: Micros, store: Micros) -> i64 {
     let signed = |time: Micros| i64::try_from(time.0).unwrap_or(i64::MAX);
     signed(worker).saturating_sub(signed(store))

@@ -298,7 +298,13 @@ impl FakeRedis {
         replies
     }
 
-    /// How much of a counter's quota is used: by the part of a key, as it reads.
+    /// How much is left of a counter's quota.
+    pub fn left(&mut self, key: &[u8], quota: Quota, now: Micros) -> i64 {
+        let limits = [(key.to_vec(), quota, Cost::ONE)];
+        let told = self.counters.run(Kind::Peek, &limits, now);
+        told.limits[0].remaining
+    }
+
     fn reply(&mut self, words: &[&[u8]], now: Micros) -> Vec<u8> {
         let text = |word: &[u8]| String::from_utf8_lossy(word).into_owned();
         match words {

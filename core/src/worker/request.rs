@@ -219,7 +219,7 @@ impl<H: Host> Worker<H> {
             // It never went on, and so has consumed nothing.
             Some(Stream::Delayed { hold, .. }) => {
                 let host = &self.host;
-                let refunds = self.memory.leave(stream, *hold, || host.wall_clock());
+                let refunds = self.memory.leave(stream, *hold, || host.now());
                 self.refund(&refunds);
             }
             Some(Stream::Passed(passage)) => {
@@ -313,7 +313,7 @@ impl<H: Host> Worker<H> {
         earlier: Passage,
     ) -> Flow {
         let host = &self.host;
-        let ending = pending.conclude(&mut self.memory, || host.wall_clock());
+        let ending = pending.conclude(&mut self.memory, || host.now());
         self.end(stream, pending, (ending, since), earlier)
     }
 
@@ -445,9 +445,7 @@ impl<H: Host> Worker<H> {
         headers: &mut Headers,
     ) {
         let host = &self.host;
-        let parts = self
-            .memory
-            .settle(bill, said, headers, || host.wall_clock());
+        let parts = self.memory.settle(bill, said, headers, || host.now());
         self.refund(&parts);
     }
 

@@ -1,5 +1,7 @@
 //! The event loop, moved by hand: what a worker does at which event, and in which order.
 
+mod outages;
+
 use super::config::{Config, LimiterConfig};
 use super::fake_host::{FakeHost, FakeRedis, From, Happened, NoHeaders, Process};
 use super::{Flow, Host, Worker};

@@ -76,7 +76,7 @@ struct Account {
 impl Memory {
     /// Settles a bill; what to ask of the store, without waiting. `said` are the response's headers; of
     /// a request that has no response nothing is said. `headers` are those that the response will carry:
-    /// they come to tell the balance. `now` is the time of day.
+    /// they come to tell the balance. `now` is the worker's clock.
     pub fn settle<'a>(
         &mut self,
         bill: &Bill,
@@ -112,7 +112,8 @@ impl Memory {
             }
             if let Some(held) = &item.local {
                 let kind = kind(held.receipt);
-                self.local.settle(kind, &held.checks, cost, now());
+                let now = self.store_time.at(now());
+                self.local.settle(kind, &held.checks, cost, now);
             }
         }
         parts

@@ -61,7 +61,7 @@ impl Memory {
     }
 
     /// A request that was held back has ended; what to ask of the store, so that one that went before
-    /// it was let through has consumed nothing. `now` is the time of day.
+    /// it was let through has consumed nothing. `now` is the worker's clock.
     pub fn leave(
         &mut self,
         stream: StreamId,
@@ -71,7 +71,8 @@ impl Memory {
         if !self.delays.leave(stream) {
             return Vec::new();
         }
-        self.undo_local(hold.local, now);
+        let time = self.store_time;
+        self.undo_local(hold.local, || time.at(now()));
         let leased = hold.leased.iter();
         let mut refunds = hold.refunds;
         refunds.extend(leased.filter_map(|(check, spent)| self.leases.restore(check, *spent)));

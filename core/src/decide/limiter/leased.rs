@@ -11,7 +11,7 @@ use crate::store::fan_in::Heard;
 use crate::time::Micros;
 
 impl Passage {
-    fn has_spent(&self, place: usize) -> bool {
+    pub(super) fn has_spent(&self, place: usize) -> bool {
         self.spent.iter().any(|(spent, _)| *spent == place)
     }
 

@@ -1,7 +1,7 @@
 //! A level that rises with every permit and falls with time: a token bucket, whose level is the
 //! tokens that are gone, or a leaky one.
 
-use super::{MOST, whole_millis};
+use super::{MOST, Usage, whole_millis};
 use crate::quota::cost::Cost;
 use crate::quota::limit::Quota;
 use crate::quota::operation::{Reading, Retry};
@@ -56,6 +56,17 @@ impl Bucket {
         *self = self.current(quota, now);
         let rise = cost.get().saturating_mul(self.window);
         self.level = self.level.saturating_add(rise).min(MOST);
+    }
+
+    pub fn raise(&mut self, quota: &Quota, usage: Usage, now: Micros) {
+        let window = quota.window().0;
+        let told = Bucket {
+            level: usage.permits.saturating_mul(window).min(MOST),
+            time: whole_millis(usage.told),
+            window,
+        };
+        let (own, told) = (self.current(quota, now), told.current(quota, now));
+        *self = if told.level > own.level { told } else { own };
     }
 
     /// What has leaked since is gone: the level never falls below nothing.

@@ -1,6 +1,6 @@
 //! Permits in the current window, windows aligned to the Unix epoch.
 
-use super::{MOST, difference, whole_millis};
+use super::{MOST, Usage, difference, whole_millis};
 use crate::quota::cost::Cost;
 use crate::quota::limit::Quota;
 use crate::quota::operation::{Reading, Retry};
@@ -42,6 +42,19 @@ impl FixedWindow {
     pub fn add(&mut self, quota: &Quota, cost: Cost, now: Micros) {
         *self = self.current(quota, now);
         self.used = self.used.saturating_add(cost.get()).min(MOST);
+    }
+
+    /// Up to the end of a window that lies next to the moment told: another clock told it.
+    pub fn raise(&mut self, quota: &Quota, usage: Usage, now: Micros) {
+        let window = quota.window().0;
+        let end = (whole_millis(usage.until) + window / 2) / window * window;
+        if end > whole_millis(now) {
+            let current = self.current(quota, now);
+            *self = FixedWindow {
+                used: current.used.max(usage.permits).min(MOST),
+                end: current.end.max(end),
+            };
+        }
     }
 
     /// Only in the window that the receipt names: the next one owes nothing.

@@ -38,6 +38,15 @@ enum State {
     LeakyBucket(Bucket),
 }
 
+/// What somebody else told of a key: so many permits of it were used, and none will be any more
+/// from `until` on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    pub permits: u64,
+    pub told: Micros,
+    pub until: Micros,
+}
+
 // === impl Counters ===
 
 impl<K> Default for Counters<K> {
@@ -131,6 +140,14 @@ impl<K: Clone + Eq + Hash> Counters<K> {
         Told {
             verdict,
             limits: readings,
+        }
+    }
+
+    /// Has at least as much of a key used as was told. What was counted here is not counted on top
+    /// of that, and never forgotten for it.
+    pub fn raise(&mut self, key: &K, quota: &Quota, usage: Usage, now: Micros) {
+        if usage.until > now && self.holds(key, quota) {
+            self.change(key, quota, now, |state| state.raise(quota, usage, now));
         }
     }
 
@@ -269,6 +286,16 @@ impl State {
             State::FixedWindow(window) => window.add(quota, cost, now),
             State::SlidingWindow(log) => log.add(quota, cost, lead, now),
             State::TokenBucket(bucket) | State::LeakyBucket(bucket) => bucket.add(quota, cost, now),
+        }
+    }
+
+    fn raise(&mut self, quota: &Quota, usage: Usage, now: Micros) {
+        match self {
+            State::FixedWindow(window) => window.raise(quota, usage, now),
+            State::SlidingWindow(log) => log.raise(quota, usage, now),
+            State::TokenBucket(bucket) | State::LeakyBucket(bucket) => {
+                bucket.raise(quota, usage, now);
+            }
         }
     }
 

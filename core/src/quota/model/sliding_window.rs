@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::{MOST, difference};
+use super::{MOST, Usage, difference};
 use crate::quota::cost::Cost;
 use crate::quota::limit::Quota;
 use crate::quota::operation::{Reading, Retry};
@@ -99,6 +99,25 @@ impl SlidingWindow {
                 newest.cost += cost;
             }
             _ => self.log.push_back(Entry { stamp, begun, cost }),
+        }
+    }
+
+    /// All that expires by the moment told becomes one entry that expires then: what is used here
+    /// may be part of what was told, and must not be free again before it.
+    pub fn raise(&mut self, quota: &Quota, usage: Usage, now: Micros) {
+        self.forget_expired(quota, now);
+        let stamp = usage.until.0.saturating_sub(micros(quota.window()));
+        let place = self.log.partition_point(|entry| entry.stamp <= stamp);
+        let before: u64 = self.log.drain(..place).map(|entry| entry.cost).sum();
+        let after = self.total - before;
+        let cost = before
+            .max(usage.permits.saturating_sub(after))
+            .min(MOST - after);
+        self.total = after + cost;
+        if cost > 0 {
+            let oldest = self.log.front().map_or(now.0, |entry| entry.begun);
+            let begun = stamp.min(oldest).min(now.0);
+            self.log.push_front(Entry { stamp, begun, cost });
         }
     }
 
