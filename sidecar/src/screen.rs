@@ -45,13 +45,13 @@ impl Served {
 /// A command of a request, judged.
 #[derive(Debug)]
 pub enum Screened {
-    Passes(Question),
+    Passes(CheckRequest),
     Refused(Refusal),
 }
 
 /// A command for Redis, as the bytes that came.
 #[derive(Clone, Debug)]
-pub struct Question {
+pub struct CheckRequest {
     pub command: Bytes,
     /// Of its first key.
     pub slot: Slot,
@@ -102,7 +102,7 @@ pub fn screen(body: &Bytes, served: &Served) -> Result<Vec<Screened>, BadBody> {
         };
         let end = body.len() - reader.rest().len();
         commands.push(match verdict {
-            Ok(slot) => Screened::Passes(Question {
+            Ok(slot) => Screened::Passes(CheckRequest {
                 command: body.slice(start..end),
                 slot,
             }),

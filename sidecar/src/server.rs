@@ -23,7 +23,7 @@ use crate::door::{Door, Visit};
 use crate::listen::Listener;
 use crate::redis::node::Silence;
 use crate::redis::{Redis, Reply};
-use crate::screen::{Question, Screened, Served, screen};
+use crate::screen::{CheckRequest, Screened, Served, screen};
 
 /// The longest request head, in bytes: as the bridge in Envoy takes it.
 const MAX_HEAD: usize = weir_core::store::bridge::MAX_HEAD;
@@ -165,15 +165,15 @@ impl Service {
             Ok(commands) => commands,
             Err(bad) => return text(StatusCode::BAD_REQUEST, format!("{bad}\n")),
         };
-        let questions: Vec<Question> = commands
+        let check_requests: Vec<CheckRequest> = commands
             .iter()
             .filter_map(|command| match command {
-                Screened::Passes(question) => Some(question.clone()),
+                Screened::Passes(check_request) => Some(check_request.clone()),
                 Screened::Refused(_) => None,
             })
             .collect();
         let deadline = Instant::now() + self.timeout;
-        let mut replies = self.redis.ask(questions, deadline).await.into_iter();
+        let mut replies = self.redis.ask(check_requests, deadline).await.into_iter();
         let mut body = BytesMut::new();
         for command in commands {
             match command {

@@ -11,7 +11,7 @@ use weir_core::quota::cost::Cost;
 use weir_core::quota::limit::{Algorithm, Quota};
 use weir_core::quota::operation::Kind;
 use weir_core::quota::packed::Terms;
-use weir_core::store::check::{Check, Question};
+use weir_core::store::check::{Check, CheckRequest};
 use weir_core::store::encode::Program;
 use weir_core::store::script::{self, By, Script};
 use weir_lab::recorder::Recorder;
@@ -125,17 +125,17 @@ fn call(script: &Script, address: SocketAddr, number: u64) {
     let mut by = By::Source;
     let mut round = number;
     while Instant::now() < end {
-        let mut question = Question::default();
+        let mut check_request = CheckRequest::default();
         for take in 0..1 + round % 8 {
             // Different on each connection, and never in step with the windows.
             round = round
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(take + 1);
             let random = round >> 33;
-            question.ask(Kind::Take, limits(script.sha(), random));
+            check_request.ask(Kind::Take, limits(script.sha(), random));
         }
         let mut program = Program::with_room(0);
-        question.encode(&mut program);
+        check_request.encode(&mut program);
         let mut bytes = Vec::new();
         script.write_call(&mut bytes, by, &program);
         by = By::Sha;

@@ -1,4 +1,4 @@
-//! One question, one key, one argument that is at fault: it spoils the operations that it belongs to, and
+//! One check request, one key, one argument that is at fault: it spoils the operations that it belongs to, and
 //! nobody else notices. Large batches, because a bound that they pass would be everybody's fault.
 
 use std::cell::RefCell;

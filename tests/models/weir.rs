@@ -8,7 +8,7 @@ use weir_core::quota::cost::Cost;
 use weir_core::quota::limit::{Algorithm, Quota};
 use weir_core::quota::operation::{self, Kind};
 use weir_core::quota::packed::Terms;
-use weir_core::store::check::{Check, Question};
+use weir_core::store::check::{Check, CheckRequest};
 use weir_core::store::encode::Program;
 use weir_core::store::reply::{self, Answer, Shape};
 use weir_core::store::script::{self, By, Script};
@@ -106,17 +106,17 @@ impl Weir {
 
     /// What is sent, and what its reply is read by.
     pub fn command(&self, by: By, operations: &[Operation]) -> (Vec<u8>, Shape) {
-        let mut question = Question::default();
+        let mut check_request = CheckRequest::default();
         for Operation { kind, limits } in operations {
             let checks = limits.iter().map(|(key, quota, cost)| Check {
                 key: key.as_bytes().to_vec(),
                 terms: Terms::new(*quota),
                 cost: *cost,
             });
-            question.ask(*kind, checks);
+            check_request.ask(*kind, checks);
         }
         let mut program = Program::with_room(0);
-        question.encode(&mut program);
+        check_request.encode(&mut program);
         let mut command = Vec::new();
         self.script.write_call(&mut command, by, &program);
         (command, program.into_shape())

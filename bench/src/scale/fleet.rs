@@ -1,5 +1,5 @@
 //! A fleet of gateways before its Redis, simulated call by call: requests arrive, workers gather them
-//! as `weir_core::store::batch` does (one call in flight in a lane, at most 64 questions), primaries serve
+//! as `weir_core::store::batch` does (one call in flight in a lane, at most 64 check requests), primaries serve
 //! one command after the other. What a command costs is measured (see [`super::measure`]); whatever
 //! else is assumed stands in [`Fleet`], [`Store`] and [`Policy`]. The same numbers give the same run.
 

@@ -17,7 +17,7 @@ use weir_core::quota::operation::Kind;
 use weir_core::quota::packed::Terms;
 use weir_core::store::batch::{Batcher, Effects};
 use weir_core::store::call::CallId;
-use weir_core::store::check::{Check, Question};
+use weir_core::store::check::{Check, CheckRequest};
 use weir_core::store::fan_in::Outcome;
 use weir_core::store::slot::Topology;
 use weir_core::time::{Micros, Millis};
@@ -124,8 +124,8 @@ impl Asker {
     /// Asks for so many requests at once; all of them pass.
     fn call(&mut self, requests: usize) -> Result<()> {
         for _ in 0..requests {
-            let question = Rc::new(self.question());
-            for part in question.split(Topology::Single) {
+            let check_request = Rc::new(self.check_request());
+            for part in check_request.split(Topology::Single) {
                 self.batcher.ask(self.now(), Some(()), &part);
             }
         }
@@ -145,7 +145,7 @@ impl Asker {
         Ok(())
     }
 
-    fn question(&mut self) -> Question {
+    fn check_request(&mut self) -> CheckRequest {
         self.requests += 1;
         // Scattered over the users, the same in every run.
         let user = self.requests.wrapping_mul(0x9E37_79B9_7F4A_7C15) % USERS;
@@ -158,8 +158,8 @@ impl Asker {
                 user % 250
             ),
         ];
-        let mut question = Question::default();
-        question.ask(
+        let mut check_request = CheckRequest::default();
+        check_request.ask(
             Kind::Take,
             keys.map(|key| Check {
                 key: key.into_bytes(),
@@ -167,7 +167,7 @@ impl Asker {
                 cost: Cost::ONE,
             }),
         );
-        question
+        check_request
     }
 
     fn replies(&mut self, commands: usize) -> Result<Vec<u8>> {

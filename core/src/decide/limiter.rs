@@ -33,7 +33,7 @@ use crate::quota::operation::{Kind, Reading};
 use crate::request::identity::{self, Belief, Caller, Credentials, Sources};
 use crate::request::path;
 use crate::request::subject::Subject;
-use crate::store::check::{Check, Part, Question};
+use crate::store::check::{Check, CheckRequest, Part};
 use crate::store::clock::{StoreClock, StoreTime};
 use crate::store::config::StoreConfig;
 use crate::store::fan_in::{Gathering, Heard, Outcome};
@@ -112,7 +112,7 @@ enum Wants {
 }
 
 /// Who wants to pass, and the limits that are for them, in reporting order. Those that are enforced
-/// are the question's first operation, if there are any; each trial is one of those after it.
+/// are the check request's first operation, if there are any; each trial is one of those after it.
 #[derive(Debug)]
 struct Passage {
     subject: Subject,
@@ -315,7 +315,12 @@ fn status_step(
     // A client does not send what stands after a `#`, and Envoy may pass it on.
     let query = query.split(|byte| *byte == b'#').next().unwrap_or_default();
     match Inquiry::try_new(edition, sources, about, query, is_operator) {
-        Ok((inquiry, question)) => ask(edition, question, head.protocol, Wants::Status(inquiry)),
+        Ok((inquiry, check_request)) => ask(
+            edition,
+            check_request,
+            head.protocol,
+            Wants::Status(inquiry),
+        ),
         Err(answer) => Step::Respond(answer, head.protocol),
     }
 }
@@ -428,7 +433,7 @@ fn limited_step<'a>(
             });
         }
     }
-    let mut question = Question::default();
+    let mut check_request = CheckRequest::default();
     let mut take = |limits: &[LimitId], counting, told: &dyn Fn(usize) -> Option<Cost>| {
         let limits = limits.iter().enumerate();
         let limits = limits.filter_map(|(place, id)| Some((place, policy.limit(*id)?)));
@@ -443,7 +448,7 @@ fn limited_step<'a>(
             terms: limit.terms.clone(),
             cost: told(place).unwrap_or(limit.cost),
         });
-        question.ask(Kind::Take, checks);
+        check_request.ask(Kind::Take, checks);
     };
     if !limits.is_empty() {
         take(&limits, Counting::Enforced, &|place| {
@@ -465,15 +470,25 @@ fn limited_step<'a>(
         variants,
         spent: Vec::new(),
     };
-    ask(edition, question, head.protocol, Wants::Passage(passage))
+    ask(
+        edition,
+        check_request,
+        head.protocol,
+        Wants::Passage(passage),
+    )
 }
 
-fn ask(edition: &Rc<Edition>, question: Question, protocol: Protocol, wants: Wants) -> Step {
+fn ask(
+    edition: &Rc<Edition>,
+    check_request: CheckRequest,
+    protocol: Protocol,
+    wants: Wants,
+) -> Step {
     Step::Ask(Box::new(Pending {
         edition: edition.clone(),
         protocol,
         wants,
-        gathering: Gathering::new(question),
+        gathering: Gathering::new(check_request),
     }))
 }
 
@@ -535,7 +550,7 @@ impl Pending {
         let Wants::Passage(passage) = &self.wants else {
             return None;
         };
-        let checks = self.gathering.question().checks();
+        let checks = self.gathering.check_request().checks();
         let is_leased = self.may_lease(memory);
         let Memory {
             denials, leases, ..
@@ -632,7 +647,7 @@ impl Pending {
         memory: &mut Memory,
         now: impl FnOnce() -> Micros,
     ) -> Ending {
-        let checks = self.gathering.question().checks();
+        let checks = self.gathering.check_request().checks();
         let mut operations = self.gathering.operations();
         let enforced = match passage.limits.as_slice() {
             [] => None,
@@ -699,7 +714,7 @@ impl Pending {
     /// Remembers what the store said of limits that are nearly used up, for when it is away. What
     /// came out of a lease the store did not say now.
     fn learn_low(&self, passage: &Passage, heard: &[Heard], memory: &mut Memory) {
-        let checks = self.gathering.question().checks();
+        let checks = self.gathering.check_request().checks();
         for (place, (check, heard)) in checks.iter().zip(heard).enumerate() {
             if let Heard::Told(reading) = heard
                 && fallback::is_low(&check.terms.quota, *reading)

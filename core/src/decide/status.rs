@@ -18,7 +18,7 @@ use crate::quota::operation::{Kind, Reading, Retry};
 use crate::request::address;
 use crate::request::identity::{ANONYMOUS_TIER, Caller, DEFAULT_TIER, Sources};
 use crate::request::subject::{Subject, id_text};
-use crate::store::check::{Check, Question};
+use crate::store::check::{Check, CheckRequest};
 use crate::store::fan_in::{Gathering, Heard};
 
 /// Where the filter answers status calls.
@@ -239,7 +239,7 @@ impl Inquiry {
         (caller, treatment): (Caller, Treatment),
         query: &[u8],
         is_operator: bool,
-    ) -> Result<(Inquiry, Question), Answer> {
+    ) -> Result<(Inquiry, CheckRequest), Answer> {
         let policy = &edition.policy;
         let asked = Asked::read(query)?;
         let is_nobody = caller.subject.is_anonymous();
@@ -315,7 +315,7 @@ impl Inquiry {
         }
     }
 
-    fn ask(mut self, edition: &Edition, asker: &Subject) -> (Inquiry, Question) {
+    fn ask(mut self, edition: &Edition, asker: &Subject) -> (Inquiry, CheckRequest) {
         let Edition {
             policy, namespace, ..
         } = edition;
@@ -346,12 +346,12 @@ impl Inquiry {
             });
             checks.collect()
         };
-        let mut question = Question::default();
-        question.ask(Kind::Take, [own]);
+        let mut check_request = CheckRequest::default();
+        check_request.ask(Kind::Take, [own]);
         for limits in self.asked() {
-            question.ask(Kind::Peek, checks(limits));
+            check_request.ask(Kind::Peek, checks(limits));
         }
-        (self, question)
+        (self, check_request)
     }
 
     /// Limits that two tiers share a counter of are asked about apart: no operation names a key twice.

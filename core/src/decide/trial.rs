@@ -7,7 +7,7 @@ use crate::quota::operation::Retry;
 use crate::store::fan_in::Heard;
 
 /// The limits that a rule on trial has for a request: an operation of their own after what is
-/// enforced, in the same question.
+/// enforced, in the same check request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trial {
     pub limits: Vec<LimitId>,

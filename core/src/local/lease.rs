@@ -16,7 +16,7 @@ use crate::policy::lease_terms::{LeaseTerms, Size};
 use crate::quota::cost::Cost;
 use crate::quota::limit::{Algorithm, Share};
 use crate::quota::operation::{Kind, Reading, Retry};
-use crate::store::check::{Check, Part, Question};
+use crate::store::check::{Check, CheckRequest, Part};
 use crate::store::config::StoreConfig;
 use crate::store::fan_in::Outcome;
 use crate::store::slot::Topology;
@@ -206,18 +206,18 @@ impl Leases {
             Size::Auto => self.pace(check, terms, now),
         };
         let cost = Cost::try_new(size).filter(|cost| *cost >= check.cost)?;
-        let mut question = Question::default();
+        let mut check_request = CheckRequest::default();
         // What is left of the last lease was not enough, or another limit's, and two at once would
         // hold more than the user allowed.
         if let Some((Receipt(receipt), check)) = leftover {
-            question.ask(Kind::GiveBack { receipt }, [check]);
+            check_request.ask(Kind::GiveBack { receipt }, [check]);
         }
         let check = Check {
             cost,
             ..check.clone()
         };
-        question.ask(Kind::Lease { ttl: terms.ttl }, [check.clone()]);
-        let part = self.part(question)?;
+        check_request.ask(Kind::Lease { ttl: terms.ttl }, [check.clone()]);
+        let part = self.part(check_request)?;
         self.held.insert(check.key.clone(), Held::Asked);
         Some(Bid {
             check,
@@ -356,14 +356,14 @@ impl Leases {
     }
 
     fn give_back(&self, check: Check, Receipt(receipt): Receipt) -> Option<Part> {
-        let mut question = Question::default();
-        question.ask(Kind::GiveBack { receipt }, [check]);
-        self.part(question)
+        let mut check_request = CheckRequest::default();
+        check_request.ask(Kind::GiveBack { receipt }, [check]);
+        self.part(check_request)
     }
 
     /// One key is in one place.
-    fn part(&self, question: Question) -> Option<Part> {
-        Rc::new(question).split(self.topology).pop()
+    fn part(&self, check_request: CheckRequest) -> Option<Part> {
+        Rc::new(check_request).split(self.topology).pop()
     }
 }
 

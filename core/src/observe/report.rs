@@ -257,7 +257,7 @@ pub fn report(
                 failures: sums.failures,
                 batch_size: (sums.answered > 0).then(|| {
                     // Two digits are all that anybody reads.
-                    (sums.questions as f64 / sums.answered as f64 * 100.0).round() / 100.0
+                    (sums.check_requests as f64 / sums.answered as f64 * 100.0).round() / 100.0
                 }),
                 latency_micros: LatencyReport {
                     p50: sums.latency.quantile(0.5).map(|micros| micros.0),
@@ -315,7 +315,7 @@ struct Sums {
     calls: Vec<u32>,
     failures: Vec<u32>,
     answered: u64,
-    questions: u64,
+    check_requests: u64,
     wrong_secrets: u64,
     latency: Latency,
 }
@@ -329,7 +329,7 @@ impl Default for Sums {
             calls: vec![0; INTERVALS],
             failures: vec![0; INTERVALS],
             answered: 0,
-            questions: 0,
+            check_requests: 0,
             wrong_secrets: 0,
             latency: Latency::default(),
         }
@@ -353,7 +353,7 @@ impl Sums {
         add(&mut self.calls, place, interval.calls);
         add(&mut self.failures, place, interval.failures);
         self.answered += interval.latency.count();
-        self.questions += u64::from(interval.questions);
+        self.check_requests += u64::from(interval.check_requests);
         self.wrong_secrets += u64::from(interval.wrong_secrets);
         self.latency.merge(&interval.latency);
     }

@@ -36,9 +36,9 @@ pub struct Interval<R = Rc<str>> {
     /// By [`crate::decide::verdict::Degraded`].
     pub degraded: [u32; 3],
     pub rules: Vec<(R, RuleCounts)>,
-    /// Calls to the store, the questions in those that were answered, and those that failed.
+    /// Calls to the store, the check requests in those that were answered, and those that failed.
     pub calls: u32,
-    pub questions: u32,
+    pub check_requests: u32,
     pub failures: u32,
     /// Wrong ones that were sent as the operators' secret.
     pub wrong_secrets: u32,
@@ -153,7 +153,7 @@ impl<R> Interval<R> {
             outcomes: self.outcomes,
             degraded: self.degraded,
             calls: self.calls,
-            questions: self.questions,
+            check_requests: self.check_requests,
             failures: self.failures,
             wrong_secrets: self.wrong_secrets,
             latency: self.latency.clone(),

@@ -16,7 +16,7 @@ use std::{fmt, iter};
 use crate::codec::resp::{self, Reader, Token};
 use crate::store::breaker::{Breaker, Permit};
 use crate::store::call::CallId;
-use crate::store::check::{Part, Question};
+use crate::store::check::{CheckRequest, Part};
 use crate::store::encode::Program;
 use crate::store::error::{self, ErrorClass};
 use crate::store::fan_in::Outcome;
@@ -25,17 +25,17 @@ use crate::store::script::{By, Script};
 use crate::store::slot::{Lane, Slot, Topology};
 use crate::time::{Micros, Millis};
 
-/// The most questions in a call, and the most checks of all together unless one question alone has
-/// more: Redis serves nobody else while it runs, about 1.2 ms for 64 questions of three checks each.
+/// The most check requests in a call, and the most checks of all together unless one check request alone has
+/// more: Redis serves nobody else while it runs, about 1.2 ms for 64 check requests of three checks each.
 const MOST_QUESTIONS: usize = 64;
 const MOST_CHECKS: usize = 512;
-/// Of a full call so many places are for questions that nobody waits for.
+/// Of a full call so many places are for check requests that nobody waits for.
 const LEAST_BACK: usize = 16;
-/// The most questions that nobody waits for, in each lane: what all requests that a worker may hold
+/// The most check requests that nobody waits for, in each lane: what all requests that a worker may hold
 /// back give back, twice. Beyond it the oldest are not asked, and what they would give back stays
 /// counted.
 const MOST_BACK: usize = 8_192;
-/// Such a question may be asked late: a window that has ended meanwhile gets nothing back.
+/// Such a check request may be asked late: a window that has ended meanwhile gets nothing back.
 const LATEST_BACK: Millis = Millis(5_000);
 /// The most outcomes that are told in one event; the others are told in the next.
 pub const MOST_TOLD: usize = 64;
@@ -100,7 +100,7 @@ struct LaneState<T> {
     calls: Vec<(CallId, Call<T>)>,
     /// A moving average over the calls that were answered.
     round_trip: Micros,
-    /// Whether the last call asked one question, and nobody waited when its answer came.
+    /// Whether the last call asked one check request, and nobody waited when its answer came.
     alone: bool,
     breaker: Breaker,
     /// What was wrong with the call that failed last.
@@ -125,14 +125,14 @@ enum HangUp {
     },
 }
 
-/// A question that tells whether the store takes, and where to ask it.
-type Probe = (Slot, Rc<Question>);
+/// A check request that tells whether the store takes, and where to ask it.
+type Probe = (Slot, Rc<CheckRequest>);
 
 #[derive(Debug)]
 struct Waiting<T> {
     ticket: Option<T>,
     slot: Slot,
-    question: Rc<Question>,
+    check_request: Rc<CheckRequest>,
     since: Micros,
     patient: bool,
 }
@@ -164,7 +164,7 @@ pub enum Silence {
     Closed,
 }
 
-/// What becomes of a question that was asked.
+/// What becomes of a check request that was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// Ask for a turn: [`Batcher::turn`] is to be called once this turn of the event loop is over.
@@ -221,7 +221,7 @@ impl<T> Batcher<T> {
         }
     }
 
-    /// A request asks. Without a ticket nobody waits for the outcome. After a request's last question
+    /// A request asks. Without a ticket nobody waits for the outcome. After a request's last check request
     /// see whether it [`Batcher::hurries`].
     pub fn ask(&mut self, now: Micros, ticket: Option<T>, part: &Part) -> Next {
         let Some(lane) = self.lanes.get_mut(part.lane.0) else {
@@ -229,7 +229,7 @@ impl<T> Batcher<T> {
         };
         if lane.breaker.permit(now) != Permit::Calls {
             if lane.probe.is_none() {
-                lane.probe = probe(part.slot, &part.question);
+                lane.probe = probe(part.slot, &part.check_request);
             }
             return Next::Failed;
         }
@@ -237,7 +237,7 @@ impl<T> Batcher<T> {
         let waiting = Waiting {
             ticket,
             slot: part.slot,
-            question: part.question.clone(),
+            check_request: part.check_request.clone(),
             since: now,
             patient: part.patient,
         };
@@ -429,11 +429,11 @@ impl<T> Batcher<T> {
             };
         }
         for command in &mut call.commands {
-            let questions = command.asked.iter().map(|asked| &asked.question);
-            let checks = questions.map(|question| question.checks().len());
+            let check_requests = command.asked.iter().map(|asked| &asked.check_request);
+            let checks = check_requests.map(|check_request| check_request.checks().len());
             let mut program = Program::with_room(checks.sum());
             for asked in &command.asked {
-                asked.question.encode(&mut program);
+                asked.check_request.encode(&mut program);
             }
             self.script.write_call(&mut body, command.by, &program);
             command.shape = program.into_shape();
@@ -448,9 +448,9 @@ impl<T> Batcher<T> {
 }
 
 impl<T> Outgoing<T> {
-    /// How many questions the call asks.
-    pub fn questions(&self) -> usize {
-        self.call.questions()
+    /// How many check requests the call asks.
+    pub fn check_requests(&self) -> usize {
+        self.call.check_requests()
     }
 }
 
@@ -530,7 +530,7 @@ impl<T> LaneState<T> {
                 if self.nobody_waits() || !self.may_send(now) {
                     return None;
                 }
-                let (back, next) = self.next_questions();
+                let (back, next) = self.next_check_requests();
                 let patient = self.patient.pop_front();
                 // What is given back is there for those who ask in the same call.
                 let back = self.back.drain(..back);
@@ -543,12 +543,12 @@ impl<T> LaneState<T> {
                 let failed = failed.filter_map(|waiting| waiting.ticket);
                 settled.extend(failed.map(|ticket| (ticket, Outcome::Failed)));
                 let looks = permit == Permit::Look && self.hang_up == HangUp::No;
-                let (slot, question) = self.probe.as_ref().filter(|_| looks)?;
+                let (slot, check_request) = self.probe.as_ref().filter(|_| looks)?;
                 self.breaker.looked();
                 let look = Waiting {
                     ticket: None,
                     slot: *slot,
-                    question: question.clone(),
+                    check_request: check_request.clone(),
                     since: now,
                     patient: false,
                 };
@@ -557,9 +557,9 @@ impl<T> LaneState<T> {
         }
     }
 
-    /// How many questions fit into a call, of those that nobody waits for and of the others; one
+    /// How many check requests fit into a call, of those that nobody waits for and of the others; one
     /// always does.
-    fn next_questions(&self) -> (usize, usize) {
+    fn next_check_requests(&self) -> (usize, usize) {
         let kept = self.back.len().min(LEAST_BACK);
         let waiting = self.waiting.len().min(MOST_QUESTIONS - kept);
         let back = self.back.iter().take(MOST_QUESTIONS - waiting);
@@ -568,7 +568,7 @@ impl<T> LaneState<T> {
         let mut checks = 0;
         let mut fits = |waiting: &Waiting<T>| {
             let before = checks;
-            checks += waiting.question.checks().len();
+            checks += waiting.check_request.checks().len();
             before == 0 || checks <= MOST_CHECKS
         };
         let first = first.take_while(|one| fits(one)).count();
@@ -596,7 +596,7 @@ impl<T> LaneState<T> {
             since: call.since,
             commands: Vec::new(),
         };
-        self.alone = self.nobody_waits() && call.questions() == 1;
+        self.alone = self.nobody_waits() && call.check_requests() == 1;
         let mut failed = None;
         // Whether something was taken matters only to who wonders whether it can be.
         let (wonders, mut took) = (self.breaker.is_shut(), false);
@@ -787,7 +787,7 @@ impl<T> Call<T> {
         self.commands.is_empty()
     }
 
-    fn questions(&self) -> usize {
+    fn check_requests(&self) -> usize {
         self.commands
             .iter()
             .map(|command| command.asked.len())
@@ -840,13 +840,13 @@ fn refusal(error: &[u8], class: ErrorClass, script: &Script) -> String {
     }
 }
 
-fn probe(slot: Slot, question: &Question) -> Option<Probe> {
-    Some((slot, Rc::new(question.probing()?)))
+fn probe(slot: Slot, check_request: &CheckRequest) -> Option<Probe> {
+    Some((slot, Rc::new(check_request.probing()?)))
 }
 
 /// What a command's reply amounts to.
 enum Answered {
-    /// An outcome for each question, in order.
+    /// An outcome for each check request, in order.
     Told(Vec<Outcome>),
     /// Redis does not know the script, and has not been sent it.
     Unknown,
@@ -856,13 +856,13 @@ enum Answered {
 
 impl<T> Command<T> {
     fn probe(&self) -> Option<Probe> {
-        probe(self.slot, &self.asked.first()?.question)
+        probe(self.slot, &self.asked.first()?.check_request)
     }
 
     fn took(&self, outcomes: &[Outcome]) -> bool {
         let mut told = self.asked.iter().zip(outcomes);
         told.any(|(asked, outcome)| match outcome {
-            Outcome::Told { told, .. } => asked.question.took(told),
+            Outcome::Told { told, .. } => asked.check_request.took(told),
             Outcome::Failed => false,
         })
     }
@@ -906,7 +906,7 @@ impl<T> Command<T> {
             asked,
             told: told
                 .by_ref()
-                .take(waiting.question.shape().count())
+                .take(waiting.check_request.shape().count())
                 .collect(),
         });
         Answered::Told(outcomes.collect())

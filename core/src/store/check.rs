@@ -1,5 +1,5 @@
 //! What one request asks of the store: script operations over limits. `lua/README.md` has the
-//! contract. Where the keys live in more than one slot, a question comes apart into one for each, and
+//! contract. Where the keys live in more than one slot, a check request comes apart into one for each, and
 //! one that is too large for a call into several.
 
 use std::rc::Rc;
@@ -15,7 +15,7 @@ use crate::time::Micros;
 
 /// Some operations, in order, each over the checks that follow those of the one before.
 #[derive(Clone, Debug, Default)]
-pub struct Question {
+pub struct CheckRequest {
     operations: Vec<Operation>,
     checks: Vec<Check>,
 }
@@ -35,12 +35,12 @@ pub struct Check {
     pub cost: Cost,
 }
 
-/// The part of a question that one script call can answer.
+/// The part of a check request that one script call can answer.
 #[derive(Clone, Debug)]
 pub struct Part {
     pub slot: Slot,
     pub lane: Lane,
-    pub question: Rc<Question>,
+    pub check_request: Rc<CheckRequest>,
     /// Whether the whole was too large for a call, and looks at least in part, as a status call does: it
     /// waits for those who ask less, and longer.
     pub patient: bool,
@@ -60,7 +60,7 @@ enum Places {
     },
 }
 
-impl Question {
+impl CheckRequest {
     /// Adds an operation over some checks.
     pub fn ask(&mut self, kind: Kind, checks: impl IntoIterator<Item = Check>) {
         let before = self.checks.len();
@@ -102,14 +102,14 @@ impl Question {
     /// Tells whether the store takes: of one permit, where these keys are, of what nobody counts. It
     /// always has room, so that it always writes, and a second later nothing is left of it. Nothing
     /// where there are no keys.
-    pub fn probing(&self) -> Option<Question> {
+    pub fn probing(&self) -> Option<CheckRequest> {
         const ROOM: u64 = 1_000_000;
         let check = Check {
             key: probe::of_probe(&self.checks.first()?.key),
             terms: Terms::new(Quota::try_new(Algorithm::FixedWindow, ROOM, 1, None).ok()?),
             cost: Cost::ONE,
         };
-        let mut probe = Question::default();
+        let mut probe = CheckRequest::default();
         probe.ask(Kind::Take, [check]);
         Some(probe)
     }
@@ -124,8 +124,8 @@ impl Question {
     }
 
     /// Undoes what the operations at these places took at the time of the receipt.
-    pub fn giving_back(&self, receipt: Micros, places: &[usize]) -> Question {
-        let mut back = Question::default();
+    pub fn giving_back(&self, receipt: Micros, places: &[usize]) -> CheckRequest {
+        let mut back = CheckRequest::default();
         for (place, (operation, checks)) in self.operations().enumerate() {
             if operation.kind == Kind::Take && places.contains(&place) {
                 let kind = Kind::GiveBack { receipt };
@@ -137,7 +137,7 @@ impl Question {
 
     /// The parts that can be asked on their own; a single primary answers the whole, unless it is too
     /// large.
-    pub fn split(self: &Rc<Question>, topology: Topology) -> Vec<Part> {
+    pub fn split(self: &Rc<CheckRequest>, topology: Topology) -> Vec<Part> {
         let (slot, lane) = match self.checks.first() {
             None => return Vec::new(),
             Some(first) => topology.place(&first.key),
@@ -148,7 +148,7 @@ impl Question {
             return vec![Part {
                 slot,
                 lane,
-                question: self.clone(),
+                check_request: self.clone(),
                 patient: false,
                 places: Places::All,
             }];
@@ -209,7 +209,7 @@ impl Question {
         let parts = parts.into_iter().map(|piece| Part {
             slot,
             lane,
-            question: Rc::new(piece.question),
+            check_request: Rc::new(piece.check_request),
             patient,
             places: Places::Some {
                 operations: piece.operations,
@@ -220,10 +220,10 @@ impl Question {
     }
 }
 
-/// A part as it grows: its question, and the places of its operations and checks in the whole.
+/// A part as it grows: its check request, and the places of its operations and checks in the whole.
 #[derive(Default)]
 struct Piece {
-    question: Question,
+    check_request: CheckRequest,
     operations: Vec<usize>,
     checks: Vec<usize>,
 }
@@ -231,7 +231,7 @@ struct Piece {
 impl Piece {
     fn add(&mut self, operation: usize, kind: Kind, checks: Vec<(usize, Check)>) {
         let (numbers, own): (Vec<usize>, Vec<Check>) = checks.into_iter().unzip();
-        self.question.ask(kind, own);
+        self.check_request.ask(kind, own);
         self.operations.push(operation);
         self.checks.extend(numbers);
     }
@@ -262,10 +262,10 @@ impl Part {
         }
     }
 
-    /// Another question about the same keys.
-    pub fn asking(&self, question: Question) -> Part {
+    /// Another check request about the same keys.
+    pub fn asking(&self, check_request: CheckRequest) -> Part {
         Part {
-            question: Rc::new(question),
+            check_request: Rc::new(check_request),
             ..self.clone()
         }
     }
@@ -285,28 +285,33 @@ mod tests {
         }
     }
 
-    fn question() -> Rc<Question> {
-        let mut question = Question::default();
-        question.ask(Kind::Take, ["{a}1", "{b}1"].map(check));
-        question.ask(Kind::Peek, ["{b}2", "{c}1", "{b}3"].map(check));
-        Rc::new(question)
+    fn check_request() -> Rc<CheckRequest> {
+        let mut check_request = CheckRequest::default();
+        check_request.ask(Kind::Take, ["{a}1", "{b}1"].map(check));
+        check_request.ask(Kind::Peek, ["{b}2", "{c}1", "{b}3"].map(check));
+        Rc::new(check_request)
     }
 
     #[test]
     fn a_single_primary_answers_the_whole() {
-        let parts = question().split(Topology::Single);
+        let parts = check_request().split(Topology::Single);
         assert_eq!(parts.len(), 1);
         assert_eq!(parts[0].places, Places::All);
     }
 
     #[test]
     fn each_slot_of_a_cluster_is_asked_its_own_checks_in_order() {
-        let parts = question().split(Topology::Cluster);
+        let parts = check_request().split(Topology::Cluster);
         let told: Vec<(String, Vec<usize>, Places)> = parts
             .iter()
             .map(|part| {
-                let tag = String::from_utf8_lossy(&part.question.checks[0].key[..3]).into_owned();
-                (tag, part.question.shape().collect(), part.places.clone())
+                let tag =
+                    String::from_utf8_lossy(&part.check_request.checks[0].key[..3]).into_owned();
+                (
+                    tag,
+                    part.check_request.shape().collect(),
+                    part.places.clone(),
+                )
             })
             .collect();
         let places = |operations: &[usize], checks: &[usize]| Places::Some {
@@ -325,10 +330,10 @@ mod tests {
 
     #[test]
     fn what_is_known_is_not_asked() {
-        let parts = question().split_without(Topology::Single, &[1, 2]);
+        let parts = check_request().split_without(Topology::Single, &[1, 2]);
         let part = &parts[0];
         let keys: Vec<_> = part
-            .question
+            .check_request
             .checks()
             .iter()
             .map(|check| check.key.as_slice())
@@ -341,7 +346,7 @@ mod tests {
             [0, 1, 2].map(|nth| part.check(nth)),
             [Some(0), Some(3), Some(4)]
         );
-        let parts = question().split_without(Topology::Single, &[0, 1]);
+        let parts = check_request().split_without(Topology::Single, &[0, 1]);
         assert_eq!(
             parts[0].operation(0),
             Some(1),
@@ -355,16 +360,16 @@ mod tests {
         let checks = |prefix: char, count: usize| {
             (0..count).map(move |number| check(&format!("{{{prefix}}}{number}")))
         };
-        let mut question = Question::default();
-        question.ask(Kind::Take, checks('t', 1));
-        question.ask(Kind::Peek, checks('p', 2 * MOST_CHECKS));
-        question.ask(Kind::Take, checks('u', MOST_CHECKS));
-        question.ask(Kind::Take, checks('v', MOST_CHECKS + 5));
-        let count = question.checks().len();
-        let parts = Rc::new(question).split(Topology::Single);
+        let mut check_request = CheckRequest::default();
+        check_request.ask(Kind::Take, checks('t', 1));
+        check_request.ask(Kind::Peek, checks('p', 2 * MOST_CHECKS));
+        check_request.ask(Kind::Take, checks('u', MOST_CHECKS));
+        check_request.ask(Kind::Take, checks('v', MOST_CHECKS + 5));
+        let count = check_request.checks().len();
+        let parts = Rc::new(check_request).split(Topology::Single);
         let shapes: Vec<Vec<usize>> = parts
             .iter()
-            .map(|part| part.question.shape().collect())
+            .map(|part| part.check_request.shape().collect())
             .collect();
         assert_eq!(
             shapes,
@@ -379,7 +384,7 @@ mod tests {
         let operations: Vec<Option<usize>> = parts.iter().map(|part| part.operation(0)).collect();
         assert_eq!(operations, [0, 1, 1, 2, 3].map(Some));
         let places = parts.iter().flat_map(|part| {
-            let checks = part.question.checks().len();
+            let checks = part.check_request.checks().len();
             (0..checks).filter_map(|nth| part.check(nth))
         });
         assert!(places.eq(0..count), "each check is in one part, in order");
@@ -388,14 +393,14 @@ mod tests {
 
     #[test]
     fn keys_of_one_slot_stay_together() {
-        let mut question = Question::default();
-        question.ask(Kind::Take, ["{a}1", "{a}2"].map(check));
-        assert_eq!(Rc::new(question).split(Topology::Cluster).len(), 1);
+        let mut check_request = CheckRequest::default();
+        check_request.ask(Kind::Take, ["{a}1", "{a}2"].map(check));
+        assert_eq!(Rc::new(check_request).split(Topology::Cluster).len(), 1);
     }
 
     #[test]
     fn only_what_was_taken_is_given_back() {
-        let back = question().giving_back(Micros(7), &[0, 1]);
+        let back = check_request().giving_back(Micros(7), &[0, 1]);
         let kinds: Vec<Kind> = back
             .operations
             .iter()

@@ -19,7 +19,7 @@ pub struct StoreClock {
     since: Micros,
 }
 
-/// A question and its answer: `told` is the store's time, the others are the worker's.
+/// A check request and its answer: `told` is the store's time, the others are the worker's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exchange {
     pub asked: Micros,

@@ -1,4 +1,4 @@
-//! One call's arguments, gathered from the questions that it answers. Each key and each quota stands
+//! One call's arguments, gathered from the check requests that it answers. Each key and each quota stands
 //! there once, however many checks name it, and a check is two small numbers: the fewer words a call
 //! has, the less the proxy and Redis have to take apart.
 

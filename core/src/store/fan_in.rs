@@ -1,10 +1,10 @@
-//! The answers to a question that was asked in parts, until all are in. It knows which checks were
+//! The answers to a check request that was asked in parts, until all are in. It knows which checks were
 //! told of, which operations were refused, and what must be given back if the whole fails.
 
 use std::rc::Rc;
 
 use crate::quota::operation::{Kind, Reading, Told, Verdict};
-use crate::store::check::{Part, Question};
+use crate::store::check::{CheckRequest, Part};
 use crate::store::slot::Topology;
 use crate::time::Micros;
 
@@ -30,10 +30,10 @@ pub enum Heard {
     Nothing,
 }
 
-/// A question on its way to the store.
+/// A check request on its way to the store.
 #[derive(Debug)]
 pub struct Gathering {
-    question: Rc<Question>,
+    check_request: Rc<CheckRequest>,
     parts: Vec<Part>,
     waiting: usize,
     heard: Vec<Heard>,
@@ -55,9 +55,9 @@ struct Taken {
 }
 
 impl Gathering {
-    pub fn new(question: Question) -> Gathering {
+    pub fn new(check_request: CheckRequest) -> Gathering {
         Gathering {
-            question: Rc::new(question),
+            check_request: Rc::new(check_request),
             parts: Vec::new(),
             waiting: 0,
             heard: Vec::new(),
@@ -71,14 +71,14 @@ impl Gathering {
     /// The parts to ask about, each of which will have an outcome. Of some checks, by their places,
     /// the answers are `known`.
     pub fn split(&mut self, topology: Topology, known: &[(usize, Reading)]) -> Vec<Part> {
-        self.heard = vec![Heard::Nothing; self.question.checks().len()];
+        self.heard = vec![Heard::Nothing; self.check_request.checks().len()];
         self.parts = if known.is_empty() {
-            self.question.split(topology)
+            self.check_request.split(topology)
         } else if known.len() == self.heard.len() {
             Vec::new()
         } else {
             let places: Vec<usize> = known.iter().map(|(place, _)| *place).collect();
-            self.question.split_without(topology, &places)
+            self.check_request.split_without(topology, &places)
         };
         for (place, reading) in known {
             if let Some(heard) = self.heard.get_mut(*place) {
@@ -86,7 +86,7 @@ impl Gathering {
             }
         }
         self.waiting = self.parts.len();
-        self.refused = self.question.shape().map(|_| false).collect();
+        self.refused = self.check_request.shape().map(|_| false).collect();
         self.parts.clone()
     }
 
@@ -106,7 +106,9 @@ impl Gathering {
             return;
         };
         let mut check = 0;
-        for (nth, ((operation, checks), told)) in part.question.operations().zip(told).enumerate() {
+        for (nth, ((operation, checks), told)) in
+            part.check_request.operations().zip(told).enumerate()
+        {
             let whole = part.operation(nth).unwrap_or(nth);
             match (told.verdict, self.refused.get_mut(whole)) {
                 (Verdict::Refused, Some(refused)) => *refused = true,
@@ -132,8 +134,8 @@ impl Gathering {
         }
     }
 
-    pub fn question(&self) -> &Question {
-        &self.question
+    pub fn check_request(&self) -> &CheckRequest {
+        &self.check_request
     }
 
     /// The store's time, the latest that a part was told at.
@@ -155,7 +157,7 @@ impl Gathering {
     /// Each operation's answers, and whether any part of it was refused.
     pub fn operations(&self) -> impl Iterator<Item = (bool, &[Heard])> {
         let mut rest = self.heard.as_slice();
-        self.question
+        self.check_request
             .shape()
             .zip(&self.refused)
             .map(move |(checks, refused)| {
@@ -175,8 +177,8 @@ impl Gathering {
         let own = move |taken: &&Taken| taken.operation == operation;
         self.taken.iter().filter(own).filter_map(|taken| {
             let part = self.parts.get(taken.part)?;
-            let before: usize = part.question.shape().take(taken.nth).sum();
-            let count = part.question.shape().nth(taken.nth)?;
+            let before: usize = part.check_request.shape().take(taken.nth).sum();
+            let count = part.check_request.shape().nth(taken.nth)?;
             let places = (before..before + count).filter_map(|nth| part.check(nth));
             Some((part, places.collect(), taken.receipt))
         })
@@ -215,8 +217,8 @@ impl Gathering {
             if let Some(part) = self.parts.get(first.part)
                 && !operations.is_empty()
             {
-                let question = part.question.giving_back(first.receipt, &operations);
-                refunds.push(part.asking(question));
+                let check_request = part.check_request.giving_back(first.receipt, &operations);
+                refunds.push(part.asking(check_request));
             }
         }
         refunds
@@ -243,8 +245,8 @@ mod tests {
     }
 
     fn keys(refunds: &[Part]) -> Vec<String> {
-        let questions = refunds.iter().map(|part| &part.question);
-        let keys = questions.flat_map(|question| question.checks());
+        let check_requests = refunds.iter().map(|part| &part.check_request);
+        let keys = check_requests.flat_map(|check_request| check_request.checks());
         let mut keys: Vec<String> = keys
             .map(|check| String::from_utf8_lossy(&check.key).into_owned())
             .collect();
@@ -255,10 +257,10 @@ mod tests {
     /// What passes first and is given up later would else be given back twice.
     #[test]
     fn what_was_taken_is_given_back_once_whether_its_operation_passed_or_not() {
-        let mut question = Question::default();
-        question.ask(Kind::Take, ["{a}1", "{b}1"].map(check));
-        question.ask(Kind::Take, ["{a}2", "{b}2"].map(check));
-        let mut gathering = Gathering::new(question);
+        let mut check_request = CheckRequest::default();
+        check_request.ask(Kind::Take, ["{a}1", "{b}1"].map(check));
+        check_request.ask(Kind::Take, ["{a}2", "{b}2"].map(check));
+        let mut gathering = Gathering::new(check_request);
         let parts = gathering.split(Topology::Cluster, &[]);
         let told = |verdict| Told {
             verdict,
@@ -269,7 +271,7 @@ mod tests {
             }],
         };
         for (number, part) in parts.iter().enumerate() {
-            let refused = part.question.checks()[0].key.starts_with(b"{b}");
+            let refused = part.check_request.checks()[0].key.starts_with(b"{b}");
             let second = match refused {
                 true => Verdict::Refused,
                 false => Verdict::Passed,

@@ -1,5 +1,5 @@
 //! The streams to the store that a worker keeps open, so that a call needs no HTTP request of its own. A
-//! link carries one call at a time: no answer can meet another's question. Links that are idle are
+//! link carries one call at a time: no answer can meet another's check request. Links that are idle are
 //! taken again, and where all are busy another is opened. This says which; it opens and sends nothing.
 //!
 //! A link ends where it was closed at the other end, where its call had no answer in time, and where it

@@ -397,15 +397,15 @@ impl<H: Host> Worker<H> {
             mut settled,
         } = effects;
         for outgoing in outgoing {
-            let questions = outgoing.questions();
+            let check_requests = outgoing.check_requests();
             let now = self.host.now();
             let sent = self
                 .calls
                 .call(&self.host, now, outgoing.commands, &outgoing.body);
             match sent {
                 Ok(id) => {
-                    if questions > 0 {
-                        self.telemetry.sent(id, now, questions);
+                    if check_requests > 0 {
+                        self.telemetry.sent(id, now, check_requests);
                     }
                     self.batcher.sent(outgoing, id);
                 }

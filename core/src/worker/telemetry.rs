@@ -52,7 +52,7 @@ struct State {
     /// Counts by policy, the one in force last. The ones before are there while requests finish.
     sheets: Vec<Sheet>,
     view: View,
-    /// Calls under way: when they were sent, and with how many questions.
+    /// Calls under way: when they were sent, and with how many check requests.
     calls: Vec<(CallId, Micros, usize)>,
     /// What has come of calls since the last time.
     answered: Answered,
@@ -75,7 +75,7 @@ struct Sheet {
 #[derive(Default)]
 struct Answered {
     latency: Latency,
-    questions: u32,
+    check_requests: u32,
 }
 
 /// Those that do not depend on the policy.
@@ -163,8 +163,8 @@ impl Telemetry {
     }
 
     /// A call to the store is under way.
-    pub fn sent(&mut self, id: CallId, now: Micros, questions: usize) {
-        self.state.calls.push((id, now, questions));
+    pub fn sent(&mut self, id: CallId, now: Micros, check_requests: usize) {
+        self.state.calls.push((id, now, check_requests));
     }
 
     /// A call has come back, with an answer or without.
@@ -173,16 +173,19 @@ impl Telemetry {
         let Some(place) = state.calls.iter().position(|(own, ..)| *own == id) else {
             return;
         };
-        let (_, since, questions) = state.calls.swap_remove(place);
+        let (_, since, check_requests) = state.calls.swap_remove(place);
         if answer.is_none() {
             return;
         }
         let took = Micros(now.0.saturating_sub(since.0));
         self.statistics.latency.record(host, took.0);
-        self.statistics.batch_size.record(host, questions as u64);
+        self.statistics
+            .batch_size
+            .record(host, check_requests as u64);
         state.answered.latency.add(took);
-        let questions = u32::try_from(questions).unwrap_or(u32::MAX);
-        state.answered.questions = state.answered.questions.saturating_add(questions);
+        let check_requests = u32::try_from(check_requests).unwrap_or(u32::MAX);
+        state.answered.check_requests =
+            state.answered.check_requests.saturating_add(check_requests);
     }
 
     /// Whether what is about to be counted is the first since the last time that was told.
@@ -307,13 +310,15 @@ impl Statistics {
             state.news = true;
         }
         let answered = std::mem::take(&mut state.answered);
-        if answered.questions > 0 {
+        if answered.check_requests > 0 {
             state.view.answered_at = time;
         }
-        if answered.questions > 0
+        if answered.check_requests > 0
             && let Some(interval) = state.view.traffic.now(time)
         {
-            interval.questions = interval.questions.saturating_add(answered.questions);
+            interval.check_requests = interval
+                .check_requests
+                .saturating_add(answered.check_requests);
             interval.latency.merge(&answered.latency);
             state.news = true;
         }

@@ -182,7 +182,7 @@ impl Gateway {
 impl Store {
     /// Runs a part as the script would.
     pub fn answer(&mut self, part: &Part, now: Micros) -> Outcome {
-        let keys = part.question.checks().iter().map(|check| &check.key);
+        let keys = part.check_request.checks().iter().map(|check| &check.key);
         let keys: Vec<String> = keys
             .map(|key| String::from_utf8(key.clone()).unwrap())
             .collect();
@@ -192,7 +192,7 @@ impl Store {
         if failed {
             return Outcome::Failed;
         }
-        let told = part.question.operations().map(|(operation, checks)| {
+        let told = part.check_request.operations().map(|(operation, checks)| {
             let limits: Vec<_> = checks
                 .iter()
                 .map(|check| (check.key.clone(), check.terms.quota, check.cost))

@@ -136,12 +136,12 @@ fn decide(config: &LimiterConfig, edition: &Rc<Edition>, data: &[u8]) {
         Step::Ask(mut pending) => {
             let parts = pending.parts(Topology::Single);
             for part in &parts {
-                for (_, checks) in part.question.operations() {
+                for (_, checks) in part.check_request.operations() {
                     let keys: HashSet<&[u8]> = checks.iter().map(|check| &*check.key).collect();
                     assert_eq!(keys.len(), checks.len(), "an operation names a key twice");
                 }
             }
-            let checks = parts.iter().flat_map(|part| part.question.checks());
+            let checks = parts.iter().flat_map(|part| part.check_request.checks());
             let operator = headers.iter().any(|(name, _)| *name == b"x-operator");
             for check in checks {
                 let is_claimed = |tag: &[u8]| check.key[b"weir:2:{".len()..].starts_with(tag);

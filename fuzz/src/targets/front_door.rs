@@ -6,7 +6,7 @@ use weir_core::codec::namespace::Namespace;
 use weir_core::codec::resp::{Reader, Token};
 use weir_core::store::wire::MAX_COMMANDS;
 use weir_sidecar::redis::slot::slot;
-use weir_sidecar::screen::{Question, Screened, Script, Served, screen};
+use weir_sidecar::screen::{CheckRequest, Screened, Script, Served, screen};
 
 use crate::Target;
 
@@ -48,7 +48,7 @@ fn run(data: &[u8]) {
     let mut from = 0;
     for command in commands {
         match command {
-            Screened::Passes(question) => from = check(&question, &body, from),
+            Screened::Passes(check_request) => from = check(&check_request, &body, from),
             Screened::Refused(refusal) => {
                 let reply = refusal.reply();
                 assert!(reply.starts_with(b"-") && reply.ends_with(b"\r\n"));
@@ -58,10 +58,10 @@ fn run(data: &[u8]) {
 }
 
 /// Where the command ends in the body; it lies behind `from`.
-fn check(question: &Question, body: &Bytes, from: usize) -> usize {
-    let start = question.command.as_ptr() as usize - body.as_ptr() as usize;
+fn check(check_request: &CheckRequest, body: &Bytes, from: usize) -> usize {
+    let start = check_request.command.as_ptr() as usize - body.as_ptr() as usize;
     assert!(start >= from, "commands pass in their order");
-    let mut reader = Reader::new(&question.command);
+    let mut reader = Reader::new(&check_request.command);
     let mut words = Vec::new();
     assert!(matches!(reader.token(), Ok(Some(Token::Array(_)))));
     while let Ok(Some(Token::Bulk(Some(word)))) = reader.token() {
@@ -79,6 +79,6 @@ fn check(question: &Question, body: &Bytes, from: usize) -> usize {
     let keys: usize = String::from_utf8_lossy(words[2]).parse().expect("a number");
     let keys = &words[3..3 + keys];
     assert!(keys.iter().all(|key| key.starts_with(b"weir:")));
-    assert_eq!(question.slot, slot(keys[0]));
-    start + question.command.len()
+    assert_eq!(check_request.slot, slot(keys[0]));
+    start + check_request.command.len()
 }

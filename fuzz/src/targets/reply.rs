@@ -9,7 +9,7 @@ use weir_core::quota::operation::{Kind, Retry, Verdict};
 use weir_core::quota::packed::Terms;
 use weir_core::store::batch::{Batcher, Effects};
 use weir_core::store::call::CallId;
-use weir_core::store::check::{Check, Question};
+use weir_core::store::check::{Check, CheckRequest};
 use weir_core::store::reply::{Answer, Shape, decode};
 use weir_core::store::slot::Topology;
 use weir_core::time::{Micros, Millis};
@@ -132,7 +132,7 @@ fn a_body(mut input: Input<'_>) {
         calls: 0,
     };
     for request in 0..REQUESTS {
-        for part in question(request).split(topology) {
+        for part in check_request(request).split(topology) {
             store.batcher.ask(Micros(0), Some(request), &part);
         }
     }
@@ -174,14 +174,14 @@ impl Store {
 }
 
 /// Of one slot, so that it is asked in one part.
-fn question(request: u32) -> Rc<Question> {
+fn check_request(request: u32) -> Rc<CheckRequest> {
     let quota = Quota::try_new(Algorithm::FixedWindow, 5, 60, None).expect("a quota");
     let check = |place: u32| Check {
         key: format!("weir:2:{{u:{request}}}:r:user:fw60s.{place}").into_bytes(),
         terms: Terms::new(quota),
         cost: Cost::ONE,
     };
-    let mut question = Question::default();
-    question.ask(Kind::Take, (0..=request % 2).map(check));
-    Rc::new(question)
+    let mut check_request = CheckRequest::default();
+    check_request.ask(Kind::Take, (0..=request % 2).map(check));
+    Rc::new(check_request)
 }

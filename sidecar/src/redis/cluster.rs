@@ -17,7 +17,7 @@ use super::dial::Dial;
 use super::node::{Node, Silence};
 use super::slot::{SLOTS, Slot};
 use super::{Reply, ask_node};
-use crate::screen::Question;
+use crate::screen::CheckRequest;
 
 /// How often one command follows a redirection: a slot that moves twice at once is the most that
 /// a sane cluster does.
@@ -57,9 +57,9 @@ struct Range {
 
 /// A command on its way.
 struct Journey {
-    /// Its place among the questions.
+    /// Its place among the check requests.
     place: usize,
-    question: Question,
+    check_request: CheckRequest,
     asking: Asking,
 }
 
@@ -101,15 +101,15 @@ impl Cluster {
         cluster
     }
 
-    pub async fn ask(&self, questions: Vec<Question>, deadline: Instant) -> Vec<Reply> {
+    pub async fn ask(&self, check_requests: Vec<CheckRequest>, deadline: Instant) -> Vec<Reply> {
         let unknown = || Err(Silence::Unreachable("no node owns the key's slot".into()));
-        let mut replies: Vec<Reply> = questions.iter().map(|_| unknown()).collect();
-        let start = |(place, question)| Journey {
+        let mut replies: Vec<Reply> = check_requests.iter().map(|_| unknown()).collect();
+        let start = |(place, check_request)| Journey {
             place,
-            question,
+            check_request,
             asking: Asking::No,
         };
-        let mut groups = self.by_owner(questions.into_iter().enumerate().map(start));
+        let mut groups = self.by_owner(check_requests.into_iter().enumerate().map(start));
         for _ in 0..=REDIRECTIONS {
             let mut asked = JoinSet::new();
             for (_, (node, journeys)) in groups.drain() {
@@ -137,7 +137,7 @@ impl Cluster {
                     let next = self.node(to);
                     journey.asking = match lasting {
                         Lasting::Moved => {
-                            self.set_owner(journey.question.slot, &next);
+                            self.set_owner(journey.check_request.slot, &next);
                             self.stale.notify_one();
                             Asking::No
                         }
@@ -184,7 +184,7 @@ impl Cluster {
         let map = self.map();
         let mut groups: HashMap<Address, (Arc<Node>, Vec<Journey>)> = HashMap::new();
         for journey in journeys {
-            match map.owners.get(usize::from(journey.question.slot)) {
+            match map.owners.get(usize::from(journey.check_request.slot)) {
                 Some(Some(owner)) => groups
                     .entry(owner.address.clone())
                     .or_insert_with(|| (owner.clone(), Vec::new()))
@@ -228,12 +228,15 @@ impl Cluster {
     }
 
     async fn ranges_of(&self, address: &Address) -> Result<Vec<Range>> {
-        let mut question = Vec::new();
+        let mut check_request = Vec::new();
         let args: [&[u8]; 2] = [b"CLUSTER", b"SLOTS"];
-        command(&mut question, args.into_iter());
+        command(&mut check_request, args.into_iter());
         let node = self.node(address.clone());
         let deadline = Instant::now() + MAP_TIMEOUT;
-        match ask_node(&node, vec![question.into()], deadline).await.pop() {
+        match ask_node(&node, vec![check_request.into()], deadline)
+            .await
+            .pop()
+        {
             Some(Ok(reply)) => ranges(&reply, address),
             Some(Err(Silence::Unreachable(reason))) => bail!("{reason}"),
             _ => bail!("CLUSTER SLOTS was not answered within {MAP_TIMEOUT:?}"),
@@ -303,7 +306,7 @@ async fn travel(
         if journey.asking == Asking::Yes {
             commands.push(ASKING);
         }
-        commands.push(journey.question.command.clone());
+        commands.push(journey.check_request.command.clone());
     }
     let mut replies = ask_node(&node, commands, deadline).await.into_iter();
     let arrivals = journeys

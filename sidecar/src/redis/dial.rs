@@ -117,9 +117,9 @@ impl Dial {
 
     /// By what policy that Redis evicts keys, if it does and says so.
     pub async fn eviction(&self, stream: &mut Box<dyn Stream>) -> Result<Option<String>> {
-        let mut question = Vec::new();
-        command(&mut question, eviction::COMMAND.into_iter());
-        stream.write_all(&question).await?;
+        let mut check_request = Vec::new();
+        command(&mut check_request, eviction::COMMAND.into_iter());
+        stream.write_all(&check_request).await?;
         stream.flush().await?;
         let mut answer = Vec::new();
         let mut replies = Replies::new();

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::screen::Question;
+use crate::screen::CheckRequest;
 use address::Address;
 use cluster::Cluster;
 use dial::Dial;
@@ -43,14 +43,16 @@ impl Redis {
         }
     }
 
-    /// One reply for each question, in order, at the deadline at the latest.
-    pub async fn ask(&self, questions: Vec<Question>, deadline: Instant) -> Vec<Reply> {
+    /// One reply for each check request, in order, at the deadline at the latest.
+    pub async fn ask(&self, check_requests: Vec<CheckRequest>, deadline: Instant) -> Vec<Reply> {
         match self {
             Redis::Single(node) => {
-                let commands = questions.into_iter().map(|question| question.command);
+                let commands = check_requests
+                    .into_iter()
+                    .map(|check_request| check_request.command);
                 ask_node(node, commands.collect(), deadline).await
             }
-            Redis::Cluster(cluster) => cluster.ask(questions, deadline).await,
+            Redis::Cluster(cluster) => cluster.ask(check_requests, deadline).await,
         }
     }
 

@@ -111,8 +111,8 @@ fn check(served: &Served, table: &[(&str, Option<Refusal>)]) {
         let body = pipeline(&[line]);
         let screened = screen(&body, served).unwrap();
         let refusal = match &screened[..] {
-            [Screened::Passes(question)] => {
-                assert_eq!(question.command, body, "{line}");
+            [Screened::Passes(check_request)] => {
+                assert_eq!(check_request.command, body, "{line}");
                 None
             }
             [Screened::Refused(refusal)] => Some(*refusal),
@@ -129,7 +129,7 @@ fn a_refused_command_leaves_the_others_alone() {
     let passing: Vec<&[u8]> = screened
         .iter()
         .filter_map(|command| match command {
-            Screened::Passes(question) => Some(&question.command[..]),
+            Screened::Passes(check_request) => Some(&check_request.command[..]),
             Screened::Refused(_) => None,
         })
         .collect();

@@ -12,7 +12,7 @@ use crate::policy::ids::LimitId;
 use crate::policy::tariff::{Balance, Meter, Said};
 use crate::quota::limit::Quota;
 use crate::quota::operation::Kind;
-use crate::store::check::{Check, Part, Question};
+use crate::store::check::{Check, CheckRequest, Part};
 use crate::time::Micros;
 
 /// A rule whose requests cost what their response says.
@@ -41,7 +41,7 @@ struct Item {
     local: Option<HeldLocal>,
 }
 
-/// What a part of the question took, by its receipt.
+/// What a part of the check request took, by its receipt.
 #[derive(Debug)]
 struct Held {
     part: Part,
@@ -106,9 +106,9 @@ impl Memory {
                     cost,
                     ..check.clone()
                 });
-                let mut question = Question::default();
-                question.ask(kind(held.receipt), checks);
-                parts.push(held.part.asking(question));
+                let mut check_request = CheckRequest::default();
+                check_request.ask(kind(held.receipt), checks);
+                parts.push(held.part.asking(check_request));
             }
             if let Some(held) = &item.local {
                 let kind = kind(held.receipt);
@@ -177,9 +177,9 @@ impl Pending {
             if self.gathering.is_refused(operation) {
                 return None;
             }
-            let before: usize = self.gathering.question().shape().take(operation).sum();
+            let before: usize = self.gathering.check_request().shape().take(operation).sum();
             let (start, end) = (before + due.places.start, before + due.places.end);
-            let whole = self.gathering.question().checks();
+            let whole = self.gathering.check_request().checks();
             let held = self
                 .gathering
                 .taken(operation)
@@ -221,7 +221,7 @@ impl Pending {
         if items.is_empty() {
             return None;
         }
-        let checks = self.gathering.question().checks();
+        let checks = self.gathering.check_request().checks();
         let known = decided.standings.iter().zip(checks).enumerate();
         let accounts = known.filter_map(|(place, (standing, check))| {
             Some(Account {
@@ -240,7 +240,7 @@ impl Pending {
 }
 
 impl Passage {
-    /// The place of an operation in the question: that of a trial, or of what is enforced.
+    /// The place of an operation in the check request: that of a trial, or of what is enforced.
     fn operation(&self, trial: Option<usize>) -> usize {
         trial.map_or(0, |trial| trial + usize::from(!self.limits.is_empty()))
     }

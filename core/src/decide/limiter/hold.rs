@@ -193,7 +193,7 @@ impl Pending {
                 record.delay = wait;
             }
         }
-        let checks = self.gathering.question().checks();
+        let checks = self.gathering.check_request().checks();
         let turn = line.filter(|line| line.wait >= line.others);
         ending.hold = is_held.then(|| {
             Box::new(Hold {
@@ -214,7 +214,7 @@ impl Pending {
     }
 
     fn nearing(&self, decided: &Decided, memory: &Memory) -> Nearing {
-        let checks = self.gathering.question().checks();
+        let checks = self.gathering.check_request().checks();
         let mut nearing = Nearing::default();
         for (place, (standing, check)) in decided.standings.iter().zip(checks).enumerate() {
             if let Some(standing) = standing
@@ -229,7 +229,7 @@ impl Pending {
     }
 
     fn taken_local(&self, decided: &Decided, receipt: Micros) -> TakenLocal {
-        let checks = self.gathering.question().checks();
+        let checks = self.gathering.check_request().checks();
         let checks = decided.local.iter().filter_map(|place| checks.get(*place));
         TakenLocal {
             checks: checks.cloned().collect(),

@@ -42,7 +42,7 @@ fn leases() -> Leases {
 
 /// The store: every operation of a part, at that time of its own.
 fn ask(store: &mut Counters<Vec<u8>>, part: &Part, now: Micros, asked: Micros) -> Outcome {
-    let told = part.question.operations().map(|(operation, checks)| {
+    let told = part.check_request.operations().map(|(operation, checks)| {
         let limits: Vec<_> = checks
             .iter()
             .map(|check| (check.key.clone(), check.terms.quota, check.cost))

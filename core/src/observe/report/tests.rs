@@ -41,7 +41,7 @@ fn view(seconds: u64, denied: u32) -> View {
     interval.add(count(Count::Allowed), Some(&"other".into()), 1);
     interval.calls += 2;
     interval.failures += 1;
-    interval.questions += 5;
+    interval.check_requests += 5;
     interval.latency.add(Micros(300));
     interval.latency.add(Micros(300));
     view.offenders.age(ago(seconds));

@@ -17,9 +17,9 @@ fn part(key: &str, topology: Topology) -> Part {
         terms: Terms::new(quota),
         cost: Cost::ONE,
     };
-    let mut question = Question::default();
-    question.ask(Kind::Take, [check]);
-    Rc::new(question).split(topology).remove(0)
+    let mut check_request = CheckRequest::default();
+    check_request.ask(Kind::Take, [check]);
+    Rc::new(check_request).split(topology).remove(0)
 }
 
 fn batcher() -> Batcher<u32> {
@@ -60,7 +60,7 @@ fn answered(batcher: &mut Batcher<u32>, now: u64, id: u32, body: &[u8]) -> Effec
     batcher.answered(Micros(now), CallId(id), Ok(body))
 }
 
-/// The reply to `count` questions of one limit, each of which passed.
+/// The reply to `count` check requests of one limit, each of which passed.
 fn reply(count: usize) -> Vec<u8> {
     let mut integers: Vec<i64> = vec![1_000_000];
     for remaining in 0..count {
@@ -105,14 +105,18 @@ fn requests_of_one_turn_share_a_call_and_each_has_its_own_outcome() {
     }
 }
 
-/// A batcher whose last call but one asked `questions`, while as many as `waiting` came; all have
+/// A batcher whose last call but one asked `check requests`, while as many as `waiting` came; all have
 /// been answered, each call after `round_trip`.
-fn after(questions: u32, waiting: u32, round_trip: u64) -> Batcher<u32> {
+fn after(check_requests: u32, waiting: u32, round_trip: u64) -> Batcher<u32> {
     let mut batcher = batcher();
-    ask(&mut batcher, Micros(0), 0..questions);
+    ask(&mut batcher, Micros(0), 0..check_requests);
     send(&mut batcher, Micros(0), 1);
-    ask(&mut batcher, Micros(0), questions..questions + waiting);
-    let next = answered(&mut batcher, round_trip, 1, &reply(questions as usize)).outgoing;
+    ask(
+        &mut batcher,
+        Micros(0),
+        check_requests..check_requests + waiting,
+    );
+    let next = answered(&mut batcher, round_trip, 1, &reply(check_requests as usize)).outgoing;
     if waiting > 0 {
         hand_over(&mut batcher, next, 2);
         answered(&mut batcher, 2 * round_trip, 2, &reply(waiting as usize));
@@ -122,15 +126,15 @@ fn after(questions: u32, waiting: u32, round_trip: u64) -> Batcher<u32> {
 
 #[test]
 fn who_is_alone_waits_for_no_turn() {
-    for (questions, waiting, round_trip, alone) in [
+    for (check_requests, waiting, round_trip, alone) in [
         (1, 0, 400, true),
         (2, 0, 400, false),
         (3, 1, 400, true),
         (1, 2, 400, false),
         (1, 0, 1_000, false),
     ] {
-        let case = format!("{questions}, then {waiting}, in {round_trip} µs");
-        let mut batcher = after(questions, waiting, round_trip);
+        let case = format!("{check_requests}, then {waiting}, in {round_trip} µs");
+        let mut batcher = after(check_requests, waiting, round_trip);
         let next = ask_one(&mut batcher, Micros(9_000), 10);
         assert_eq!(next == Next::AskTurn, !alone, "{case}");
         assert_eq!(batcher.hurries(), alone, "{case}");
@@ -230,16 +234,16 @@ fn what_nobody_waits_for_holds_up_nobody_and_is_asked_in_the_end() {
     let mut told = Vec::new();
     let mut outgoing = batcher.turn(Micros(2)).outgoing;
     while let Some(call) = outgoing.pop() {
-        let questions = call.questions();
-        assert!(questions <= MOST_QUESTIONS);
-        asked += questions;
+        let check_requests = call.check_requests();
+        assert!(check_requests <= MOST_QUESTIONS);
+        asked += check_requests;
         calls += 1;
         batcher.sent(call, CallId(calls));
         // The last of them are asked when a request's time would be over.
         let now = u64::from(calls) * 900;
         let Effects { outgoing: more, .. } = batcher.tick(Micros(now));
         assert!(more.is_empty(), "one call at a time");
-        let effects = answered(&mut batcher, now, calls, &reply(questions));
+        let effects = answered(&mut batcher, now, calls, &reply(check_requests));
         told.extend(tickets(&effects.settled));
         outgoing = effects.outgoing;
         if calls == 3 {
@@ -277,26 +281,26 @@ fn however_many_wait_an_event_tells_a_bounded_number_and_the_next_tells_more() {
     assert_eq!(told, (0..10_000).collect::<Vec<_>>());
 }
 
-/// A question of so many checks, and how many checks each of its parts has.
+/// A check request of so many checks, and how many checks each of its parts has.
 fn large(kind: Kind, checks: usize) -> (Vec<Part>, Vec<usize>) {
     let quota = Quota::try_new(Algorithm::FixedWindow, 5, 60, None).unwrap();
-    let mut question = Question::default();
+    let mut check_request = CheckRequest::default();
     let check = |number| Check {
         key: format!("large{number}").into_bytes(),
         terms: Terms::new(quota),
         cost: Cost::ONE,
     };
-    question.ask(kind, (0..checks).map(check));
-    let parts = Rc::new(question).split(Topology::Single);
-    let sizes = parts.iter().map(|part| part.question.checks().len());
+    check_request.ask(kind, (0..checks).map(check));
+    let parts = Rc::new(check_request).split(Topology::Single);
+    let sizes = parts.iter().map(|part| part.check_request.checks().len());
     let sizes = sizes.collect();
     (parts, sizes)
 }
 
-/// The reply to questions of one operation over so many checks each.
-fn reply_of(questions: &[usize]) -> Vec<u8> {
+/// The reply to check requests of one operation over so many checks each.
+fn reply_of(check_requests: &[usize]) -> Vec<u8> {
     let mut doubles = vec![1e6];
-    for checks in questions {
+    for checks in check_requests {
         doubles.push(1.0);
         doubles.extend([1.0, 0.0, 60_000.0].repeat(*checks));
     }

@@ -130,7 +130,7 @@ impl Exchange {
         if complete < self.expected {
             return Some(Up::HOLD);
         }
-        // More than was asked for, or an answer to a question not fully put: the announced number
+        // More than was asked for, or an answer to a check request not fully put: the announced number
         // was wrong, and what follows would belong to nobody.
         if complete > self.expected || !self.replies.at_boundary() || self.body_left > 0 {
             return None;

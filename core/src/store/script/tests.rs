@@ -3,7 +3,7 @@ use crate::quota::cost::Cost;
 use crate::quota::limit::{Algorithm, Quota};
 use crate::quota::operation::{Kind, Reading, Retry, Told, Verdict};
 use crate::quota::packed::Terms;
-use crate::store::check::{Check, Question};
+use crate::store::check::{Check, CheckRequest};
 use crate::store::reply::{AnswerError, NO_INTEGER, Shape, decode, integers};
 use crate::time::{Micros, Millis};
 
@@ -15,13 +15,13 @@ fn a_call_is_one_resp_command() {
         terms: Terms::new(Quota::try_new(Algorithm::FixedWindow, 5, 1, None).unwrap()),
         cost: Cost(permits.try_into().unwrap()),
     };
-    let mut question = Question::default();
-    question.ask(Kind::Take, [key(b"a\r\n\xff", 1), key(b"b", 1)]);
-    question.ask(Kind::GiveBack { receipt: Micros(7) }, [key(b"b", 3)]);
+    let mut check_request = CheckRequest::default();
+    check_request.ask(Kind::Take, [key(b"a\r\n\xff", 1), key(b"b", 1)]);
+    check_request.ask(Kind::GiveBack { receipt: Micros(7) }, [key(b"b", 3)]);
 
     let call = |by| {
         let mut program = Program::with_room(0);
-        question.encode(&mut program);
+        check_request.encode(&mut program);
         let mut out = Vec::new();
         script.write_call(&mut out, by, &program);
         out

@@ -145,7 +145,7 @@ fn whoever_leaves_while_waiting_gives_back_what_was_taken() {
     let refunds = memory.leave(StreamId(2), *hold, || Micros(0));
     let kinds: Vec<_> = refunds
         .iter()
-        .flat_map(|part| part.question.operations())
+        .flat_map(|part| part.check_request.operations())
         .map(|(operation, _)| operation.kind)
         .collect();
     assert_eq!(kinds, [Kind::GiveBack { receipt: Micros(7) }]);

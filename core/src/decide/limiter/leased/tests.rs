@@ -76,7 +76,7 @@ impl Gateway {
             return Outcome::Failed;
         };
         let mut told = Vec::new();
-        for (operation, checks) in part.question.operations() {
+        for (operation, checks) in part.check_request.operations() {
             let limit = |check: &Check| (check.key.clone(), check.terms.quota, check.cost);
             let limits: Vec<_> = checks.iter().map(limit).collect();
             told.push(store.run(operation.kind, &limits, Micros(0)));
