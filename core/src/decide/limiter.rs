@@ -36,7 +36,7 @@ use crate::request::subject::Subject;
 use crate::store::check::{Check, CheckRequest, Part};
 use crate::store::clock::{StoreClock, StoreTime};
 use crate::store::config::StoreConfig;
-use crate::store::fan_in::{Gathering, Heard, Outcome};
+use crate::store::fan_in::{FanIn, Heard, Outcome};
 use crate::store::slot::Topology;
 use crate::time::Micros;
 
@@ -102,7 +102,7 @@ pub struct Pending {
     edition: Rc<Edition>,
     protocol: Protocol,
     wants: Wants,
-    gathering: Gathering,
+    fan_in: FanIn,
 }
 
 #[derive(Debug)]
@@ -488,7 +488,7 @@ fn ask(
         edition: edition.clone(),
         protocol,
         wants,
-        gathering: Gathering::new(check_request),
+        fan_in: FanIn::new(check_request),
     }))
 }
 
@@ -550,7 +550,7 @@ impl Pending {
         let Wants::Passage(passage) = &self.wants else {
             return None;
         };
-        let checks = self.gathering.check_request().checks();
+        let checks = self.fan_in.check_request().checks();
         let is_leased = self.may_lease(memory);
         let Memory {
             denials, leases, ..
@@ -601,7 +601,7 @@ impl Pending {
             Wants::Passage(passage) => passage.limits.as_slice(),
             Wants::Status(_) => &[],
         };
-        let heard = self.gathering.operations().next();
+        let heard = self.fan_in.operations().next();
         let heard = heard.map_or(&[][..], |(_, heard)| heard);
         limits.iter().enumerate().map(|(place, &limit)| {
             let left = match heard.get(place) {
@@ -618,12 +618,12 @@ impl Pending {
             Wants::Passage(passage) => passage.known().collect(),
             Wants::Status(_) => Vec::new(),
         };
-        self.gathering.split(topology, &known)
+        self.fan_in.split(topology, &known)
     }
 
     /// Takes the outcome of a part; whether all are in, and the request can be concluded.
     pub fn receive(&mut self, part: usize, outcome: &Outcome) -> bool {
-        self.gathering.receive(part, outcome)
+        self.fan_in.receive(part, outcome)
     }
 
     /// What the outcomes mean for the request. `now` is the worker's clock, read where its own memory
@@ -631,7 +631,7 @@ impl Pending {
     pub fn conclude(&self, memory: &mut Memory, now: impl FnOnce() -> Micros) -> Ending {
         match &self.wants {
             Wants::Status(inquiry) => Ending {
-                conclusion: self.respond(inquiry.answer(&self.edition, &self.gathering)),
+                conclusion: self.respond(inquiry.answer(&self.edition, &self.fan_in)),
                 refunds: Vec::new(),
                 record: None,
                 hold: None,
@@ -647,8 +647,8 @@ impl Pending {
         memory: &mut Memory,
         now: impl FnOnce() -> Micros,
     ) -> Ending {
-        let checks = self.gathering.check_request().checks();
-        let mut operations = self.gathering.operations();
+        let checks = self.fan_in.check_request().checks();
+        let mut operations = self.fan_in.operations();
         let enforced = match passage.limits.as_slice() {
             [] => None,
             _ => operations.next(),
@@ -661,7 +661,7 @@ impl Pending {
         if refused
             && memory.epoch == self.edition.epoch
             && (memory.topology == Topology::Single || policy.is_of_one_slot())
-            && let Some(asked) = self.gathering.asked()
+            && let Some(asked) = self.fan_in.asked()
         {
             for (check, heard) in checks.iter().zip(heard) {
                 if let Heard::Told(reading) = heard {
@@ -714,7 +714,7 @@ impl Pending {
     /// Remembers what the store said of limits that are nearly used up, for when it is away. What
     /// came out of a lease the store did not say now.
     fn learn_low(&self, passage: &Passage, heard: &[Heard], memory: &mut Memory) {
-        let checks = self.gathering.check_request().checks();
+        let checks = self.fan_in.check_request().checks();
         for (place, (check, heard)) in checks.iter().zip(heard).enumerate() {
             if let Heard::Told(reading) = heard
                 && fallback::is_low(&check.terms.quota, *reading)
@@ -722,7 +722,7 @@ impl Pending {
                 && verdict::on_failure(&self.edition.policy, *limit) == verdict::Degraded::Local
                 && !passage.has_spent(place)
             {
-                memory.local.learn(check, *reading, self.gathering.now());
+                memory.local.learn(check, *reading, self.fan_in.now());
             }
         }
     }
@@ -744,8 +744,8 @@ impl Pending {
         let refunds = match verdict {
             // A trial in parts may have been refused in one of them.
             Verdict::Passed { .. } if would.is_empty() => Vec::new(),
-            Verdict::Passed { .. } => self.gathering.refunds_of_refused(),
-            Verdict::Refused { .. } | Verdict::Unavailable => self.gathering.refunds(),
+            Verdict::Passed { .. } => self.fan_in.refunds_of_refused(),
+            Verdict::Refused { .. } | Verdict::Unavailable => self.fan_in.refunds(),
         };
         let mut record = Record::new(outcome, source, shown);
         for would in would.iter().flatten() {

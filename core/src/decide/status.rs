@@ -19,7 +19,7 @@ use crate::request::address;
 use crate::request::identity::{ANONYMOUS_TIER, Caller, DEFAULT_TIER, Sources};
 use crate::request::subject::{Subject, id_text};
 use crate::store::check::{Check, CheckRequest};
-use crate::store::fan_in::{Gathering, Heard};
+use crate::store::fan_in::{FanIn, Heard};
 
 /// Where the filter answers status calls.
 pub const PATH: &[u8] = b"/api/v1/rate-limits/status";
@@ -388,9 +388,9 @@ impl Inquiry {
     }
 
     /// The answer, once the store has told of all operations.
-    pub fn answer(&self, edition: &Edition, gathering: &Gathering) -> Answer {
+    pub fn answer(&self, edition: &Edition, fan_in: &FanIn) -> Answer {
         let policy = &edition.policy;
-        let mut operations = gathering.operations();
+        let mut operations = fan_in.operations();
         let Some((refused, [Heard::Told(own)])) = operations.next() else {
             return answer::unavailable();
         };
@@ -438,7 +438,7 @@ impl Inquiry {
                 rate_limits,
                 other_tiers,
                 policy_version: edition.version.0,
-                timestamp: gathering.now().0 / 1_000_000,
+                timestamp: fan_in.now().0 / 1_000_000,
             },
         )
     }

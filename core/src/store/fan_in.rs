@@ -32,7 +32,7 @@ pub enum Heard {
 
 /// A check request on its way to the store.
 #[derive(Debug)]
-pub struct Gathering {
+pub struct FanIn {
     check_request: Rc<CheckRequest>,
     parts: Vec<Part>,
     waiting: usize,
@@ -54,9 +54,9 @@ struct Taken {
     receipt: Micros,
 }
 
-impl Gathering {
-    pub fn new(check_request: CheckRequest) -> Gathering {
-        Gathering {
+impl FanIn {
+    pub fn new(check_request: CheckRequest) -> FanIn {
+        FanIn {
             check_request: Rc::new(check_request),
             parts: Vec::new(),
             waiting: 0,
@@ -260,8 +260,8 @@ mod tests {
         let mut check_request = CheckRequest::default();
         check_request.ask(Kind::Take, ["{a}1", "{b}1"].map(check));
         check_request.ask(Kind::Take, ["{a}2", "{b}2"].map(check));
-        let mut gathering = Gathering::new(check_request);
-        let parts = gathering.split(Topology::Cluster, &[]);
+        let mut fan_in = FanIn::new(check_request);
+        let parts = fan_in.split(Topology::Cluster, &[]);
         let told = |verdict| Told {
             verdict,
             limits: vec![Reading {
@@ -278,10 +278,10 @@ mod tests {
             };
             let told = vec![told(Verdict::Passed), told(second)];
             let (now, asked) = (Micros(7), Micros(0));
-            gathering.receive(number, &Outcome::Told { now, asked, told });
+            fan_in.receive(number, &Outcome::Told { now, asked, told });
         }
-        assert_eq!(keys(&gathering.refunds_of_refused()), ["{a}2"]);
-        assert_eq!(keys(&gathering.refunds_of_passed()), ["{a}1", "{b}1"]);
-        assert_eq!(keys(&gathering.refunds()), ["{a}1", "{a}2", "{b}1"]);
+        assert_eq!(keys(&fan_in.refunds_of_refused()), ["{a}2"]);
+        assert_eq!(keys(&fan_in.refunds_of_passed()), ["{a}1", "{b}1"]);
+        assert_eq!(keys(&fan_in.refunds()), ["{a}1", "{a}2", "{b}1"]);
     }
 }

@@ -174,25 +174,22 @@ impl Pending {
         let items = passage.dues.iter().filter_map(|due| {
             let operation = passage.operation(due.trial);
             // A trial that would have refused the request has taken nothing.
-            if self.gathering.is_refused(operation) {
+            if self.fan_in.is_refused(operation) {
                 return None;
             }
-            let before: usize = self.gathering.check_request().shape().take(operation).sum();
+            let before: usize = self.fan_in.check_request().shape().take(operation).sum();
             let (start, end) = (before + due.places.start, before + due.places.end);
-            let whole = self.gathering.check_request().checks();
-            let held = self
-                .gathering
-                .taken(operation)
-                .map(|(part, places, receipt)| {
-                    let own = places
-                        .into_iter()
-                        .filter(|place| (start..end).contains(place));
-                    Held {
-                        part: part.clone(),
-                        checks: own.filter_map(|place| whole.get(place)).cloned().collect(),
-                        receipt,
-                    }
-                });
+            let whole = self.fan_in.check_request().checks();
+            let held = self.fan_in.taken(operation).map(|(part, places, receipt)| {
+                let own = places
+                    .into_iter()
+                    .filter(|place| (start..end).contains(place));
+                Held {
+                    part: part.clone(),
+                    checks: own.filter_map(|place| whole.get(place)).cloned().collect(),
+                    receipt,
+                }
+            });
             let local = match due.trial {
                 Some(_) => Vec::new(),
                 None => {
@@ -221,7 +218,7 @@ impl Pending {
         if items.is_empty() {
             return None;
         }
-        let checks = self.gathering.check_request().checks();
+        let checks = self.fan_in.check_request().checks();
         let known = decided.standings.iter().zip(checks).enumerate();
         let accounts = known.filter_map(|(place, (standing, check))| {
             Some(Account {

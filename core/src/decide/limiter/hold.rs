@@ -105,7 +105,7 @@ impl Memory {
         let Some(pending) = self.abandoned.remove(&stream) else {
             return Vec::new();
         };
-        let mut refunds = pending.gathering.refunds();
+        let mut refunds = pending.fan_in.refunds();
         refunds.extend(pending.restore(self));
         refunds
     }
@@ -193,16 +193,16 @@ impl Pending {
                 record.delay = wait;
             }
         }
-        let checks = self.gathering.check_request().checks();
+        let checks = self.fan_in.check_request().checks();
         let turn = line.filter(|line| line.wait >= line.others);
         ending.hold = is_held.then(|| {
             Box::new(Hold {
                 caller: passage.subject.clone(),
                 wait,
-                decided: self.gathering.decided(),
+                decided: self.fan_in.decided(),
                 turn: turn
                     .and_then(|line| Some((checks.get(line.place)?.key.clone(), line.others))),
-                refunds: self.gathering.refunds_of_passed(),
+                refunds: self.fan_in.refunds_of_passed(),
                 local: self.taken_local(decided, receipt),
                 leased: self
                     .spent()
@@ -214,7 +214,7 @@ impl Pending {
     }
 
     fn nearing(&self, decided: &Decided, memory: &Memory) -> Nearing {
-        let checks = self.gathering.check_request().checks();
+        let checks = self.fan_in.check_request().checks();
         let mut nearing = Nearing::default();
         for (place, (standing, check)) in decided.standings.iter().zip(checks).enumerate() {
             if let Some(standing) = standing
@@ -229,7 +229,7 @@ impl Pending {
     }
 
     fn taken_local(&self, decided: &Decided, receipt: Micros) -> TakenLocal {
-        let checks = self.gathering.check_request().checks();
+        let checks = self.fan_in.check_request().checks();
         let checks = decided.local.iter().filter_map(|place| checks.get(*place));
         TakenLocal {
             checks: checks.cloned().collect(),

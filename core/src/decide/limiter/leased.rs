@@ -66,7 +66,7 @@ impl Pending {
 
     /// What came out of leases.
     pub(super) fn spent(&self) -> impl Iterator<Item = (&Check, Spent)> {
-        let checks = self.gathering.check_request().checks();
+        let checks = self.fan_in.check_request().checks();
         let spent = match &self.wants {
             Wants::Passage(passage) => passage.spent.as_slice(),
             Wants::Status(_) => &[],
@@ -81,7 +81,7 @@ impl Pending {
             Wants::Passage(passage) => Some(passage),
             Wants::Status(_) => None,
         };
-        let checks = self.gathering.check_request().checks();
+        let checks = self.fan_in.check_request().checks();
         passage.into_iter().flat_map(move |passage| {
             let limits = passage.limits.iter().zip(checks).enumerate();
             let asked = limits.filter(|(place, _)| !passage.has_spent(*place));

@@ -81,7 +81,7 @@ fn keys(step: &Step) -> Vec<String> {
     let Step::Ask(pending) = step else {
         panic!("{step:?}")
     };
-    let checks = pending.gathering.check_request().checks().iter();
+    let checks = pending.fan_in.check_request().checks().iter();
     checks
         .map(|check| String::from_utf8(check.key.clone()).unwrap())
         .collect()
