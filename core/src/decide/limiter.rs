@@ -33,7 +33,7 @@ use crate::quota::operation::{Kind, Reading};
 use crate::request::identity::{self, Belief, Caller, Credentials, Sources};
 use crate::request::path;
 use crate::request::subject::Subject;
-use crate::store::check::{Check, CheckRequest, Part};
+use crate::store::check::{Check, CheckRequest, ShardRequest};
 use crate::store::clock::{StoreClock, StoreTime};
 use crate::store::config::StoreConfig;
 use crate::store::fan_in::{FanIn, Heard, Outcome};
@@ -147,7 +147,7 @@ pub struct Memory {
 pub struct Ending {
     pub conclusion: Conclusion,
     /// To be asked without waiting: a request that does not pass consumes nothing.
-    pub refunds: Vec<Part>,
+    pub refunds: Vec<ShardRequest>,
     /// What operators are told of it; nothing of a status call.
     pub record: Option<Record>,
     /// It passes, but has to wait before it does.
@@ -613,7 +613,7 @@ impl Pending {
     }
 
     /// The parts to ask the store about; the outcome of each goes to [`Pending::receive`].
-    pub fn parts(&mut self, topology: Topology) -> Vec<Part> {
+    pub fn parts(&mut self, topology: Topology) -> Vec<ShardRequest> {
         let known: Vec<(usize, Reading)> = match &self.wants {
             Wants::Passage(passage) => passage.known().collect(),
             Wants::Status(_) => Vec::new(),

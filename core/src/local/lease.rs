@@ -16,7 +16,7 @@ use crate::policy::lease_terms::{LeaseTerms, Size};
 use crate::quota::cost::Cost;
 use crate::quota::limit::{Algorithm, Share};
 use crate::quota::operation::{Kind, Reading, Retry};
-use crate::store::check::{Check, CheckRequest, Part};
+use crate::store::check::{Check, CheckRequest, ShardRequest};
 use crate::store::config::StoreConfig;
 use crate::store::fan_in::Outcome;
 use crate::store::slot::Topology;
@@ -116,7 +116,7 @@ pub struct Bid {
     /// The limit; its cost is what is asked for.
     check: Check,
     terms: LeaseTerms,
-    part: Part,
+    part: ShardRequest,
     surrenders: u64,
 }
 
@@ -172,7 +172,7 @@ impl Leases {
 
     /// A request was refused elsewhere: its permits are in the lease again. Where that has gone
     /// meanwhile they go back to the store.
-    pub fn restore(&mut self, check: &Check, spent: Spent) -> Option<Part> {
+    pub fn restore(&mut self, check: &Check, spent: Spent) -> Option<ShardRequest> {
         let Spent { receipt, .. } = spent;
         match self.held.get_mut(&check.key) {
             Some(Held::Lease(lease)) if lease.receipt == receipt => {
@@ -228,7 +228,7 @@ impl Leases {
     }
 
     /// What the store said to a bid.
-    pub fn settle(&mut self, bid: Bid, outcome: &Outcome) -> Option<Part> {
+    pub fn settle(&mut self, bid: Bid, outcome: &Outcome) -> Option<ShardRequest> {
         let Bid {
             check,
             terms,
@@ -277,7 +277,7 @@ impl Leases {
 
     /// Time has passed: what goes back of the leases that have ended. Of many, the first; the others
     /// when [`Leases::next`] says.
-    pub fn expire(&mut self, now: Micros) -> Vec<Part> {
+    pub fn expire(&mut self, now: Micros) -> Vec<ShardRequest> {
         let mut back = Vec::new();
         if now < self.next_return {
             return back;
@@ -355,14 +355,14 @@ impl Leases {
         self.ends = ends.collect();
     }
 
-    fn give_back(&self, check: Check, Receipt(receipt): Receipt) -> Option<Part> {
+    fn give_back(&self, check: Check, Receipt(receipt): Receipt) -> Option<ShardRequest> {
         let mut check_request = CheckRequest::default();
         check_request.ask(Kind::GiveBack { receipt }, [check]);
         self.part(check_request)
     }
 
     /// One key is in one place.
-    fn part(&self, check_request: CheckRequest) -> Option<Part> {
+    fn part(&self, check_request: CheckRequest) -> Option<ShardRequest> {
         Rc::new(check_request).split(self.topology).pop()
     }
 }
@@ -453,7 +453,7 @@ impl Pace {
 }
 
 impl Bid {
-    pub fn part(&self) -> &Part {
+    pub fn part(&self) -> &ShardRequest {
         &self.part
     }
 }

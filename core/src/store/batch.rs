@@ -16,7 +16,7 @@ use std::{fmt, iter};
 use crate::codec::resp::{self, Reader, Token};
 use crate::store::breaker::{Breaker, Permit};
 use crate::store::call::CallId;
-use crate::store::check::{CheckRequest, Part};
+use crate::store::check::{CheckRequest, ShardRequest};
 use crate::store::encode::Program;
 use crate::store::error::{self, ErrorClass};
 use crate::store::fan_in::Outcome;
@@ -223,7 +223,7 @@ impl<T> Batcher<T> {
 
     /// A request asks. Without a ticket nobody waits for the outcome. After a request's last check request
     /// see whether it [`Batcher::hurries`].
-    pub fn ask(&mut self, now: Micros, ticket: Option<T>, part: &Part) -> Next {
+    pub fn ask(&mut self, now: Micros, ticket: Option<T>, part: &ShardRequest) -> Next {
         let Some(lane) = self.lanes.get_mut(part.lane.0) else {
             return Next::Failed;
         };

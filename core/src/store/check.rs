@@ -37,7 +37,7 @@ pub struct Check {
 
 /// The part of a check request that one script call can answer.
 #[derive(Clone, Debug)]
-pub struct Part {
+pub struct ShardRequest {
     pub slot: Slot,
     pub lane: Lane,
     pub check_request: Rc<CheckRequest>,
@@ -137,7 +137,7 @@ impl CheckRequest {
 
     /// The parts that can be asked on their own; a single primary answers the whole, unless it is too
     /// large.
-    pub fn split(self: &Rc<CheckRequest>, topology: Topology) -> Vec<Part> {
+    pub fn split(self: &Rc<CheckRequest>, topology: Topology) -> Vec<ShardRequest> {
         let (slot, lane) = match self.checks.first() {
             None => return Vec::new(),
             Some(first) => topology.place(&first.key),
@@ -145,7 +145,7 @@ impl CheckRequest {
         let here = |check: &Check| topology.place(&check.key) == (slot, lane);
         let small = self.checks.len() <= MOST_CHECKS;
         if small && (topology == Topology::Single || self.checks.iter().all(here)) {
-            return vec![Part {
+            return vec![ShardRequest {
                 slot,
                 lane,
                 check_request: self.clone(),
@@ -158,7 +158,7 @@ impl CheckRequest {
 
     /// The same without some checks, whose answers are known. An operation of which none is left is
     /// not asked.
-    pub fn split_without(&self, topology: Topology, known: &[usize]) -> Vec<Part> {
+    pub fn split_without(&self, topology: Topology, known: &[usize]) -> Vec<ShardRequest> {
         let place = |(number, check): (usize, &Check)| {
             (!known.contains(&number)).then(|| topology.place(&check.key))
         };
@@ -174,7 +174,7 @@ impl CheckRequest {
 
     /// The checks at one place, in the operations that have some there. A take is whole in one part, for
     /// all of it passes or none; all else comes apart wherever a part is full.
-    fn parts(&self, place: (Slot, Lane), places: &[Option<(Slot, Lane)>]) -> Vec<Part> {
+    fn parts(&self, place: (Slot, Lane), places: &[Option<(Slot, Lane)>]) -> Vec<ShardRequest> {
         let mut parts = vec![Piece::default()];
         let mut all = self.checks.iter().zip(places).enumerate();
         for (at, operation) in self.operations.iter().enumerate() {
@@ -206,7 +206,7 @@ impl CheckRequest {
         let (slot, lane) = place;
         let looks = self.operations.iter().any(|one| one.kind == Kind::Peek);
         let patient = looks && parts.len() > 1;
-        let parts = parts.into_iter().map(|piece| Part {
+        let parts = parts.into_iter().map(|piece| ShardRequest {
             slot,
             lane,
             check_request: Rc::new(piece.check_request),
@@ -237,7 +237,7 @@ impl Piece {
     }
 }
 
-impl Part {
+impl ShardRequest {
     /// The place of its nth operation in the whole.
     pub fn operation(&self, nth: usize) -> Option<usize> {
         match &self.places {
@@ -263,8 +263,8 @@ impl Part {
     }
 
     /// Another check request about the same keys.
-    pub fn asking(&self, check_request: CheckRequest) -> Part {
-        Part {
+    pub fn asking(&self, check_request: CheckRequest) -> ShardRequest {
+        ShardRequest {
             check_request: Rc::new(check_request),
             ..self.clone()
         }

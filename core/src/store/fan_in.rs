@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use crate::quota::operation::{Kind, Reading, Told, Verdict};
-use crate::store::check::{CheckRequest, Part};
+use crate::store::check::{CheckRequest, ShardRequest};
 use crate::store::slot::Topology;
 use crate::time::Micros;
 
@@ -34,7 +34,7 @@ pub enum Heard {
 #[derive(Debug)]
 pub struct FanIn {
     check_request: Rc<CheckRequest>,
-    parts: Vec<Part>,
+    parts: Vec<ShardRequest>,
     waiting: usize,
     heard: Vec<Heard>,
     refused: Vec<bool>,
@@ -70,7 +70,7 @@ impl FanIn {
 
     /// The parts to ask about, each of which will have an outcome. Of some checks, by their places,
     /// the answers are `known`.
-    pub fn split(&mut self, topology: Topology, known: &[(usize, Reading)]) -> Vec<Part> {
+    pub fn split(&mut self, topology: Topology, known: &[(usize, Reading)]) -> Vec<ShardRequest> {
         self.heard = vec![Heard::Nothing; self.check_request.checks().len()];
         self.parts = if known.is_empty() {
             self.check_request.split(topology)
@@ -173,7 +173,10 @@ impl FanIn {
     }
 
     /// What was taken for an operation: by which part, of which of the whole's checks, and when.
-    pub fn taken(&self, operation: usize) -> impl Iterator<Item = (&Part, Vec<usize>, Micros)> {
+    pub fn taken(
+        &self,
+        operation: usize,
+    ) -> impl Iterator<Item = (&ShardRequest, Vec<usize>, Micros)> {
         let own = move |taken: &&Taken| taken.operation == operation;
         self.taken.iter().filter(own).filter_map(|taken| {
             let part = self.parts.get(taken.part)?;
@@ -185,22 +188,22 @@ impl FanIn {
     }
 
     /// What gives back all that was taken: a request that does not pass consumes nothing.
-    pub fn refunds(&self) -> Vec<Part> {
+    pub fn refunds(&self) -> Vec<ShardRequest> {
         self.giving_back(|_| true)
     }
 
     /// What gives back what was taken for operations of which another part was refused.
-    pub fn refunds_of_refused(&self) -> Vec<Part> {
+    pub fn refunds_of_refused(&self) -> Vec<ShardRequest> {
         self.giving_back(|taken| self.refused.get(taken.operation) == Some(&true))
     }
 
     /// What gives back all the rest.
-    pub fn refunds_of_passed(&self) -> Vec<Part> {
+    pub fn refunds_of_passed(&self) -> Vec<ShardRequest> {
         self.giving_back(|taken| self.refused.get(taken.operation) != Some(&true))
     }
 
-    fn giving_back(&self, wanted: impl Fn(&Taken) -> bool) -> Vec<Part> {
-        let mut refunds: Vec<Part> = Vec::new();
+    fn giving_back(&self, wanted: impl Fn(&Taken) -> bool) -> Vec<ShardRequest> {
+        let mut refunds: Vec<ShardRequest> = Vec::new();
         let mut rest = self.taken.as_slice();
         // What a part has taken stands together, and has one receipt.
         while let Some(first) = rest.first() {
@@ -244,7 +247,7 @@ mod tests {
         }
     }
 
-    fn keys(refunds: &[Part]) -> Vec<String> {
+    fn keys(refunds: &[ShardRequest]) -> Vec<String> {
         let check_requests = refunds.iter().map(|part| &part.check_request);
         let keys = check_requests.flat_map(|check_request| check_request.checks());
         let mut keys: Vec<String> = keys

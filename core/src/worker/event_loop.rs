@@ -23,7 +23,7 @@ use crate::observe::advice;
 use crate::request::identity::Sources;
 use crate::store::batch::{Batcher, Effects, Health, MOST_TOLD, Next, Settled, Silence};
 use crate::store::call::CallId;
-use crate::store::check::Part;
+use crate::store::check::ShardRequest;
 use crate::store::fan_in::Outcome;
 use crate::store::links::LinkId;
 use crate::store::slot::Topology;
@@ -245,7 +245,12 @@ impl<H: Host> Worker<H> {
     }
 
     /// Asks the store a part of something. Without a ticket nobody waits for the outcome.
-    pub(super) fn ask(&mut self, now: Micros, ticket: Option<Ticket>, part: &Part) -> Asked {
+    pub(super) fn ask(
+        &mut self,
+        now: Micros,
+        ticket: Option<Ticket>,
+        part: &ShardRequest,
+    ) -> Asked {
         let next = self.batcher.ask(now, ticket, part);
         self.within(now, TICK);
         match next {
@@ -280,7 +285,7 @@ impl<H: Host> Worker<H> {
     }
 
     /// Asks for what goes back to the store. Nobody waits for it.
-    pub(super) fn refund(&mut self, parts: &[Part]) {
+    pub(super) fn refund(&mut self, parts: &[ShardRequest]) {
         if parts.is_empty() {
             return;
         }

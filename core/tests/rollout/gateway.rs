@@ -7,7 +7,7 @@ use weir_core::decide::decision::Record;
 use weir_core::decide::limiter::{self, Bill, Conclusion, Ending, Facts, Memory, Step};
 use weir_core::live::snapshot::Edition;
 use weir_core::quota::model::Counters;
-use weir_core::store::check::Part;
+use weir_core::store::check::ShardRequest;
 use weir_core::store::fan_in::Outcome;
 use weir_core::store::slot::Topology;
 use weir_core::time::Micros;
@@ -181,7 +181,7 @@ impl Gateway {
 
 impl Store {
     /// Runs a part as the script would.
-    pub fn answer(&mut self, part: &Part, now: Micros) -> Outcome {
+    pub fn answer(&mut self, part: &ShardRequest, now: Micros) -> Outcome {
         let keys = part.check_request.checks().iter().map(|check| &check.key);
         let keys: Vec<String> = keys
             .map(|key| String::from_utf8(key.clone()).unwrap())

@@ -12,7 +12,7 @@ use crate::policy::ids::LimitId;
 use crate::policy::tariff::{Balance, Meter, Said};
 use crate::quota::limit::Quota;
 use crate::quota::operation::Kind;
-use crate::store::check::{Check, CheckRequest, Part};
+use crate::store::check::{Check, CheckRequest, ShardRequest};
 use crate::time::Micros;
 
 /// A rule whose requests cost what their response says.
@@ -44,7 +44,7 @@ struct Item {
 /// What a part of the check request took, by its receipt.
 #[derive(Debug)]
 struct Held {
-    part: Part,
+    part: ShardRequest,
     checks: Vec<Check>,
     receipt: Micros,
 }
@@ -83,7 +83,7 @@ impl Memory {
         said: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
         headers: &mut Headers,
         now: impl Fn() -> Micros,
-    ) -> Vec<Part> {
+    ) -> Vec<ShardRequest> {
         let balance = |item: &Item| {
             let said = Said::under(&item.meter.header, said.clone());
             item.meter.balance(said)

@@ -12,7 +12,7 @@ use crate::policy::soft_limit::Pace;
 use crate::quota::limit::Quota;
 use crate::quota::operation::{Reading, Retry};
 use crate::request::subject::Subject;
-use crate::store::check::{Check, Part};
+use crate::store::check::{Check, ShardRequest};
 use crate::store::clock::Exchange;
 use crate::store::fan_in::Outcome;
 use crate::time::{Micros, Millis};
@@ -27,7 +27,7 @@ pub struct Hold {
     decided: Option<(Micros, Micros)>,
     /// The key of the limit whose turn it waits for, and the longest wait of the others.
     turn: Option<(Vec<u8>, Millis)>,
-    refunds: Vec<Part>,
+    refunds: Vec<ShardRequest>,
     local: TakenLocal,
     leased: Vec<(Check, Spent)>,
 }
@@ -67,7 +67,7 @@ impl Memory {
         stream: StreamId,
         hold: Hold,
         now: impl FnOnce() -> Micros,
-    ) -> Vec<Part> {
+    ) -> Vec<ShardRequest> {
         if !self.delays.leave(stream) {
             return Vec::new();
         }
@@ -95,7 +95,7 @@ impl Memory {
         stream: StreamId,
         part: usize,
         outcome: &Outcome,
-    ) -> Vec<Part> {
+    ) -> Vec<ShardRequest> {
         let Some(pending) = self.abandoned.get_mut(&stream) else {
             return Vec::new();
         };

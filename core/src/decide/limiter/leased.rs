@@ -6,7 +6,7 @@ use crate::local::lease::{Bid, Spent};
 use crate::policy::ids::LimitId;
 use crate::policy::lease_terms::LeaseTerms;
 use crate::quota::operation::Reading;
-use crate::store::check::{Check, Part};
+use crate::store::check::{Check, ShardRequest};
 use crate::store::fan_in::Heard;
 use crate::time::Micros;
 
@@ -58,7 +58,7 @@ impl Pending {
     }
 
     /// A request that does not pass consumes nothing: what goes back of what it spent.
-    pub(super) fn restore(&self, memory: &mut Memory) -> Vec<Part> {
+    pub(super) fn restore(&self, memory: &mut Memory) -> Vec<ShardRequest> {
         let spent = self.spent();
         let back = spent.filter_map(|(check, spent)| memory.leases.restore(check, spent));
         back.collect()

@@ -41,7 +41,7 @@ fn leases() -> Leases {
 }
 
 /// The store: every operation of a part, at that time of its own.
-fn ask(store: &mut Counters<Vec<u8>>, part: &Part, now: Micros, asked: Micros) -> Outcome {
+fn ask(store: &mut Counters<Vec<u8>>, part: &ShardRequest, now: Micros, asked: Micros) -> Outcome {
     let told = part.check_request.operations().map(|(operation, checks)| {
         let limits: Vec<_> = checks
             .iter()
@@ -418,7 +418,7 @@ fn plays() -> impl Strategy<Value = Play> {
 /// A worker with what it asked and what it was answered but has not heard.
 struct Worker {
     leases: Leases,
-    asked: VecDeque<(Option<Bid>, Part, Micros)>,
+    asked: VecDeque<(Option<Bid>, ShardRequest, Micros)>,
     answered: VecDeque<(Bid, Outcome)>,
 }
 

@@ -10,7 +10,7 @@ const TIMEOUT: Millis = Millis(50);
 /// What the script is told of a look: a take from one limit.
 const TAKE: &str = "\r\n\x01\x01\x01\x01\x01\r\n";
 
-fn part(key: &str, topology: Topology) -> Part {
+fn part(key: &str, topology: Topology) -> ShardRequest {
     let quota = Quota::try_new(Algorithm::FixedWindow, 5, 60, None).unwrap();
     let check = Check {
         key: key.as_bytes().to_vec(),
@@ -282,7 +282,7 @@ fn however_many_wait_an_event_tells_a_bounded_number_and_the_next_tells_more() {
 }
 
 /// A check request of so many checks, and how many checks each of its parts has.
-fn large(kind: Kind, checks: usize) -> (Vec<Part>, Vec<usize>) {
+fn large(kind: Kind, checks: usize) -> (Vec<ShardRequest>, Vec<usize>) {
     let quota = Quota::try_new(Algorithm::FixedWindow, 5, 60, None).unwrap();
     let mut check_request = CheckRequest::default();
     let check = |number| Check {

@@ -71,7 +71,7 @@ impl Gateway {
         }
     }
 
-    fn answer(&mut self, part: &Part) -> Outcome {
+    fn answer(&mut self, part: &ShardRequest) -> Outcome {
         let Some(store) = &mut self.store else {
             return Outcome::Failed;
         };
