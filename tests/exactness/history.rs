@@ -9,7 +9,7 @@ use weir_core::quota::cost::Cost;
 use weir_core::quota::limit::{Algorithm, Quota};
 use weir_core::quota::operation::{self, Kind, Told};
 use weir_core::quota::packed::PackedQuota;
-use weir_core::store::reply::{self, Answer, Shape};
+use weir_core::store::reply::{self, Answer, ReplySchema};
 use weir_core::time::{Micros, Millis};
 use weir_lab::recorder::Exchange;
 
@@ -122,8 +122,8 @@ impl History {
             // Not of Weir: whoever keeps the connection alive, or introduces itself.
             _ => return Ok(()),
         };
-        let (mut operations, shape) = self.operations(keys, arguments)?;
-        let Some(answer) = answer(&shape, exchange.reply.as_deref())? else {
+        let (mut operations, schema) = self.operations(keys, arguments)?;
+        let Some(answer) = answer(&schema, exchange.reply.as_deref())? else {
             self.unknown_script += 1;
             return Ok(());
         };
@@ -144,7 +144,7 @@ impl History {
         &mut self,
         keys: &[&[u8]],
         arguments: &[&[u8]],
-    ) -> Checked<(Vec<Operation>, Shape)> {
+    ) -> Checked<(Vec<Operation>, ReplySchema)> {
         // What all takes together want says nothing that they do not say themselves.
         let [quotas, numbers, _totals, large @ ..] = arguments else {
             return fault("a call without operations".to_owned());
@@ -157,7 +157,7 @@ impl History {
                 .next()
                 .unwrap_or_else(|| malformed("a large number is missing"))
         };
-        let (mut operations, mut shape) = (Vec::new(), Shape::default());
+        let (mut operations, mut schema) = (Vec::new(), ReplySchema::default());
         while let Some(code) = numbers.next() {
             let with_costs = code > 100;
             let kind = match code % 100 {
@@ -181,13 +181,13 @@ impl History {
                     true => NonZeroU64::new(large()?).map_or_else(|| malformed("no cost"), Ok)?,
                     false => NonZeroU64::MIN,
                 };
-                shape.limit(key, Cost(cost));
+                schema.limit(key, Cost(cost));
                 let (Some(key), Some(quota)) = (keys.get(key), quotas.get(quota)) else {
                     return malformed("no such key or quota");
                 };
                 limits.push((self.id(key), *quota, Cost(cost)));
             }
-            shape.operation(limits.len());
+            schema.operation(limits.len());
             operations.push(Operation {
                 kind,
                 limits,
@@ -197,7 +197,7 @@ impl History {
                 },
             });
         }
-        Ok((operations, shape))
+        Ok((operations, schema))
     }
 
     fn id(&mut self, key: &[u8]) -> KeyId {
@@ -246,7 +246,7 @@ fn words(command: &[u8]) -> Checked<Vec<&[u8]>> {
 }
 
 /// None where Redis did not know the script.
-fn answer(shape: &Shape, reply: Option<&[u8]>) -> Checked<Option<Answer>> {
+fn answer(schema: &ReplySchema, reply: Option<&[u8]>) -> Checked<Option<Answer>> {
     let Some(reply) = reply else {
         return fault("Redis closed a connection with a call unanswered: did it count?".to_owned());
     };
@@ -259,7 +259,7 @@ fn answer(shape: &Shape, reply: Option<&[u8]>) -> Checked<Option<Answer>> {
     let Some(integers) = integers else {
         return fault(format!("Redis replied {}", reply.escape_ascii()));
     };
-    match reply::decode(shape, integers) {
+    match reply::decode(schema, integers) {
         Ok(answer) => Ok(Some(answer)),
         Err(error) => fault(format!("Redis replied {}: {error}", reply.escape_ascii())),
     }

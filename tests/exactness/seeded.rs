@@ -12,7 +12,7 @@ use weir_core::quota::limit::{Algorithm, Quota};
 use weir_core::quota::operation::Kind;
 use weir_core::quota::packed::Terms;
 use weir_core::store::check::{Check, CheckRequest};
-use weir_core::store::encode::Program;
+use weir_core::store::encode::Encoder;
 use weir_core::store::script::{self, By, Script};
 use weir_lab::recorder::Recorder;
 use weir_lab::redis::Redis;
@@ -134,10 +134,10 @@ fn call(script: &Script, address: SocketAddr, number: u64) {
             let random = round >> 33;
             check_request.ask(Kind::Take, limits(script.sha(), random));
         }
-        let mut program = Program::with_room(0);
-        check_request.encode(&mut program);
+        let mut encoder = Encoder::with_room(0);
+        check_request.encode(&mut encoder);
         let mut bytes = Vec::new();
-        script.write_call(&mut bytes, by, &program);
+        script.write_call(&mut bytes, by, &encoder);
         by = By::Sha;
         stream.write_all(&bytes).unwrap();
 

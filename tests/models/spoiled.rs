@@ -13,7 +13,7 @@ use weir_core::quota::model::Counters;
 use weir_core::quota::operation::{Kind, Told, Verdict};
 use weir_core::quota::packed;
 use weir_core::store::error::{ErrorClass, refused_command};
-use weir_core::store::reply::{self, Shape};
+use weir_core::store::reply::{self, ReplySchema};
 use weir_core::store::script::By;
 use weir_core::time::{Micros, Millis};
 use weir_lab::redis::Redis;
@@ -236,7 +236,7 @@ fn whatever_a_key_holds_neighbours_are_told_the_same() {
                 let mut batch = neighbours(Kind::Take);
                 batch.extend(odd.iter().cloned());
                 batch.extend(neighbours(if takes { Kind::Take } else { Kind::Charge }));
-                let (command, shape) = weir.command(By::Sha, &batch);
+                let (command, schema) = weir.command(By::Sha, &batch);
                 let reply = weir.send(&command);
                 let reply = reply.map_err(|error| TestCaseError::fail(error.to_string()))?;
                 let reply: Vec<u8> = redis::from_redis_value(reply).expect("a text");
@@ -249,7 +249,7 @@ fn whatever_a_key_holds_neighbours_are_told_the_same() {
                     .map(|bytes| f64::from_le_bytes(*bytes));
                 prop_assert!(numbers.all(exact), "{:?}", reply);
                 let integers = reply::integers(&reply).expect("integers");
-                let answer = reply::decode(&shape, integers).expect("an answer");
+                let answer = reply::decode(&schema, integers).expect("an answer");
                 let theirs = |index: &usize| *index < 4 || *index >= batch.len() - 4;
                 let asked = (0..batch.len()).filter(theirs).map(|index| {
                     let Operation { kind, limits } = &batch[index];
@@ -421,13 +421,13 @@ fn an_argument_out_of_range_spoils_its_operation_and_no_other() {
     ] {
         cases.push((quota, take, vec![], false));
     }
-    let shape = || {
-        let mut shape = Shape::default();
+    let schema = || {
+        let mut schema = ReplySchema::default();
         for key in 0..3 {
-            shape.limit(key, Cost::ONE);
-            shape.operation(1);
+            schema.limit(key, Cost::ONE);
+            schema.operation(1);
         }
-        shape
+        schema
     };
     for (quota, numbers, large, passes) in cases {
         let case = format!(
@@ -444,7 +444,7 @@ fn an_argument_out_of_range_spoils_its_operation_and_no_other() {
             // It has two limits.
             integers.drain(9..12);
         }
-        let told = reply::decode(&shape(), integers).expect("an answer").told;
+        let told = reply::decode(&schema(), integers).expect("an answer").told;
         let verdict = if passes {
             Verdict::Passed
         } else {
@@ -520,10 +520,10 @@ fn totals_that_are_at_fault_are_passed_over() {
             .arg(&[&quota[..], b"\x01\x01\x01\x01\x01", totals])
             .query(&mut weir.connection)
             .expect("an answer");
-        let mut shape = Shape::default();
-        shape.limit(0, Cost::ONE);
-        shape.operation(1);
-        let answer = reply::decode(&shape, reply::integers(&reply).unwrap()).unwrap();
+        let mut schema = ReplySchema::default();
+        schema.limit(0, Cost::ONE);
+        schema.operation(1);
+        let answer = reply::decode(&schema, reply::integers(&reply).unwrap()).unwrap();
         assert_eq!(answer.told[0].limits[0].remaining, 4, "{totals:?}");
     }
 }

@@ -9,8 +9,8 @@ use weir_core::quota::limit::{Algorithm, Quota};
 use weir_core::quota::operation::{self, Kind};
 use weir_core::quota::packed::Terms;
 use weir_core::store::check::{Check, CheckRequest};
-use weir_core::store::encode::Program;
-use weir_core::store::reply::{self, Answer, Shape};
+use weir_core::store::encode::Encoder;
+use weir_core::store::reply::{self, Answer, ReplySchema};
 use weir_core::store::script::{self, By, Script};
 use weir_core::time::Micros;
 use weir_lab::redis::Redis;
@@ -97,15 +97,15 @@ impl Weir {
     }
 
     pub fn call_by(&mut self, by: By, operations: &[Operation]) -> Result<Answer, RedisError> {
-        let (command, shape) = self.command(by, operations);
+        let (command, schema) = self.command(by, operations);
         let reply = self.send(&command)?;
         let bytes: Vec<u8> = redis::from_redis_value(reply)?;
         let integers = reply::integers(&bytes).expect("integers");
-        Ok(reply::decode(&shape, integers).expect("an answer"))
+        Ok(reply::decode(&schema, integers).expect("an answer"))
     }
 
     /// What is sent, and what its reply is read by.
-    pub fn command(&self, by: By, operations: &[Operation]) -> (Vec<u8>, Shape) {
+    pub fn command(&self, by: By, operations: &[Operation]) -> (Vec<u8>, ReplySchema) {
         let mut check_request = CheckRequest::default();
         for Operation { kind, limits } in operations {
             let checks = limits.iter().map(|(key, quota, cost)| Check {
@@ -115,11 +115,11 @@ impl Weir {
             });
             check_request.ask(*kind, checks);
         }
-        let mut program = Program::with_room(0);
-        check_request.encode(&mut program);
+        let mut encoder = Encoder::with_room(0);
+        check_request.encode(&mut encoder);
         let mut command = Vec::new();
-        self.script.write_call(&mut command, by, &program);
-        (command, program.into_shape())
+        self.script.write_call(&mut command, by, &encoder);
+        (command, encoder.into_schema())
     }
 
     pub fn send(&mut self, command: &[u8]) -> Result<Value, RedisError> {

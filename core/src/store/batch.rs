@@ -17,10 +17,10 @@ use crate::codec::resp::{self, Reader, Token};
 use crate::store::breaker::{Breaker, Permit};
 use crate::store::call::CallId;
 use crate::store::check::{CheckRequest, ShardRequest};
-use crate::store::encode::Program;
+use crate::store::encode::Encoder;
 use crate::store::error::{self, ErrorClass};
 use crate::store::fan_in::Outcome;
-use crate::store::reply::{self, Shape};
+use crate::store::reply::{self, ReplySchema};
 use crate::store::script::{By, Script};
 use crate::store::slot::{Lane, Slot, Topology};
 use crate::time::{Micros, Millis};
@@ -152,7 +152,7 @@ struct Command<T> {
     by: By,
     asked: Vec<Waiting<T>>,
     /// What its reply is read by, once it is written.
-    shape: Shape,
+    schema: ReplySchema,
 }
 
 /// Why a call has no answer.
@@ -431,12 +431,12 @@ impl<T> Batcher<T> {
         for command in &mut call.commands {
             let check_requests = command.asked.iter().map(|asked| &asked.check_request);
             let checks = check_requests.map(|check_request| check_request.checks().len());
-            let mut program = Program::with_room(checks.sum());
+            let mut encoder = Encoder::with_room(checks.sum());
             for asked in &command.asked {
-                asked.check_request.encode(&mut program);
+                asked.check_request.encode(&mut encoder);
             }
-            self.script.write_call(&mut body, command.by, &program);
-            command.shape = program.into_shape();
+            self.script.write_call(&mut body, command.by, &encoder);
+            command.schema = encoder.into_schema();
         }
         Outgoing {
             body,
@@ -765,7 +765,7 @@ impl<T> Call<T> {
                     slot: waiting.slot,
                     by: By::Sha,
                     asked: vec![waiting],
-                    shape: Shape::default(),
+                    schema: ReplySchema::default(),
                 }),
             }
         }
@@ -896,7 +896,7 @@ impl<T> Command<T> {
             _ => return Answered::Failed(STRANGE.to_string(), None),
         };
         let integers = reply::integers(reply);
-        let answer = integers.map(|integers| reply::decode(&self.shape, integers));
+        let answer = integers.map(|integers| reply::decode(&self.schema, integers));
         let Some(Ok(answer)) = answer else {
             return Answered::Failed(STRANGE.to_string(), None);
         };
@@ -906,7 +906,7 @@ impl<T> Command<T> {
             asked,
             told: told
                 .by_ref()
-                .take(waiting.check_request.shape().count())
+                .take(waiting.check_request.schema().count())
                 .collect(),
         });
         Answered::Told(outcomes.collect())

@@ -8,7 +8,7 @@ use crate::quota::cost::Cost;
 use crate::quota::limit::{Algorithm, Quota};
 use crate::quota::operation::{Kind, Told, Verdict};
 use crate::quota::packed::Terms;
-use crate::store::encode::Program;
+use crate::store::encode::Encoder;
 use crate::store::probe;
 use crate::store::slot::{Lane, Slot, Topology};
 use crate::time::Micros;
@@ -88,14 +88,14 @@ impl CheckRequest {
     }
 
     /// How many checks each operation has: what its part of a reply is read by.
-    pub fn shape(&self) -> impl Iterator<Item = usize> {
+    pub fn schema(&self) -> impl Iterator<Item = usize> {
         self.operations.iter().map(|operation| operation.checks)
     }
 
     /// Appends its operations.
-    pub fn encode<'a>(&'a self, program: &mut Program<'a>) {
+    pub fn encode<'a>(&'a self, encoder: &mut Encoder<'a>) {
         for (operation, checks) in self.operations() {
-            program.ask(operation.kind, checks);
+            encoder.ask(operation.kind, checks);
         }
     }
 
@@ -309,7 +309,7 @@ mod tests {
                     String::from_utf8_lossy(&part.check_request.checks[0].key[..3]).into_owned();
                 (
                     tag,
-                    part.check_request.shape().collect(),
+                    part.check_request.schema().collect(),
                     part.places.clone(),
                 )
             })
@@ -369,7 +369,7 @@ mod tests {
         let parts = Rc::new(check_request).split(Topology::Single);
         let shapes: Vec<Vec<usize>> = parts
             .iter()
-            .map(|part| part.check_request.shape().collect())
+            .map(|part| part.check_request.schema().collect())
             .collect();
         assert_eq!(
             shapes,

@@ -11,7 +11,7 @@ use crate::quota::limit::{Algorithm, Quota};
 use crate::quota::operation::Kind;
 use crate::quota::packed::PackedQuota;
 use crate::store::check::Check;
-use crate::store::reply::Shape;
+use crate::store::reply::ReplySchema;
 
 /// What the script knows an operation by is raised by this where costs follow: where any is not 1.
 const WITH_COSTS: u32 = 100;
@@ -24,7 +24,7 @@ const MOST_COST: u64 = (1 << 53) - 1;
 
 /// Operations over numbered keys and quotas. `lua/README.md` has the grammar.
 #[derive(Debug)]
-pub struct Program<'a> {
+pub struct Encoder<'a> {
     keys: Vec<&'a [u8]>,
     numbers_of_keys: HashMap<&'a [u8], u32, BuildHasherDefault<KeyHasher>>,
     quotas: Vec<&'a PackedQuota>,
@@ -36,14 +36,14 @@ pub struct Program<'a> {
     /// they cannot be decided together: some operation is no take or names a key twice, a key is asked
     /// about by two quotas, two operations share a leaky bucket, or costs are too large.
     totals: Option<Vec<(u32, u32)>>,
-    shape: Shape,
+    schema: ReplySchema,
     key_bytes: usize,
 }
 
-impl<'a> Program<'a> {
+impl<'a> Encoder<'a> {
     /// With room for so many checks.
-    pub fn with_room(checks: usize) -> Program<'a> {
-        Program {
+    pub fn with_room(checks: usize) -> Encoder<'a> {
+        Encoder {
             keys: Vec::with_capacity(checks),
             numbers_of_keys: HashMap::with_capacity_and_hasher(checks, Default::default()),
             // An operation has two numbers of its own, and a check at least.
@@ -52,7 +52,7 @@ impl<'a> Program<'a> {
             latest_quota: 0,
             large: Vec::new(),
             totals: Some(Vec::with_capacity(checks)),
-            shape: Shape::with_room(checks),
+            schema: ReplySchema::with_room(checks),
             key_bytes: 0,
         }
     }
@@ -78,14 +78,14 @@ impl<'a> Program<'a> {
             if !self.total(place, (quota, terms.quota), *cost) && self.names_twice(key, first) {
                 self.totals = None;
             }
-            self.shape.limit(place, *cost);
+            self.schema.limit(place, *cost);
         }
-        self.shape.operation(checks.len());
+        self.schema.operation(checks.len());
     }
 
     /// What its reply is read by.
-    pub fn into_shape(self) -> Shape {
-        self.shape
+    pub fn into_schema(self) -> ReplySchema {
+        self.schema
     }
 
     /// How many arguments there are, the keys among them.

@@ -86,7 +86,7 @@ impl FanIn {
             }
         }
         self.waiting = self.parts.len();
-        self.refused = self.check_request.shape().map(|_| false).collect();
+        self.refused = self.check_request.schema().map(|_| false).collect();
         self.parts.clone()
     }
 
@@ -158,7 +158,7 @@ impl FanIn {
     pub fn operations(&self) -> impl Iterator<Item = (bool, &[Heard])> {
         let mut rest = self.heard.as_slice();
         self.check_request
-            .shape()
+            .schema()
             .zip(&self.refused)
             .map(move |(checks, refused)| {
                 let (own, others) = rest.split_at_checked(checks).unwrap_or((rest, &[]));
@@ -180,8 +180,8 @@ impl FanIn {
         let own = move |taken: &&Taken| taken.operation == operation;
         self.taken.iter().filter(own).filter_map(|taken| {
             let part = self.parts.get(taken.part)?;
-            let before: usize = part.check_request.shape().take(taken.nth).sum();
-            let count = part.check_request.shape().nth(taken.nth)?;
+            let before: usize = part.check_request.schema().take(taken.nth).sum();
+            let count = part.check_request.schema().nth(taken.nth)?;
             let places = (before..before + count).filter_map(|nth| part.check(nth));
             Some((part, places.collect(), taken.receipt))
         })

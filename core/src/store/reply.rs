@@ -10,7 +10,7 @@ use crate::time::{Micros, Millis};
 /// What a reply is read by: how many limits each operation has, and of each limit the place of its key
 /// in the call, and its cost.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Shape {
+pub struct ReplySchema {
     operations: Vec<usize>,
     limits: Vec<(usize, Cost)>,
 }
@@ -81,10 +81,10 @@ pub fn integers(reply: &[u8]) -> Option<Vec<i64>> {
     Some(integers)
 }
 
-impl Shape {
+impl ReplySchema {
     /// With room for so many limits.
-    pub fn with_room(limits: usize) -> Shape {
-        Shape {
+    pub fn with_room(limits: usize) -> ReplySchema {
+        ReplySchema {
             operations: Vec::new(),
             limits: Vec::with_capacity(limits),
         }
@@ -117,16 +117,19 @@ impl Shape {
     }
 }
 
-/// Reads the reply to operations of this shape. A number that is out of range spoils its operation;
+/// Reads the reply to operations of this schema. A number that is out of range spoils its operation;
 /// only where all begins, and where one operation ends, must be certain.
-pub fn decode(shape: &Shape, reply: impl IntoIterator<Item = i64>) -> Result<Answer, AnswerError> {
+pub fn decode(
+    schema: &ReplySchema,
+    reply: impl IntoIterator<Item = i64>,
+) -> Result<Answer, AnswerError> {
     let mut reply = reply.into_iter().peekable();
     let now = reply.next().ok_or(AnswerError::TooShort { operation: 0 })?;
     let now = natural(now).map(Micros).ok_or(AnswerError::Now(now))?;
     let together = reply.next_if_eq(&TOGETHER).is_some();
     let told = match together {
-        true => decode_together(shape, &mut reply)?,
-        false => decode_each(shape, &mut reply)?,
+        true => decode_together(schema, &mut reply)?,
+        false => decode_each(schema, &mut reply)?,
     };
     match reply.next() {
         None => Ok(Answer {
@@ -140,11 +143,11 @@ pub fn decode(shape: &Shape, reply: impl IntoIterator<Item = i64>) -> Result<Ans
 
 /// Each operation was told of.
 fn decode_each(
-    shape: &Shape,
+    schema: &ReplySchema,
     reply: &mut impl Iterator<Item = i64>,
 ) -> Result<Vec<Told>, AnswerError> {
-    let mut told = Vec::with_capacity(shape.operations.len());
-    for (operation, limits) in shape.operations.iter().enumerate() {
+    let mut told = Vec::with_capacity(schema.operations.len());
+    for (operation, limits) in schema.operations.iter().enumerate() {
         let mut next = || reply.next().ok_or(AnswerError::TooShort { operation });
         let verdict = match next()? {
             1 => Some(Verdict::Passed),
@@ -173,12 +176,12 @@ fn decode_each(
 /// All passed, and each key was told of as the last of them left it. Those before found more: what the
 /// later ones took.
 fn decode_together(
-    shape: &Shape,
+    schema: &ReplySchema,
     reply: &mut impl Iterator<Item = i64>,
 ) -> Result<Vec<Told>, AnswerError> {
     let mut next = || reply.next().ok_or(AnswerError::TooShort { operation: 0 });
-    let mut keys = Vec::with_capacity(shape.limits.len());
-    for _ in 0..shape.keys() {
+    let mut keys = Vec::with_capacity(schema.limits.len());
+    for _ in 0..schema.keys() {
         keys.push(reading(next()?, 0, next()?));
     }
     let mut take = |key: usize, cost: i64| {
@@ -186,10 +189,10 @@ fn decode_together(
         reading.remaining = reading.remaining.saturating_sub(cost);
         Some(*reading)
     };
-    for (key, cost) in &shape.limits {
+    for (key, cost) in &schema.limits {
         take(*key, -signed(*cost));
     }
-    let told = shape.operations().map(|limits| {
+    let told = schema.operations().map(|limits| {
         // Of all, though one cannot be told: what they took is to be seen by those that follow.
         let mut readings = Vec::with_capacity(limits.len());
         readings.extend(

@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use crate::codec::resp::Command;
-use crate::store::encode::Program;
+use crate::store::encode::Encoder;
 
 /// The production clock. Only tests assemble a script with another, and that has another SHA.
 pub const CLOCK: &str = include_str!("../../../lua/clock.lua");
@@ -99,17 +99,17 @@ impl Script {
     }
 
     /// Appends the RESP command that runs a program.
-    pub fn write_call(&self, out: &mut Vec<u8>, by: By, program: &Program<'_>) {
+    pub fn write_call(&self, out: &mut Vec<u8>, by: By, encoder: &Encoder<'_>) {
         let (command, script) = match by {
             By::Sha => ("EVALSHA", &self.sha),
             By::Source => ("EVAL", &self.source),
         };
         // Beside the program: command, script and number of keys, each with its length.
-        out.reserve(program.size() + script.len() + 64);
-        let command = Command::new(out, 3 + program.arguments())
+        out.reserve(encoder.size() + script.len() + 64);
+        let command = Command::new(out, 3 + encoder.arguments())
             .arg(command.as_bytes())
             .arg(script.as_bytes());
-        program.write(command);
+        encoder.write(command);
     }
 }
 

@@ -10,7 +10,7 @@ use weir_core::quota::packed::Terms;
 use weir_core::store::batch::{Batcher, Effects};
 use weir_core::store::call::CallId;
 use weir_core::store::check::{Check, CheckRequest};
-use weir_core::store::reply::{Answer, Shape, decode};
+use weir_core::store::reply::{Answer, ReplySchema, decode};
 use weir_core::store::slot::Topology;
 use weir_core::time::{Micros, Millis};
 
@@ -47,12 +47,12 @@ fn run(data: &[u8]) {
 
 fn integers(mut input: Input<'_>) {
     let operations = [input.below(3), input.below(3)];
-    let mut shape = Shape::default();
+    let mut schema = ReplySchema::default();
     for limits in operations {
         for place in 0..limits {
-            shape.limit(place, Cost::ONE);
+            schema.limit(place, Cost::ONE);
         }
-        shape.operation(limits);
+        schema.operation(limits);
     }
     let mut integers = Vec::new();
     while !input.0.is_empty() {
@@ -63,7 +63,7 @@ fn integers(mut input: Input<'_>) {
             byte => i64::from(byte.cast_signed()),
         });
     }
-    let Ok(answer) = decode(&shape, integers.iter().copied()) else {
+    let Ok(answer) = decode(&schema, integers.iter().copied()) else {
         return;
     };
     assert_eq!(answer.told.len(), operations.len());

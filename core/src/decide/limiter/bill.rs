@@ -177,7 +177,7 @@ impl Pending {
             if self.fan_in.is_refused(operation) {
                 return None;
             }
-            let before: usize = self.fan_in.check_request().shape().take(operation).sum();
+            let before: usize = self.fan_in.check_request().schema().take(operation).sum();
             let (start, end) = (before + due.places.start, before + due.places.end);
             let whole = self.fan_in.check_request().checks();
             let held = self.fan_in.taken(operation).map(|(part, places, receipt)| {

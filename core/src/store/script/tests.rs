@@ -4,7 +4,7 @@ use crate::quota::limit::{Algorithm, Quota};
 use crate::quota::operation::{Kind, Reading, Retry, Told, Verdict};
 use crate::quota::packed::Terms;
 use crate::store::check::{Check, CheckRequest};
-use crate::store::reply::{AnswerError, NO_INTEGER, Shape, decode, integers};
+use crate::store::reply::{AnswerError, NO_INTEGER, ReplySchema, decode, integers};
 use crate::time::{Micros, Millis};
 
 #[test]
@@ -20,10 +20,10 @@ fn a_call_is_one_resp_command() {
     check_request.ask(Kind::GiveBack { receipt: Micros(7) }, [key(b"b", 3)]);
 
     let call = |by| {
-        let mut program = Program::with_room(0);
-        check_request.encode(&mut program);
+        let mut encoder = Encoder::with_room(0);
+        check_request.encode(&mut encoder);
         let mut out = Vec::new();
-        script.write_call(&mut out, by, &program);
+        script.write_call(&mut out, by, &encoder);
         out
     };
     let quota = br"\x01\x00\x00\x00\x00\x00\x00\x00\x05\x00\x00\x00\x00\x00\x00\x03\xe8\x00\x00\x00\x00\x00\x00\x00\x05";
@@ -65,21 +65,21 @@ fn a_reply_is_doubles_and_what_is_no_integer_is_marked() {
 }
 
 /// Operations of limits, each with its key's place and its cost.
-fn shape(operations: &[&[(usize, u64)]]) -> Shape {
-    let mut shape = Shape::default();
+fn schema(operations: &[&[(usize, u64)]]) -> ReplySchema {
+    let mut schema = ReplySchema::default();
     for limits in operations {
         for (key, cost) in *limits {
-            shape.limit(*key, Cost::try_new(*cost).unwrap());
+            schema.limit(*key, Cost::try_new(*cost).unwrap());
         }
-        shape.operation(limits.len());
+        schema.operation(limits.len());
     }
-    shape
+    schema
 }
 
 #[test]
 fn an_answer_is_read_to_its_last_integer() {
     let answer = decode(
-        &shape(&[&[(0, 1), (1, 1)], &[(0, 1)]]),
+        &schema(&[&[(0, 1), (1, 1)], &[(0, 1)]]),
         [9, 0, 0, 30, 40, -2, -1, 50, 1, 3, 0, 0],
     )
     .unwrap();
@@ -109,7 +109,7 @@ fn an_answer_is_read_to_its_last_integer() {
 
 #[test]
 fn what_was_decided_together_is_told_one_by_one() {
-    let asked = shape(&[&[(0, 1), (1, 3)], &[(1, 2)], &[(0, 1), (2, 1)]]);
+    let asked = schema(&[&[(0, 1), (1, 3)], &[(1, 2)], &[(0, 1), (2, 1)]]);
     let whole = [9, 2, 10, 40, 100, 50, 7, 60];
     let answer = decode(&asked, whole).unwrap();
     let passed = |limits: &[(i64, u64)]| Told {
@@ -143,7 +143,7 @@ fn what_was_decided_together_is_told_one_by_one() {
 
 #[test]
 fn what_is_not_an_answer_is_refused() {
-    let two = shape(&[&[(0, 1)], &[(0, 1)]]);
+    let two = schema(&[&[(0, 1)], &[(0, 1)]]);
     let whole = [9, 1, 3, 0, 0, -1, 0, 0, 0];
     for length in 0..whole.len() {
         assert!(
@@ -154,7 +154,7 @@ fn what_is_not_an_answer_is_refused() {
             "{length} integers"
         );
     }
-    let one = shape(&[&[(0, 1)]]);
+    let one = schema(&[&[(0, 1)]]);
     assert_eq!(decode(&one, whole), Err(AnswerError::TooLong));
     for strange in [-1, NO_INTEGER] {
         let mut reply = whole;
@@ -165,7 +165,7 @@ fn what_is_not_an_answer_is_refused() {
 
 #[test]
 fn a_number_out_of_range_spoils_its_operation_and_no_other() {
-    let asked = shape(&[&[(0, 1)], &[(1, 1), (2, 1)], &[(0, 1)]]);
+    let asked = schema(&[&[(0, 1)], &[(1, 1), (2, 1)], &[(0, 1)]]);
     let whole = [9, 1, 3, 0, 0, 1, 5, 0, 7, 0, 70, 80, 1, 2, 0, 0];
     let sound = decode(&asked, whole).unwrap().told;
     let spoiled = [sound[0].clone(), Told::unreadable(2), sound[2].clone()];
@@ -188,7 +188,7 @@ fn a_number_out_of_range_spoils_its_operation_and_no_other() {
         );
     }
     // Of a key that takes were decided of together it spoils those that name it.
-    let asked = shape(&[&[(0, 1)], &[(0, 1), (1, 1)], &[(1, 2)]]);
+    let asked = schema(&[&[(0, 1)], &[(0, 1), (1, 1)], &[(1, 2)]]);
     for (at, spoiled) in [(2, [0, 1]), (3, [0, 1]), (4, [1, 2]), (5, [1, 2])] {
         let mut reply = [9, 2, 10, 40, 100, 50];
         reply[at] = NO_INTEGER;
