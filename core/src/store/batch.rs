@@ -65,14 +65,14 @@ const SIDECAR: &[u8] = b"ERR weir-sidecar:";
 pub struct Batcher<T> {
     script: Script,
     lanes: Vec<LaneState<T>>,
-    turn: Turn,
+    turn: Flush,
     /// Outcomes that could not be told when they were known.
     put_off: VecDeque<(T, Outcome)>,
 }
 
 /// When what gathers will leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Turn {
+enum Flush {
     NotAsked,
     /// A turn has been asked for and not come yet.
     Asked,
@@ -168,7 +168,7 @@ pub enum Silence {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// Ask for a turn: [`Batcher::turn`] is to be called once this turn of the event loop is over.
-    AskTurn,
+    AskFlush,
     Wait,
     /// The store is not worth asking: the outcome is a failure, now.
     Failed,
@@ -216,7 +216,7 @@ impl<T> Batcher<T> {
             lanes: (0..topology.lanes())
                 .map(|_| LaneState::new(topology, timeout, jitter))
                 .collect(),
-            turn: Turn::NotAsked,
+            turn: Flush::NotAsked,
             put_off: VecDeque::new(),
         }
     }
@@ -242,21 +242,21 @@ impl<T> Batcher<T> {
             patient: part.patient,
         };
         lane.push(waiting);
-        if self.turn != Turn::NotAsked || !lane.may_send(now) {
+        if self.turn != Flush::NotAsked || !lane.may_send(now) {
             return Next::Wait;
         }
         if hurries {
-            self.turn = Turn::Now;
+            self.turn = Flush::Now;
             return Next::Wait;
         }
-        self.turn = Turn::Asked;
-        Next::AskTurn
+        self.turn = Flush::Asked;
+        Next::AskFlush
     }
 
     /// Whether what a request has just asked is to leave at once, by [`Batcher::turn`], because
     /// nobody else is to be expected.
     pub fn hurries(&self) -> bool {
-        self.turn == Turn::Now
+        self.turn == Flush::Now
     }
 
     /// How many calls [`Batcher::turn`] would send at most.
@@ -270,7 +270,7 @@ impl<T> Batcher<T> {
 
     /// What hurries has to wait for a turn after all, which has been asked for.
     pub fn wait_for_turn(&mut self) {
-        self.turn = Turn::Asked;
+        self.turn = Flush::Asked;
     }
 
     /// These cannot be told their outcome now: it comes with the next event, before others'.
@@ -317,7 +317,7 @@ impl<T> Batcher<T> {
 
     /// A turn has come.
     pub fn turn(&mut self, now: Micros) -> Effects<T> {
-        self.turn = Turn::NotAsked;
+        self.turn = Flush::NotAsked;
         self.send(now, Settled::new())
     }
 
@@ -381,7 +381,7 @@ impl<T> Batcher<T> {
     /// forgotten after twice the timeout, so that it holds up nobody else. And it is a turn, for the
     /// one that was asked for may never come.
     pub fn tick(&mut self, now: Micros) -> Effects<T> {
-        self.turn = Turn::NotAsked;
+        self.turn = Flush::NotAsked;
         let mut settled = Settled::new();
         for lane in &mut self.lanes {
             lane.expire(now, &mut settled);

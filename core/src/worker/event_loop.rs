@@ -255,7 +255,7 @@ impl<H: Host> Worker<H> {
         self.within(now, TICK);
         match next {
             Next::Wait => Asked::Waits,
-            Next::AskTurn => {
+            Next::AskFlush => {
                 self.ask_turn(now);
                 Asked::Waits
             }

@@ -87,7 +87,7 @@ fn failed(settled: &Settled<u32>) -> bool {
 #[test]
 fn requests_of_one_turn_share_a_call_and_each_has_its_own_outcome() {
     let mut batcher = batcher();
-    assert_eq!(ask_one(&mut batcher, Micros(0), 0), Next::AskTurn);
+    assert_eq!(ask_one(&mut batcher, Micros(0), 0), Next::AskFlush);
     assert_eq!(ask_one(&mut batcher, Micros(0), 1), Next::Wait);
     let body = send(&mut batcher, Micros(1), 7);
     assert!(body.contains("EVALSHA") && body.contains("key0") && body.contains("key1"));
@@ -136,7 +136,7 @@ fn who_is_alone_waits_for_no_turn() {
         let case = format!("{check_requests}, then {waiting}, in {round_trip} µs");
         let mut batcher = after(check_requests, waiting, round_trip);
         let next = ask_one(&mut batcher, Micros(9_000), 10);
-        assert_eq!(next == Next::AskTurn, !alone, "{case}");
+        assert_eq!(next == Next::AskFlush, !alone, "{case}");
         assert_eq!(batcher.hurries(), alone, "{case}");
         // What the same request asks besides goes with it.
         assert_eq!(ask_one(&mut batcher, Micros(9_000), 11), Next::Wait);
@@ -164,7 +164,7 @@ fn who_comes_while_somebody_waits_hurries_nobody() {
 fn what_nobody_waits_for_does_not_hurry() {
     let mut batcher = after(1, 0, 400);
     let next = batcher.ask(Micros(400), None, &part("key", Topology::Single));
-    assert_eq!(next, Next::AskTurn);
+    assert_eq!(next, Next::AskFlush);
     assert_eq!(ask_one(&mut batcher, Micros(400), 1), Next::Wait);
     assert!(!batcher.hurries());
 }
@@ -185,11 +185,11 @@ fn who_could_not_be_told_is_told_in_the_next_turn() {
 #[test]
 fn a_tick_stands_in_for_a_turn_that_does_not_come() {
     let mut batcher = batcher();
-    assert_eq!(ask_one(&mut batcher, Micros(0), 0), Next::AskTurn);
+    assert_eq!(ask_one(&mut batcher, Micros(0), 0), Next::AskFlush);
     let outgoing = batcher.tick(Micros(1)).outgoing;
     hand_over(&mut batcher, outgoing, 1);
     answered(&mut batcher, 2_000, 1, &reply(1));
-    assert_eq!(ask_one(&mut batcher, Micros(2_000), 1), Next::AskTurn);
+    assert_eq!(ask_one(&mut batcher, Micros(2_000), 1), Next::AskFlush);
 }
 
 #[test]
@@ -367,7 +367,7 @@ fn calls_overlap_only_where_the_round_trip_is_long() {
     for (round_trip, later, expected) in [
         (400, 300, Next::Wait),
         (20_000, 9_000, Next::Wait),
-        (20_000, 11_000, Next::AskTurn),
+        (20_000, 11_000, Next::AskFlush),
     ] {
         let mut batcher = batcher();
         ask(&mut batcher, Micros(0), 0..1);
