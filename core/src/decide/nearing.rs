@@ -20,14 +20,14 @@ pub struct Nearing {
 pub struct Delay {
     /// The longest wait of all.
     pub wait: Millis,
-    /// The line it stands in, if it does in any: then it must wait, where one that is only slowed
+    /// The queue it stands in, if it does in any: then it must wait, where one that is only slowed
     /// down may be let go.
-    pub line: Option<Line>,
+    pub queue: Option<Queue>,
 }
 
 /// A shaped limit whose turn is waited for; of several the one with the longest wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Line {
+pub struct Queue {
     /// The limit's place among the request's.
     pub place: usize,
     pub wait: Millis,
@@ -57,22 +57,22 @@ impl Nearing {
 
 impl Delay {
     fn add(&mut self, place: usize, pace: Pace, wait: Millis) {
-        self.line = match (self.line, pace) {
-            (Some(line), Pace::Shaped { .. }) if line.wait >= wait => Some(line.besides(wait)),
-            (_, Pace::Shaped { .. }) => Some(Line {
+        self.queue = match (self.queue, pace) {
+            (Some(queue), Pace::Shaped { .. }) if queue.wait >= wait => Some(queue.besides(wait)),
+            (_, Pace::Shaped { .. }) => Some(Queue {
                 place,
                 wait,
                 others: self.wait,
             }),
-            (line, Pace::Free | Pace::Slowed { .. }) => line.map(|line| line.besides(wait)),
+            (queue, Pace::Free | Pace::Slowed { .. }) => queue.map(|queue| queue.besides(wait)),
         };
         self.wait = self.wait.max(wait);
     }
 }
 
-impl Line {
-    fn besides(self, other: Millis) -> Line {
-        Line {
+impl Queue {
+    fn besides(self, other: Millis) -> Queue {
+        Queue {
             others: self.others.max(other),
             ..self
         }

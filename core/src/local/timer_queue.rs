@@ -1,9 +1,9 @@
 //! Requests that pass, but later: who goes on when. Ordered by time, bounded, no caller may have all
 //! of the places, and whoever leaves before that frees the place. It reads no clock and resumes
-//! nobody; it knows requests by the proxy's number, and lines by the key of the limit whose turn is
+//! nobody; it knows requests by the proxy's number, and queues by the key of the limit whose turn is
 //! waited for.
 //!
-//! A line is its requests in order and as many turns: when a turn comes, the first request takes it.
+//! A queue is its requests in order and as many turns: when a turn comes, the first request takes it.
 //! Who leaves takes the last turn along, which moves up everybody behind and touches nobody else. A
 //! client may leave with all of its requests at once, and the proxy tells the end of each apart.
 
@@ -20,7 +20,7 @@ pub const MOST: usize = 4_096;
 /// take what they can leave half to the others, 100 leave 300. So the share needs no knowledge of
 /// how many callers there are, and a newcomer always finds a place.
 const SHARES: usize = 8;
-/// How many of a line are looked at for one that may take a turn. All may, unless another limit delays
+/// How many of a queue are looked at for one that may take a turn. All may, unless another limit delays
 /// them longer.
 const MOST_LOOKS: usize = 16;
 
@@ -33,7 +33,7 @@ pub struct StreamId(pub u32);
 pub struct Delays {
     agenda: BTreeMap<Place, Event>,
     held: HashMap<StreamId, Held>,
-    lines: HashMap<Rc<[u8]>, Line>,
+    queues: HashMap<Rc<[u8]>, Queue>,
     /// How many each caller has waiting.
     callers: HashMap<Subject, usize>,
     /// How many have come; of those that are due at once the first to come is the first to go.
@@ -43,24 +43,24 @@ pub struct Delays {
 /// When something is due, and a number of its own.
 type Place = (Micros, u64);
 
-/// A request goes on. Where it has gone before, its turn is for the next in this line.
+/// A request goes on. Where it has gone before, its turn is for the next in this queue.
 #[derive(Debug)]
 struct Event {
     stream: StreamId,
-    line: Option<Rc<[u8]>>,
+    queue: Option<Rc<[u8]>>,
 }
 
 #[derive(Debug)]
 struct Held {
     caller: Subject,
     place: Place,
-    line: Option<Rc<[u8]>>,
+    queue: Option<Rc<[u8]>>,
 }
 
 /// Those who wait for the turns of one limit. Each comes with a turn of its own, and goes on with it
 /// at the latest.
 #[derive(Debug, Default)]
-struct Line {
+struct Queue {
     /// By the numbers that they came with: who came later may be told an earlier turn, by a
     /// millisecond, and would overtake those who are to move up.
     requests: BTreeMap<u64, Waiting>,
@@ -75,11 +75,11 @@ struct Waiting {
     not_before: Micros,
 }
 
-/// A turn in the line of a shaped limit.
+/// A turn in the queue of a shaped limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Turn {
-    pub line: Vec<u8>,
-    /// Another limit lets the request go on no earlier, whoever leaves the line before it.
+    pub queue: Vec<u8>,
+    /// Another limit lets the request go on no earlier, whoever leaves the queue before it.
     pub not_before: Micros,
 }
 
@@ -95,31 +95,31 @@ impl Delays {
     pub fn hold(&mut self, stream: StreamId, caller: Subject, due: Micros, turn: Option<Turn>) {
         self.came += 1;
         let place = (due, self.came);
-        let line = turn.map(|Turn { line, not_before }| {
-            let name = match self.lines.get_key_value(line.as_slice()) {
+        let queue = turn.map(|Turn { queue, not_before }| {
+            let name = match self.queues.get_key_value(queue.as_slice()) {
                 Some((name, _)) => name.clone(),
-                None => Rc::from(line),
+                None => Rc::from(queue),
             };
-            let line = self.lines.entry(name.clone()).or_default();
+            let queue = self.queues.entry(name.clone()).or_default();
             let waiting = Waiting {
                 stream,
                 place,
                 not_before,
             };
-            line.requests.insert(self.came, waiting);
-            line.turns.insert(place);
+            queue.requests.insert(self.came, waiting);
+            queue.turns.insert(place);
             name
         });
         *self.callers.entry(caller.clone()).or_default() += 1;
         let event = Event {
             stream,
-            line: line.clone(),
+            queue: queue.clone(),
         };
         self.agenda.insert(place, event);
         let held = Held {
             caller,
             place,
-            line,
+            queue,
         };
         self.held.insert(stream, held);
     }
@@ -141,7 +141,7 @@ impl Delays {
                 return None;
             }
             let (place, event) = first.remove_entry();
-            let stream = match event.line {
+            let stream = match event.queue {
                 None => Some(event.stream),
                 Some(name) => self.take_turn(&name, place, now),
             };
@@ -155,12 +155,12 @@ impl Delays {
     /// Who goes on now that this place has come: whose own it is, or the first that may, if it is a
     /// turn.
     fn take_turn(&mut self, name: &Rc<[u8]>, place: Place, now: Micros) -> Option<StreamId> {
-        let line = self.lines.get_mut(name)?;
-        let is_turn = line.turns.remove(&place);
-        let place = if line.requests.contains_key(&place.1) {
+        let queue = self.queues.get_mut(name)?;
+        let is_turn = queue.turns.remove(&place);
+        let place = if queue.requests.contains_key(&place.1) {
             place
         } else if is_turn {
-            let mut looks = line.requests.values().take(MOST_LOOKS);
+            let mut looks = queue.requests.values().take(MOST_LOOKS);
             looks.find(|waiting| waiting.not_before <= now)?.place
         } else {
             return None;
@@ -169,13 +169,13 @@ impl Delays {
         Some(stream)
     }
 
-    /// A request has ended; whether it was still held back. Those behind it in its line move up, so
+    /// A request has ended; whether it was still held back. Those behind it in its queue move up, so
     /// that no turn is spent on somebody who has gone while there is anybody to take it.
     pub fn leave(&mut self, stream: StreamId) -> bool {
-        let Some(Held { place, line, .. }) = self.forget(stream) else {
+        let Some(Held { place, queue, .. }) = self.forget(stream) else {
             return false;
         };
-        match line {
+        match queue {
             None => {
                 self.agenda.remove(&place);
             }
@@ -186,21 +186,21 @@ impl Delays {
         true
     }
 
-    /// One is in its line no more; nor is the last turn, if nobody is left for it.
+    /// One is in its queue no more; nor is the last turn, if nobody is left for it.
     fn quit(&mut self, name: &Rc<[u8]>, place: Place) -> Option<Waiting> {
-        let line = self.lines.get_mut(name)?;
-        let gone = line.requests.remove(&place.1);
-        if !line.turns.contains(&place) {
+        let queue = self.queues.get_mut(name)?;
+        let gone = queue.requests.remove(&place.1);
+        if !queue.turns.contains(&place) {
             self.agenda.remove(&place);
         }
-        if line.turns.len() > line.requests.len()
-            && let Some(last) = line.turns.pop_last()
-            && !line.requests.contains_key(&last.1)
+        if queue.turns.len() > queue.requests.len()
+            && let Some(last) = queue.turns.pop_last()
+            && !queue.requests.contains_key(&last.1)
         {
             self.agenda.remove(&last);
         }
-        if line.requests.is_empty() {
-            self.lines.remove(name);
+        if queue.requests.is_empty() {
+            self.queues.remove(name);
         }
         gone
     }

@@ -51,8 +51,8 @@ impl Memory {
             })
         });
         let later = |wait: Millis| Micros(from.0.saturating_add(wait.0.saturating_mul(1000)));
-        let turn = hold.turn.as_ref().map(|(line, others)| Turn {
-            line: line.clone(),
+        let turn = hold.turn.as_ref().map(|(queue, others)| Turn {
+            queue: queue.clone(),
             not_before: later(*others),
         });
         let due = later(hold.wait);
@@ -149,17 +149,17 @@ impl Pending {
         memory: &mut Memory,
     ) -> Ending {
         let nearing = self.nearing(decided, memory);
-        let Delay { wait, line } = nearing.delay;
+        let Delay { wait, queue } = nearing.delay;
         let waits = wait > Millis(0);
         let is_held = waits && memory.delays.has_room(&passage.subject);
         let is_crowded = waits && !is_held;
         // Where there is no place, who is only slowed down is let go: it is within its limits.
         if is_crowded
-            && let Some(line) = line
-            && let Some(Some(standing)) = decided.standings.get(line.place)
+            && let Some(queue) = queue
+            && let Some(Some(standing)) = decided.standings.get(queue.place)
         {
             memory.undo_local(self.taken_local(decided, receipt), || receipt);
-            let retry = Retry::After(line.wait);
+            let retry = Retry::After(queue.wait);
             let reading = Reading {
                 remaining: 0,
                 retry,
@@ -194,14 +194,14 @@ impl Pending {
             }
         }
         let checks = self.fan_in.check_request().checks();
-        let turn = line.filter(|line| line.wait >= line.others);
+        let turn = queue.filter(|queue| queue.wait >= queue.others);
         ending.hold = is_held.then(|| {
             Box::new(Hold {
                 caller: passage.subject.clone(),
                 wait,
                 decided: self.fan_in.decided(),
                 turn: turn
-                    .and_then(|line| Some((checks.get(line.place)?.key.clone(), line.others))),
+                    .and_then(|queue| Some((checks.get(queue.place)?.key.clone(), queue.others))),
                 refunds: self.fan_in.refunds_of_passed(),
                 local: self.taken_local(decided, receipt),
                 leased: self

@@ -16,13 +16,13 @@ fn hold(delays: &mut Delays, stream: u32, due: u64, turn: Option<Turn>) {
     delays.hold(id(stream), caller(stream), Micros(due), turn);
 }
 
-fn in_line(line: &str) -> Option<Turn> {
-    not_before(line, 0)
+fn in_line(queue: &str) -> Option<Turn> {
+    not_before(queue, 0)
 }
 
-fn not_before(line: &str, not_before: u64) -> Option<Turn> {
+fn not_before(queue: &str, not_before: u64) -> Option<Turn> {
     Some(Turn {
-        line: line.as_bytes().to_vec(),
+        queue: queue.as_bytes().to_vec(),
         not_before: Micros(not_before),
     })
 }
@@ -187,7 +187,7 @@ fn who_leaves_or_goes_on_frees_the_place() {
     assert!(delays.has_room(&caller(0)));
     while delays.pop(Micros(1)).is_some() {}
     assert!(delays.callers.is_empty() && delays.held.is_empty());
-    assert!(delays.lines.is_empty());
+    assert!(delays.queues.is_empty());
 }
 
 /// Each end is an event of its own, and all of 8,000 come at once. Those behind were moved up one by
@@ -233,11 +233,11 @@ fn one_that_goes_on_costs_no_more_than_finding_it_however_many_wait() {
 
 /// The plain statement: who leaves takes the last turn along.
 fn plain_schedule(comes: &[u64], leaves: &[usize]) -> Vec<(u64, u32)> {
-    let mut line: Vec<(u64, u32)> = comes.iter().copied().zip(0..).collect();
-    line.sort_unstable();
-    let turns: Vec<u64> = line.iter().map(|(due, _)| *due).collect();
-    line.retain(|(_, stream)| !leaves.contains(&(*stream as usize)));
-    let streams = line.into_iter().map(|(_, stream)| stream);
+    let mut queue: Vec<(u64, u32)> = comes.iter().copied().zip(0..).collect();
+    queue.sort_unstable();
+    let turns: Vec<u64> = queue.iter().map(|(due, _)| *due).collect();
+    queue.retain(|(_, stream)| !leaves.contains(&(*stream as usize)));
+    let streams = queue.into_iter().map(|(_, stream)| stream);
     turns.into_iter().zip(streams).collect()
 }
 
@@ -287,6 +287,6 @@ proptest! {
                 None => prop_assert!((1..=due).contains(&leaves), "{stream} was forgotten"),
             }
         }
-        prop_assert!(delays.agenda.is_empty() && delays.lines.is_empty());
+        prop_assert!(delays.agenda.is_empty() && delays.queues.is_empty());
     }
 }

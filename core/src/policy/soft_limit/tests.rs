@@ -1,5 +1,5 @@
 use super::*;
-use crate::decide::nearing::{Delay, Line, Nearing};
+use crate::decide::nearing::{Delay, Nearing, Queue};
 use crate::decide::verdict::Standing;
 use crate::policy::ids::LimitId;
 use crate::quota::model::Counters;
@@ -109,8 +109,8 @@ fn of_several_delays_the_longest_counts() {
             ..left(5)
         },
     );
-    // The line is told by its place, its own wait and the longest of the others'.
-    for (all, wait, line) in [
+    // The queue is told by its place, its own wait and the longest of the others'.
+    for (all, wait, queue) in [
         ([slow(100), slow(300), slow(200)], 300, None),
         ([slow(900), shape, slow(200)], 900, Some((1, 400, 900))),
         ([slow(100), shape, slow(200)], 400, Some((1, 400, 200))),
@@ -118,13 +118,13 @@ fn of_several_delays_the_longest_counts() {
         ([later, slow(200), shape], 500, Some((0, 500, 400))),
         ([shape, slow(200), later], 500, Some((2, 500, 400))),
     ] {
-        let line = line.map(|(place, wait, others)| Line {
+        let queue = queue.map(|(place, wait, others)| Queue {
             place,
             wait: Millis(wait),
             others: Millis(others),
         });
         let wait = Millis(wait);
-        assert_eq!(nearing(&all).delay, Delay { wait, line });
+        assert_eq!(nearing(&all).delay, Delay { wait, queue });
     }
 }
 

@@ -152,7 +152,7 @@ fn whoever_leaves_while_waiting_gives_back_what_was_taken() {
     assert_eq!(memory.delays.next(), None);
 }
 
-/// A turn that came to nobody held up the line.
+/// A turn that came to nobody held up the queue.
 #[test]
 fn whoever_leaves_before_the_turn_is_told_leaves_none_behind() {
     let mut memory = self::memory();
@@ -167,7 +167,7 @@ fn whoever_leaves_before_the_turn_is_told_leaves_none_behind() {
     }
 }
 
-/// Moving up in a line must not carry a request past what another limit asks of it.
+/// Moving up in a queue must not carry a request past what another limit asks of it.
 #[test]
 fn the_longest_delay_counts_and_a_line_moves_up_no_further_than_the_others_allow() {
     let mut memory = self::memory();
@@ -219,8 +219,8 @@ fn with_too_many_waiting_a_turn_is_refused_and_a_slow_request_goes_on() {
 #[test]
 fn without_the_store_a_worker_keeps_the_turns_itself_and_gives_back_to_itself() {
     let mut memory = self::memory();
-    let mut line = || ask(&mut memory, "/line", None);
-    let (first, second, third, fourth) = (line(), line(), line(), line());
+    let mut queue = || ask(&mut memory, "/line", None);
+    let (first, second, third, fourth) = (queue(), queue(), queue(), queue());
     assert!(first.hold.is_none());
     let waits = [&second, &third].map(|ending| ending.hold.as_ref().unwrap().wait);
     assert_eq!(waits, [Millis(500), Millis(1000)]);
