@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::{fmt, iter};
 
 use crate::codec::resp::{self, Reader, Token};
-use crate::store::breaker::{Breaker, Permit};
+use crate::store::breaker::{Allows, Breaker};
 use crate::store::call::CallId;
 use crate::store::check::{CheckRequest, ShardRequest};
 use crate::store::encode::Encoder;
@@ -227,7 +227,7 @@ impl<T> Batcher<T> {
         let Some(lane) = self.lanes.get_mut(part.lane.0) else {
             return Next::Failed;
         };
-        if lane.breaker.permit(now) != Permit::Calls {
+        if lane.breaker.allows(now) != Allows::Calls {
             if lane.probe.is_none() {
                 lane.probe = probe(part.slot, &part.check_request);
             }
@@ -524,8 +524,8 @@ impl<T> LaneState<T> {
             self.left = Some(now);
             return Some(Call::to_hang_up(now));
         }
-        match self.breaker.permit(now) {
-            Permit::Calls => {
+        match self.breaker.allows(now) {
+            Allows::Calls => {
                 self.probe = None;
                 if self.nobody_waits() || !self.may_send(now) {
                     return None;
@@ -542,9 +542,9 @@ impl<T> LaneState<T> {
                 let failed = self.waiting.drain(..).chain(self.patient.drain(..));
                 let failed = failed.filter_map(|waiting| waiting.ticket);
                 settled.extend(failed.map(|ticket| (ticket, Outcome::Failed)));
-                let looks = permit == Permit::Look && self.hang_up == HangUp::No;
+                let looks = permit == Allows::Probe && self.hang_up == HangUp::No;
                 let (slot, check_request) = self.probe.as_ref().filter(|_| looks)?;
-                self.breaker.looked();
+                self.breaker.probed();
                 let look = Waiting {
                     ticket: None,
                     slot: *slot,
@@ -737,7 +737,7 @@ impl<T> LaneState<T> {
     fn fail(&mut self, now: Micros, probe: Option<Probe>) {
         self.failed += 1;
         self.breaker.failed(now);
-        if self.breaker.permit(now) != Permit::Calls && self.probe.is_none() {
+        if self.breaker.allows(now) != Allows::Calls && self.probe.is_none() {
             self.probe = probe;
         }
     }

@@ -1,4 +1,4 @@
-//! Whether the store is worth asking. It opens when calls keep failing, looks now and then whether
+//! Whether the store is worth asking. It opens when calls keep failing, probes now and then whether
 //! the store takes again, and closes when a real call succeeds. It knows calls and time, and whether
 //! something was taken; not what they are about.
 
@@ -8,14 +8,14 @@ use crate::time::{Micros, Millis};
 /// so does any share of failures above a third.
 const FAILURE: u32 = 2;
 const OPENS_AT: u32 = 6;
-/// A failover takes seconds, a hiccup less: the first look comes soon, later ones less often.
+/// A failover takes seconds, a hiccup less: the first probe comes soon, later ones less often.
 const FIRST_LOOK: Millis = Millis(100);
 const LONGEST_LOOK: Millis = Millis(1_000);
 
 #[derive(Debug)]
 pub struct Breaker {
     state: State,
-    /// Spreads the looks of many workers over time; 0 to 255.
+    /// Spreads the probes of many workers over time; 0 to 255.
     jitter: u8,
     opened: u64,
 }
@@ -24,22 +24,22 @@ pub struct Breaker {
 enum State {
     /// Calls are made; `failures` is their recent weight.
     Closed { failures: u32 },
-    /// No calls are made before `until`; then a look is.
+    /// No calls are made before `until`; then a probe is.
     Open { until: Micros, wait: Millis },
-    /// A look is on its way.
-    Looking { wait: Millis },
-    /// The look came back. Calls are made, and the first to fail ends it: what holds for the look's
+    /// A probe is on its way.
+    Probing { wait: Millis },
+    /// The probe came back. Calls are made, and the first to fail ends it: what holds for the probe's
     /// slot need not for others. Until something was taken it is `shut` to whoever asks how it does: a
     /// replica answers and takes nothing.
-    Trial { wait: Millis, shut: bool },
+    HalfOpen { wait: Millis, shut: bool },
 }
 
 /// What the breaker lets through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Permit {
+pub enum Allows {
     Calls,
-    /// Nothing but one look.
-    Look,
+    /// Nothing but one probe.
+    Probe,
     Nothing,
 }
 
@@ -52,11 +52,11 @@ impl Breaker {
         }
     }
 
-    pub fn permit(&self, now: Micros) -> Permit {
+    pub fn allows(&self, now: Micros) -> Allows {
         match self.state {
-            State::Closed { .. } | State::Trial { .. } => Permit::Calls,
-            State::Open { until, .. } if now >= until => Permit::Look,
-            State::Open { .. } | State::Looking { .. } => Permit::Nothing,
+            State::Closed { .. } | State::HalfOpen { .. } => Allows::Calls,
+            State::Open { until, .. } if now >= until => Allows::Probe,
+            State::Open { .. } | State::Probing { .. } => Allows::Nothing,
         }
     }
 
@@ -64,8 +64,8 @@ impl Breaker {
     pub fn is_shut(&self) -> bool {
         match self.state {
             State::Closed { .. } => false,
-            State::Open { .. } | State::Looking { .. } => true,
-            State::Trial { shut, .. } => shut,
+            State::Open { .. } | State::Probing { .. } => true,
+            State::HalfOpen { shut, .. } => shut,
         }
     }
 
@@ -74,10 +74,10 @@ impl Breaker {
         self.opened
     }
 
-    /// A look was sent.
-    pub fn looked(&mut self) {
+    /// A probe was sent.
+    pub fn probed(&mut self) {
         if let State::Open { wait, .. } = self.state {
-            self.state = State::Looking { wait };
+            self.state = State::Probing { wait };
         }
     }
 
@@ -87,10 +87,10 @@ impl Breaker {
             State::Closed { failures } => State::Closed {
                 failures: failures.saturating_sub(1),
             },
-            State::Trial { wait, shut: true } if !took => State::Trial { wait, shut: true },
-            State::Trial { .. } => State::Closed { failures: 0 },
-            State::Looking { wait } => State::Trial { wait, shut: !took },
-            // A call from before it opened: the look will tell.
+            State::HalfOpen { wait, shut: true } if !took => State::HalfOpen { wait, shut: true },
+            State::HalfOpen { .. } => State::Closed { failures: 0 },
+            State::Probing { wait } => State::HalfOpen { wait, shut: !took },
+            // A call from before it opened: the probe will tell.
             open @ State::Open { .. } => open,
         };
     }
@@ -106,21 +106,21 @@ impl Breaker {
                 self.opened += 1;
                 self.open(now, FIRST_LOOK);
             }
-            State::Looking { wait } | State::Trial { wait, .. } => {
+            State::Probing { wait } | State::HalfOpen { wait, .. } => {
                 self.open(now, Millis((wait.0 * 2).min(LONGEST_LOOK.0)));
             }
             State::Open { .. } => {}
         }
     }
 
-    /// The next look comes at that time: what it failed for has been mended, as far as that is known.
+    /// The next probe comes at that time: what it failed for has been mended, as far as that is known.
     pub fn looks_at(&mut self, time: Micros) {
         if let State::Open { until, .. } = &mut self.state {
             *until = Micros(until.0.min(time.0));
         }
     }
 
-    /// Up to a quarter more than the wait, so that a thousand workers do not look at once.
+    /// Up to a quarter more than the wait, so that a thousand workers do not probe at once.
     fn open(&mut self, now: Micros, wait: Millis) {
         let micros = wait.0 * 1000;
         let spread = micros / 4 * u64::from(self.jitter) / 255;
@@ -138,7 +138,7 @@ mod tests {
     fn broken(at: u64) -> Breaker {
         let mut breaker = Breaker::new(0);
         for _ in 0..3 {
-            assert_eq!(breaker.permit(Micros(at)), Permit::Calls);
+            assert_eq!(breaker.allows(Micros(at)), Allows::Calls);
             breaker.failed(Micros(at));
         }
         breaker
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn three_failures_in_a_row_open_it() {
         let breaker = broken(0);
-        assert_eq!(breaker.permit(Micros(0)), Permit::Nothing);
+        assert_eq!(breaker.allows(Micros(0)), Allows::Nothing);
         assert_eq!(breaker.opened(), 1);
     }
 
@@ -171,17 +171,17 @@ mod tests {
     #[test]
     fn it_looks_once_when_the_time_comes_and_closes_by_a_real_call() {
         let mut breaker = broken(0);
-        assert_eq!(breaker.permit(Micros(99_999)), Permit::Nothing);
-        assert_eq!(breaker.permit(Micros(100_000)), Permit::Look);
-        breaker.looked();
-        assert_eq!(breaker.permit(Micros(100_000)), Permit::Nothing);
+        assert_eq!(breaker.allows(Micros(99_999)), Allows::Nothing);
+        assert_eq!(breaker.allows(Micros(100_000)), Allows::Probe);
+        breaker.probed();
+        assert_eq!(breaker.allows(Micros(100_000)), Allows::Nothing);
         breaker.succeeded(true);
-        assert_eq!(breaker.permit(Micros(100_000)), Permit::Calls);
+        assert_eq!(breaker.allows(Micros(100_000)), Allows::Calls);
         breaker.succeeded(true);
         breaker.failed(Micros(100_001));
         assert_eq!(
-            breaker.permit(Micros(100_001)),
-            Permit::Calls,
+            breaker.allows(Micros(100_001)),
+            Allows::Calls,
             "closed and patient again"
         );
     }
@@ -191,10 +191,10 @@ mod tests {
         let mut breaker = broken(0);
         let mut now = 0;
         for wait in [100_000, 200_000, 400_000, 800_000, 1_000_000, 1_000_000] {
-            assert_eq!(breaker.permit(Micros(now + wait - 1)), Permit::Nothing);
+            assert_eq!(breaker.allows(Micros(now + wait - 1)), Allows::Nothing);
             now += wait;
-            assert_eq!(breaker.permit(Micros(now)), Permit::Look);
-            breaker.looked();
+            assert_eq!(breaker.allows(Micros(now)), Allows::Probe);
+            breaker.probed();
             breaker.succeeded(true);
             breaker.failed(Micros(now));
         }
@@ -204,19 +204,19 @@ mod tests {
     #[test]
     fn an_answer_without_a_take_leaves_it_shut() {
         let mut breaker = broken(0);
-        breaker.looked();
+        breaker.probed();
         breaker.succeeded(false);
-        assert_eq!(breaker.permit(Micros(0)), Permit::Calls);
+        assert_eq!(breaker.allows(Micros(0)), Allows::Calls);
         assert!(breaker.is_shut());
         breaker.succeeded(false);
         assert!(breaker.is_shut());
         breaker.failed(Micros(0));
         assert_eq!(
-            breaker.permit(Micros(0)),
-            Permit::Nothing,
+            breaker.allows(Micros(0)),
+            Allows::Nothing,
             "it was on trial"
         );
-        breaker.looked();
+        breaker.probed();
         breaker.succeeded(false);
         breaker.succeeded(true);
         assert!(!breaker.is_shut());
@@ -226,12 +226,12 @@ mod tests {
     fn a_look_that_took_leaves_it_on_trial_but_not_shut() {
         let mut breaker = broken(0);
         assert!(breaker.is_shut());
-        breaker.looked();
+        breaker.probed();
         assert!(breaker.is_shut());
         breaker.succeeded(true);
         assert!(!breaker.is_shut());
         breaker.failed(Micros(0));
-        assert_eq!(breaker.permit(Micros(0)), Permit::Nothing);
+        assert_eq!(breaker.allows(Micros(0)), Allows::Nothing);
         assert!(breaker.is_shut());
     }
 
@@ -239,7 +239,7 @@ mod tests {
     fn late_answers_do_not_close_it() {
         let mut breaker = broken(0);
         breaker.succeeded(true);
-        assert_eq!(breaker.permit(Micros(1)), Permit::Nothing);
+        assert_eq!(breaker.allows(Micros(1)), Allows::Nothing);
     }
 
     #[test]
@@ -248,7 +248,7 @@ mod tests {
         for _ in 0..3 {
             breaker.failed(Micros(0));
         }
-        assert_eq!(breaker.permit(Micros(124_999)), Permit::Nothing);
-        assert_eq!(breaker.permit(Micros(125_000)), Permit::Look);
+        assert_eq!(breaker.allows(Micros(124_999)), Allows::Nothing);
+        assert_eq!(breaker.allows(Micros(125_000)), Allows::Probe);
     }
 }
