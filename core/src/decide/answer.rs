@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::decide::trial::Would;
-use crate::decide::verdict::{Degraded, Standing};
+use crate::decide::verdict::{Degraded, LimitStatus};
 use crate::live::last_refusal::{LastRefusal, Words};
 use crate::policy::ids::{LimitId, VariantId};
 use crate::policy::soft_limit::Used;
@@ -74,7 +74,7 @@ pub enum GrpcCode {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Met<'a> {
     pub limits: &'a [LimitId],
-    pub standings: &'a [Standing],
+    pub statuses: &'a [LimitStatus],
 }
 
 const JSON: &str = "application/json";
@@ -184,14 +184,14 @@ fn percent_encoded(message: &str) -> Cow<'_, str> {
 }
 
 /// What the response to a request that passed tells about its limits.
-pub fn standing_headers(policy: &Policy, shown: Standing, met: Met<'_>) -> Headers {
+pub fn status_headers(policy: &Policy, shown: LimitStatus, met: Met<'_>) -> Headers {
     let mut headers = Headers::with_capacity(5);
-    write_standing(&mut headers, policy, shown, met);
+    write_status(&mut headers, policy, shown, met);
     headers
 }
 
 /// Whether a header is one of those that tell where a caller stands.
-pub fn is_of_standing(answers: &Answers, name: &str) -> bool {
+pub fn is_of_status(answers: &Answers, name: &str) -> bool {
     let own = [
         "x-ratelimit-limit",
         "x-ratelimit-remaining",
@@ -278,7 +278,7 @@ pub fn variant_header(policy: &Policy, variants: &[VariantId]) -> Option<Header>
 /// policy's.
 pub fn refused(
     policy: &Policy,
-    shown: Standing,
+    shown: LimitStatus,
     retry: Retry,
     met: Met<'_>,
     last: &LastRefusal,
@@ -324,7 +324,7 @@ pub fn refused(
         Body::Problem => PROBLEM_JSON,
     };
     let mut headers = own_headers(content_type);
-    write_standing(&mut headers, policy, shown, met);
+    write_status(&mut headers, policy, shown, met);
     headers.push(("x-envoy-ratelimited".into(), "true".to_string()));
     headers.extend(retry_after.map(|seconds| ("retry-after".into(), seconds.to_string())));
     Answer {
@@ -582,26 +582,26 @@ fn own_headers(content_type: &str) -> Headers {
 
 impl Met<'_> {
     /// Where the caller stands with a limit; `shown` is the last word on its own.
-    fn standing(&self, shown: Standing, limit: LimitId) -> Option<Standing> {
+    fn status(&self, shown: LimitStatus, limit: LimitId) -> Option<LimitStatus> {
         if limit == shown.limit {
             return Some(shown);
         }
-        let mut known = self.standings.iter();
-        known.find(|standing| standing.limit == limit).copied()
+        let mut known = self.statuses.iter();
+        known.find(|status| status.limit == limit).copied()
     }
 
     /// The limits that refuse the request, of which `shown` is one.
-    fn violated(&self, shown: Standing) -> impl Iterator<Item = LimitId> {
-        let refuses = move |standing: &Standing| {
-            standing.limit == shown.limit || standing.reading.retry != Retry::Now
+    fn violated(&self, shown: LimitStatus) -> impl Iterator<Item = LimitId> {
+        let refuses = move |status: &LimitStatus| {
+            status.limit == shown.limit || status.reading.retry != Retry::Now
         };
-        let standings = self.limits.iter();
-        let standings = standings.filter_map(move |limit| self.standing(shown, *limit));
-        standings.filter(refuses).map(|standing| standing.limit)
+        let statuses = self.limits.iter();
+        let statuses = statuses.filter_map(move |limit| self.status(shown, *limit));
+        statuses.filter(refuses).map(|status| status.limit)
     }
 }
 
-fn write_standing(headers: &mut Headers, policy: &Policy, shown: Standing, met: Met<'_>) {
+fn write_status(headers: &mut Headers, policy: &Policy, shown: LimitStatus, met: Met<'_>) {
     let answers = &policy.answers;
     let Some(limit) = policy.limit(shown.limit) else {
         return;
@@ -614,27 +614,27 @@ fn write_standing(headers: &mut Headers, policy: &Policy, shown: Standing, met: 
         headers.push(("x-ratelimit-reset".into(), reset.to_string()));
     }
     if answers.ietf {
-        let (policies, standings) = ietf_fields(policy, shown, met);
+        let (policies, statuses) = ietf_fields(policy, shown, met);
         headers.push(("ratelimit-policy".into(), policies));
-        headers.push(("ratelimit".into(), standings));
+        headers.push(("ratelimit".into(), statuses));
     }
 }
 
 /// `RateLimit-Policy` and `RateLimit`, which name the limits in reporting order. Where they would be too
 /// long, they name those that come first, and always the one that is shown.
-fn ietf_fields(policy: &Policy, shown: Standing, met: Met<'_>) -> (String, String) {
+fn ietf_fields(policy: &Policy, shown: LimitStatus, met: Met<'_>) -> (String, String) {
     let item = |id: LimitId| {
         let limit = policy.limit(id)?;
         let (title, quota) = (policy.title(id)?, limit.terms.quota);
         // Titles are of [A-Za-z0-9_.:/-]: nothing in them needs an escape in a string.
         let (q, w) = (quota.limit(), quota.window_seconds());
         let terms = format!("\"{title}\";q={q};w={w}");
-        let standing = met.standing(shown, id).map(|standing| {
-            let r = remaining(standing.reading);
-            let t = standing.reading.reset.ceil_seconds();
+        let status = met.status(shown, id).map(|status| {
+            let r = remaining(status.reading);
+            let t = status.reading.reset.ceil_seconds();
             format!("\"{title}\";r={r};t={t}")
         });
-        Some((terms, standing.unwrap_or_default()))
+        Some((terms, status.unwrap_or_default()))
     };
     let is_shown = |id: &LimitId| *id == shown.limit;
     let mut fields = [String::new(), String::new()];
@@ -646,10 +646,10 @@ fn ietf_fields(policy: &Policy, shown: Standing, met: Met<'_>) -> (String, Strin
         false => &unnamed,
     };
     for id in limits {
-        let Some((terms, standing)) = item(*id) else {
+        let Some((terms, status)) = item(*id) else {
             continue;
         };
-        let parts = [terms, standing];
+        let parts = [terms, status];
         if !is_shown(id) {
             let need = |part: &String| SEPARATOR.len() + part.len();
             if parts
@@ -671,8 +671,8 @@ fn ietf_fields(policy: &Policy, shown: Standing, met: Met<'_>) -> (String, Strin
             }
         }
     }
-    let [policies, standings] = fields;
-    (policies, standings)
+    let [policies, statuses] = fields;
+    (policies, statuses)
 }
 
 fn details(limit: &Limit, reading: Reading) -> Details<'_> {

@@ -4,7 +4,7 @@
 
 use postcard_schema::Schema;
 
-use crate::decide::verdict::{Degraded, Standing};
+use crate::decide::verdict::{Degraded, LimitStatus};
 use crate::policy::ids::{LimitId, VariantId};
 use crate::time::Millis;
 
@@ -14,7 +14,7 @@ pub struct Record {
     pub source: Source,
     /// The limit that decided, with where the caller stood: the first that refused, or of those that
     /// passed the one with the fewest left. None where no limit could be read.
-    pub shown: Option<Standing>,
+    pub shown: Option<LimitStatus>,
     /// How long the request was held back on purpose.
     pub delay: Millis,
     /// It was to be held back, and all places that its caller may have were taken.
@@ -64,7 +64,7 @@ pub enum Source {
 
 impl Record {
     /// One that has no more to tell.
-    pub fn new(outcome: Outcome, source: Source, shown: Option<Standing>) -> Record {
+    pub fn new(outcome: Outcome, source: Source, shown: Option<LimitStatus>) -> Record {
         Record {
             outcome,
             source,

@@ -16,7 +16,7 @@ use crate::decide::answer::{self, Answer, Header, Headers, Met, Protocol};
 use crate::decide::decision::{self, Record};
 use crate::decide::status::{self, Inquiry};
 use crate::decide::trial::{Trial, Would};
-use crate::decide::verdict::{self, Standing, Verdict};
+use crate::decide::verdict::{self, LimitStatus, Verdict};
 use crate::live::snapshot::{Edition, Epoch};
 use crate::local::denial_cache::Denials;
 use crate::local::fallback::{self, Local};
@@ -564,9 +564,9 @@ impl Pending {
             .filter_map(|(&limit, check)| {
                 let reading = denials.recall(check, now)?;
                 let is_covered = is_leased && leases.covers(check, now);
-                (!is_covered).then_some(Standing { limit, reading })
+                (!is_covered).then_some(LimitStatus { limit, reading })
             })
-            .inspect(|standing| told.extend(names_all.then_some(*standing)));
+            .inspect(|status| told.extend(names_all.then_some(*status)));
         if let Some(verdict) = verdict::refusal(&mut known) {
             return Some(self.end(verdict, decision::Source::Denials, &told, &[]));
         }
@@ -694,8 +694,8 @@ impl Pending {
         if self.may_lease(memory) {
             self.note_left(heard, memory);
         }
-        let known: Vec<Standing> = match policy.answers.name_all() {
-            true => decided.standings.iter().flatten().copied().collect(),
+        let known: Vec<LimitStatus> = match policy.answers.name_all() {
+            true => decided.statuses.iter().flatten().copied().collect(),
             false => Vec::new(),
         };
         let mut ending =
@@ -733,7 +733,7 @@ impl Pending {
         &self,
         verdict: Verdict,
         source: decision::Source,
-        known: &[Standing],
+        known: &[LimitStatus],
         would: &[Option<Would>],
     ) -> Ending {
         let (outcome, shown) = match verdict {
@@ -774,12 +774,12 @@ impl Pending {
         }
     }
 
-    fn word(&self, verdict: Verdict, record: &Record, known: &[Standing]) -> Conclusion {
+    fn word(&self, verdict: Verdict, record: &Record, known: &[LimitStatus]) -> Conclusion {
         let policy = &self.edition.policy;
         let met = match &self.wants {
             Wants::Passage(passage) if policy.answers.name_all() => Met {
                 limits: &passage.limits,
-                standings: known,
+                statuses: known,
             },
             Wants::Passage(_) | Wants::Status(_) => Met::default(),
         };
@@ -787,7 +787,7 @@ impl Pending {
         let mark = degraded.and_then(|how| answer::degraded_header(policy, how));
         match verdict {
             Verdict::Passed { shown } => {
-                let headers = shown.map(|shown| answer::standing_headers(policy, shown, met));
+                let headers = shown.map(|shown| answer::status_headers(policy, shown, met));
                 let mut headers = headers.unwrap_or_default();
                 headers.extend(mark);
                 Conclusion::Pass(headers)

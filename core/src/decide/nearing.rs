@@ -1,6 +1,6 @@
 //! From where a caller stands with the limits of a request that passes to a warning and a delay.
 
-use crate::decide::verdict::Standing;
+use crate::decide::verdict::LimitStatus;
 use crate::policy::ids::LimitId;
 use crate::policy::soft_limit::{Approach, Pace, Used};
 use crate::quota::cost::Cost;
@@ -40,12 +40,12 @@ impl Nearing {
     /// by, which for a limit kept in memory is a part of its own.
     pub fn add(
         &mut self,
-        (place, standing): (usize, Standing),
+        (place, status): (usize, LimitStatus),
         approach: Approach,
         quota: &Quota,
         cost: Cost,
     ) {
-        let Standing { limit, reading } = standing;
+        let LimitStatus { limit, reading } = status;
         let warning = approach.warning(quota, reading);
         self.warned.extend(warning.map(|used| (limit, used)));
         let wait = approach.wait(quota, cost, reading);

@@ -1,6 +1,6 @@
 //! What a rule in shadow mode would have done with a request.
 
-use crate::decide::verdict::{self, Standing, Verdict};
+use crate::decide::verdict::{self, LimitStatus, Verdict};
 use crate::policy::ids::LimitId;
 use crate::quota::cost::Cost;
 use crate::quota::operation::Retry;
@@ -29,26 +29,26 @@ impl Trial {
     /// from memory, and never a reason to answer without the store.
     pub fn outcome(&self, refused: bool, heard: &[Heard]) -> Option<Would> {
         let told = self.limits.iter().zip(heard);
-        let standings = told.filter_map(|(&limit, heard)| match heard {
-            Heard::Told(reading) => Some(Standing {
+        let statuses = told.filter_map(|(&limit, heard)| match heard {
+            Heard::Told(reading) => Some(LimitStatus {
                 limit,
                 reading: *reading,
             }),
             Heard::Nothing => None,
         });
-        let mut standings: Vec<Standing> = standings.collect();
+        let mut statuses: Vec<LimitStatus> = statuses.collect();
         if refused {
-            return match verdict::refusal(&mut standings.drain(..))? {
+            return match verdict::refusal(&mut statuses.drain(..))? {
                 Verdict::Refused { shown, retry } => Some(Would::Deny(shown.limit, retry)),
                 Verdict::Passed { .. } | Verdict::Unavailable => None,
             };
         }
-        let all = standings.len() == self.limits.len();
-        let shown = standings
+        let all = statuses.len() == self.limits.len();
+        let shown = statuses
             .iter()
-            .min_by_key(|standing| standing.reading.remaining);
+            .min_by_key(|status| status.reading.remaining);
         shown
             .filter(|_| all)
-            .map(|standing| Would::Pass(standing.limit))
+            .map(|status| Would::Pass(status.limit))
     }
 }

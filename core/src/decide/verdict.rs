@@ -13,9 +13,9 @@ use crate::store::fan_in::Heard;
 pub enum Verdict {
     /// Every limit passed. The one with the fewest requests left is shown; none where no limit
     /// could be read.
-    Passed { shown: Option<Standing> },
+    Passed { shown: Option<LimitStatus> },
     /// `shown` is the first limit that failed, in reporting order; `retry` the longest wait.
-    Refused { shown: Standing, retry: Retry },
+    Refused { shown: LimitStatus, retry: Retry },
     /// The store could not be asked, and a limit refuses such requests.
     Unavailable,
 }
@@ -26,7 +26,7 @@ pub struct Decided {
     pub verdict: Verdict,
     pub degraded: Option<Degraded>,
     /// In reporting order; nothing for a limit that could not be read.
-    pub standings: Vec<Option<Standing>>,
+    pub statuses: Vec<Option<LimitStatus>>,
     /// The places of the limits that were taken from in the worker's memory.
     pub local: Vec<usize>,
 }
@@ -41,7 +41,7 @@ pub enum Degraded {
 
 /// Where a caller stands with one limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct LimitStatus {
     pub limit: LimitId,
     pub reading: Reading,
 }
@@ -55,23 +55,23 @@ pub fn decide(
     heard: &[Heard],
     take_local: impl FnOnce(&[usize]) -> Told,
 ) -> Decided {
-    let mut standings: Vec<Option<Standing>> = Vec::with_capacity(limits.len());
+    let mut statuses: Vec<Option<LimitStatus>> = Vec::with_capacity(limits.len());
     let mut local: Vec<usize> = Vec::new();
     let mut degraded = None;
-    let decided = |verdict, degraded, standings, local| Decided {
+    let decided = |verdict, degraded, statuses, local| Decided {
         verdict,
         degraded,
-        standings,
+        statuses,
         local,
     };
     for (place, (&limit, heard)) in limits.iter().zip(heard).enumerate() {
         match heard {
-            Heard::Told(reading) => standings.push(Some(Standing {
+            Heard::Told(reading) => statuses.push(Some(LimitStatus {
                 limit,
                 reading: *reading,
             })),
             Heard::Nothing => {
-                standings.push(None);
+                statuses.push(None);
                 let how = on_failure(policy, limit);
                 degraded = degraded.max(Some(how));
                 if how == Degraded::Local {
@@ -81,42 +81,41 @@ pub fn decide(
         }
     }
     if refused {
-        return decided(refused_by(&standings), degraded, standings, Vec::new());
+        return decided(refused_by(&statuses), degraded, statuses, Vec::new());
     }
     if degraded == Some(Degraded::Deny) {
-        return decided(Verdict::Unavailable, degraded, standings, Vec::new());
+        return decided(Verdict::Unavailable, degraded, statuses, Vec::new());
     }
     if !local.is_empty() {
         let told = take_local(&local);
         for (place, reading) in local.iter().zip(told.limits) {
-            if let (Some(standing), Some(&limit)) = (standings.get_mut(*place), limits.get(*place))
-            {
-                *standing = Some(Standing { limit, reading });
+            if let (Some(status), Some(&limit)) = (statuses.get_mut(*place), limits.get(*place)) {
+                *status = Some(LimitStatus { limit, reading });
             }
         }
         if told.verdict == operation::Verdict::Refused {
-            return decided(refused_by(&standings), degraded, standings, Vec::new());
+            return decided(refused_by(&statuses), degraded, statuses, Vec::new());
         }
     }
-    let shown = tightest(standings.iter().flatten());
-    decided(Verdict::Passed { shown }, degraded, standings, local)
+    let shown = tightest(statuses.iter().flatten());
+    decided(Verdict::Passed { shown }, degraded, statuses, local)
 }
 
 /// The limit with the fewest requests left; of equals the first in reporting order.
-pub fn tightest<'a>(standings: impl Iterator<Item = &'a Standing>) -> Option<Standing> {
+pub fn tightest<'a>(statuses: impl Iterator<Item = &'a LimitStatus>) -> Option<LimitStatus> {
     // `min_by_key` keeps the first of equals.
-    let tightest = standings.min_by_key(|standing| standing.reading.remaining);
+    let tightest = statuses.min_by_key(|status| status.reading.remaining);
     tightest.copied()
 }
 
 /// A refusal that names no limit is no answer of the script's.
-fn refused_by(standings: &[Option<Standing>]) -> Verdict {
-    refusal(&mut standings.iter().flatten().copied()).unwrap_or(Verdict::Unavailable)
+fn refused_by(statuses: &[Option<LimitStatus>]) -> Verdict {
+    refusal(&mut statuses.iter().flatten().copied()).unwrap_or(Verdict::Unavailable)
 }
 
 /// The refusal that limits make together, told in reporting order; none if each would pass.
-pub fn refusal(standings: &mut dyn Iterator<Item = Standing>) -> Option<Verdict> {
-    let mut failing = standings.filter(|standing| standing.reading.retry != Retry::Now);
+pub fn refusal(statuses: &mut dyn Iterator<Item = LimitStatus>) -> Option<Verdict> {
+    let mut failing = statuses.filter(|status| status.reading.retry != Retry::Now);
     let shown = failing.next()?;
     let retry = failing.fold(shown.reading.retry, |most, next| {
         most.max(next.reading.retry)

@@ -126,7 +126,7 @@ fn hashed(subject: &Subject) -> String {
 mod tests {
     use super::*;
     use crate::codec::json::{At, Json};
-    use crate::decide::verdict::{Degraded, Standing};
+    use crate::decide::verdict::{Degraded, LimitStatus};
     use crate::policy::ids::VariantId;
     use crate::policy::lists::Entry;
     use crate::quota::operation::{Reading, Retry};
@@ -153,7 +153,7 @@ mod tests {
                 retry,
                 reset,
             };
-            Some(Standing {
+            Some(LimitStatus {
                 limit: ids[0],
                 reading,
             })

@@ -44,7 +44,7 @@ fn fields(name: &str, windows: std::ops::Range<u64>, shown: usize) -> (String, S
     );
     let json = Json::parse(&text, "policy").unwrap();
     let policy = Policy::try_new(&At::new(&json, "policy")).unwrap();
-    let standing = |limit, remaining| Standing {
+    let status = |limit, remaining| LimitStatus {
         limit,
         reading: Reading {
             remaining,
@@ -55,16 +55,16 @@ fn fields(name: &str, windows: std::ops::Range<u64>, shown: usize) -> (String, S
     let limits: Vec<LimitId> = policy.limits().map(|(id, _)| id).collect();
     // Of the second nothing is known.
     let known = limits.iter().enumerate().filter(|(place, _)| *place != 1);
-    let known: Vec<Standing> = known.map(|(_, id)| standing(*id, 5)).collect();
+    let known: Vec<LimitStatus> = known.map(|(_, id)| status(*id, 5)).collect();
     let met = Met {
         limits: &limits,
-        standings: &known,
+        statuses: &known,
     };
-    let headers = standing_headers(&policy, standing(limits[shown], -3), met);
+    let headers = status_headers(&policy, status(limits[shown], -3), met);
     match headers.as_slice() {
-        [(policies, terms), (standings, told)] => {
+        [(policies, terms), (statuses, told)] => {
             assert_eq!(
-                (&**policies, &**standings),
+                (&**policies, &**statuses),
                 ("ratelimit-policy", "ratelimit")
             );
             (terms.clone(), told.clone())

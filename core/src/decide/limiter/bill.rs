@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::{Memory, Passage, Pending};
 use crate::decide::answer::{self, Headers, Met};
-use crate::decide::verdict::{self, Decided, Standing};
+use crate::decide::verdict::{self, Decided, LimitStatus};
 use crate::live::snapshot::Edition;
 use crate::policy::ids::LimitId;
 use crate::policy::tariff::{Balance, Meter, Said};
@@ -66,7 +66,7 @@ struct Told {
 
 #[derive(Debug)]
 struct Account {
-    standing: Standing,
+    status: LimitStatus,
     /// What it was read by: a limit that is kept in memory has a part of its own.
     quota: Quota,
     /// The item of the bill that it is settled with.
@@ -129,29 +129,29 @@ impl Told {
         let policy = &self.edition.policy;
         let settled = self.accounts.iter().map(|account| {
             let balance = account.item.and_then(|item| balances.get(item));
-            let reading = account.standing.reading;
+            let reading = account.status.reading;
             let reading =
                 balance.map_or(reading, |balance| balance.settle(reading, &account.quota));
-            Standing {
+            LimitStatus {
                 reading,
-                ..account.standing
+                ..account.status
             }
         });
-        let settled: Vec<Standing> = settled.collect();
+        let settled: Vec<LimitStatus> = settled.collect();
         let warned = settled.iter().zip(&self.accounts);
-        let warned = warned.filter_map(|(standing, account)| {
-            let approach = policy.limit(standing.limit)?.approach;
-            let used = approach.warning(&account.quota, standing.reading)?;
-            Some((standing.limit, used))
+        let warned = warned.filter_map(|(status, account)| {
+            let approach = policy.limit(status.limit)?.approach;
+            let used = approach.warning(&account.quota, status.reading)?;
+            Some((status.limit, used))
         });
         let warned: Vec<_> = warned.collect();
-        headers.retain(|(name, _)| !answer::is_of_standing(&policy.answers, name));
+        headers.retain(|(name, _)| !answer::is_of_status(&policy.answers, name));
         if let Some(shown) = verdict::tightest(settled.iter()) {
             let met = Met {
                 limits: &self.limits,
-                standings: &settled,
+                statuses: &settled,
             };
-            headers.extend(answer::standing_headers(policy, shown, met));
+            headers.extend(answer::status_headers(policy, shown, met));
         }
         headers.extend(answer::warning_header(policy, &warned));
     }
@@ -219,10 +219,10 @@ impl Pending {
             return None;
         }
         let checks = self.fan_in.check_request().checks();
-        let known = decided.standings.iter().zip(checks).enumerate();
-        let accounts = known.filter_map(|(place, (standing, check))| {
+        let known = decided.statuses.iter().zip(checks).enumerate();
+        let accounts = known.filter_map(|(place, (status, check))| {
             Some(Account {
-                standing: (*standing)?,
+                status: (*status)?,
                 quota: memory.quota(decided, place, check),
                 item: places.iter().position(|places| places.contains(&place)),
             })

@@ -4,7 +4,7 @@
 use super::{Conclusion, Ending, Memory, Passage, Pending, Wants};
 use crate::decide::nearing::{Delay, Nearing};
 use crate::decide::trial::Would;
-use crate::decide::verdict::{Decided, Standing, Verdict};
+use crate::decide::verdict::{Decided, LimitStatus, Verdict};
 use crate::decide::{answer, decision};
 use crate::local::lease::Spent;
 use crate::local::timer_queue::{StreamId, Turn};
@@ -144,7 +144,7 @@ impl Pending {
         passage: &Passage,
         decided: &Decided,
         source: decision::Source,
-        (known, would): (&[Standing], &[Option<Would>]),
+        (known, would): (&[LimitStatus], &[Option<Would>]),
         receipt: Micros,
         memory: &mut Memory,
     ) -> Ending {
@@ -156,19 +156,16 @@ impl Pending {
         // Where there is no place, who is only slowed down is let go: it is within its limits.
         if is_crowded
             && let Some(queue) = queue
-            && let Some(Some(standing)) = decided.standings.get(queue.place)
+            && let Some(Some(status)) = decided.statuses.get(queue.place)
         {
             memory.undo_local(self.taken_local(decided, receipt), || receipt);
             let retry = Retry::After(queue.wait);
             let reading = Reading {
                 remaining: 0,
                 retry,
-                ..standing.reading
+                ..status.reading
             };
-            let shown = Standing {
-                reading,
-                ..*standing
-            };
+            let shown = LimitStatus { reading, ..*status };
             let mut ending = self.end(Verdict::Refused { shown, retry }, source, known, would);
             if let Some(record) = &mut ending.record {
                 record.is_crowded = true;
@@ -216,13 +213,13 @@ impl Pending {
     fn nearing(&self, decided: &Decided, memory: &Memory) -> Nearing {
         let checks = self.fan_in.check_request().checks();
         let mut nearing = Nearing::default();
-        for (place, (standing, check)) in decided.standings.iter().zip(checks).enumerate() {
-            if let Some(standing) = standing
-                && let Some(limit) = self.edition.policy.limit(standing.limit)
+        for (place, (status, check)) in decided.statuses.iter().zip(checks).enumerate() {
+            if let Some(status) = status
+                && let Some(limit) = self.edition.policy.limit(status.limit)
                 && !limit.approach.is_plain()
             {
                 let quota = memory.quota(decided, place, check);
-                nearing.add((place, *standing), limit.approach, &quota, check.cost);
+                nearing.add((place, *status), limit.approach, &quota, check.cost);
             }
         }
         nearing

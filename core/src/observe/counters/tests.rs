@@ -1,6 +1,6 @@
 use super::*;
 use crate::codec::json::{At, Json};
-use crate::decide::verdict::Standing;
+use crate::decide::verdict::LimitStatus;
 use crate::quota::operation::{Reading, Retry};
 use crate::time::Millis;
 
@@ -25,13 +25,13 @@ fn limits(tally: &Tally) -> Vec<LimitId> {
     tally.policy().limits().map(|(id, _)| id).collect()
 }
 
-fn standing(limit: LimitId) -> Option<Standing> {
+fn status(limit: LimitId) -> Option<LimitStatus> {
     let reading = Reading {
         remaining: 0,
         retry: Retry::Never,
         reset: Millis(0),
     };
-    Some(Standing { limit, reading })
+    Some(LimitStatus { limit, reading })
 }
 
 fn told(tally: &mut Tally) -> Vec<(String, u32)> {
@@ -73,7 +73,7 @@ fn what_passed_counts_once_for_each_rule_under_the_scope_with_the_fewest_left() 
     let [global, user, ip, ..] = limits(&tally)[..] else {
         panic!()
     };
-    let record = Record::new(Outcome::Allowed, Source::Store, standing(user));
+    let record = Record::new(Outcome::Allowed, Source::Store, status(user));
     for _ in 0..2 {
         let met = [(global, Some(5)), (user, Some(4)), (ip, Some(9))];
         tally.count(&record, met.into_iter());
@@ -95,7 +95,7 @@ fn what_was_refused_counts_for_the_limit_that_refused_and_for_no_other() {
     let mut tally = tally();
     let ids = limits(&tally);
     let met = || ids.iter().take(3).map(|&id| (id, None));
-    let cached = Record::new(Outcome::Denied, Source::Denials, standing(ids[2]));
+    let cached = Record::new(Outcome::Denied, Source::Denials, status(ids[2]));
     tally.count(&cached, met());
     let blind = Record::new(Outcome::Unavailable, Source::Failure(Degraded::Deny), None);
     tally.count(&blind, met());

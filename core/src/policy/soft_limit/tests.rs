@@ -1,6 +1,6 @@
 use super::*;
 use crate::decide::nearing::{Delay, Nearing, Queue};
-use crate::decide::verdict::Standing;
+use crate::decide::verdict::LimitStatus;
 use crate::policy::ids::LimitId;
 use crate::quota::model::Counters;
 use crate::quota::operation::{Kind, Retry, Verdict};
@@ -22,9 +22,9 @@ fn level(share: f64) -> Level {
     Level::try_new(share).unwrap()
 }
 
-fn nth(place: usize, reading: Reading) -> (usize, Standing) {
+fn nth(place: usize, reading: Reading) -> (usize, LimitStatus) {
     let limit = LimitId::nth(place);
-    (place, Standing { limit, reading })
+    (place, LimitStatus { limit, reading })
 }
 
 fn nearing(all: &[(Approach, Quota, Reading)]) -> Nearing {
