@@ -144,8 +144,8 @@ pub struct Memory {
 
 /// The last word on a request, and what follows from it.
 #[derive(Debug)]
-pub struct Ending {
-    pub conclusion: Conclusion,
+pub struct Decision {
+    pub action: Action,
     /// To be asked without waiting: a request that does not pass consumes nothing.
     pub refunds: Vec<ShardRequest>,
     /// What operators are told of it; nothing of a status call.
@@ -157,7 +157,7 @@ pub struct Ending {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub enum Conclusion {
+pub enum Action {
     /// It goes on; its response will carry these headers.
     Pass(Headers),
     Respond(Answer, Protocol),
@@ -546,7 +546,7 @@ impl Memory {
 impl Pending {
     /// The refusal of a request that is known to be out of quota. Of any other, what the worker has
     /// leased is spent, and the store will be asked about the rest.
-    pub fn recall(&mut self, memory: &mut Memory, now: Micros) -> Option<Ending> {
+    pub fn recall(&mut self, memory: &mut Memory, now: Micros) -> Option<Decision> {
         let Wants::Passage(passage) = &self.wants else {
             return None;
         };
@@ -628,10 +628,10 @@ impl Pending {
 
     /// What the outcomes mean for the request. `now` is the worker's clock, read where its own memory
     /// decides.
-    pub fn conclude(&self, memory: &mut Memory, now: impl FnOnce() -> Micros) -> Ending {
+    pub fn conclude(&self, memory: &mut Memory, now: impl FnOnce() -> Micros) -> Decision {
         match &self.wants {
-            Wants::Status(inquiry) => Ending {
-                conclusion: self.respond(inquiry.answer(&self.edition, &self.fan_in)),
+            Wants::Status(inquiry) => Decision {
+                action: self.respond(inquiry.answer(&self.edition, &self.fan_in)),
                 refunds: Vec::new(),
                 record: None,
                 hold: None,
@@ -646,7 +646,7 @@ impl Pending {
         passage: &Passage,
         memory: &mut Memory,
         now: impl FnOnce() -> Micros,
-    ) -> Ending {
+    ) -> Decision {
         let checks = self.fan_in.check_request().checks();
         let mut operations = self.fan_in.operations();
         let enforced = match passage.limits.as_slice() {
@@ -698,17 +698,17 @@ impl Pending {
             true => decided.statuses.iter().flatten().copied().collect(),
             false => Vec::new(),
         };
-        let mut ending =
+        let mut decision =
             if policy.is_approached() && matches!(decided.verdict, Verdict::Passed { .. }) {
                 self.end_near(passage, &decided, source, (&known, &would), receipt, memory)
             } else {
                 self.end(decided.verdict, source, &known, &would)
             };
-        ending.bill = bill.filter(|_| matches!(ending.conclusion, Conclusion::Pass(_)));
-        if matches!(ending.conclusion, Conclusion::Respond(..)) {
-            ending.refunds.extend(self.restore(memory));
+        decision.bill = bill.filter(|_| matches!(decision.action, Action::Pass(_)));
+        if matches!(decision.action, Action::Respond(..)) {
+            decision.refunds.extend(self.restore(memory));
         }
-        ending
+        decision
     }
 
     /// Remembers what the store said of limits that are nearly used up, for when it is away. What
@@ -735,7 +735,7 @@ impl Pending {
         source: decision::Source,
         known: &[LimitStatus],
         would: &[Option<Would>],
-    ) -> Ending {
+    ) -> Decision {
         let (outcome, shown) = match verdict {
             Verdict::Passed { shown } => (decision::Outcome::Allowed, shown),
             Verdict::Refused { shown, .. } => (decision::Outcome::Denied, Some(shown)),
@@ -754,19 +754,19 @@ impl Pending {
                 Would::Deny(limit, _) => record.shadow_denied.push(*limit),
             }
         }
-        let mut conclusion = self.word(verdict, &record, known);
+        let mut action = self.word(verdict, &record, known);
         if let Wants::Passage(passage) = &self.wants {
             record.variants.clone_from(&passage.variants);
             let policy = &self.edition.policy;
-            let headers = match &mut conclusion {
-                Conclusion::Pass(headers) => headers,
-                Conclusion::Respond(answer, _) => &mut answer.headers,
+            let headers = match &mut action {
+                Action::Pass(headers) => headers,
+                Action::Respond(answer, _) => &mut answer.headers,
             };
             headers.extend(shadow_header(policy, &passage.trials, would));
             headers.extend(answer::variant_header(policy, &passage.variants));
         }
-        Ending {
-            conclusion,
+        Decision {
+            action,
             refunds,
             record: Some(record),
             hold: None,
@@ -774,7 +774,7 @@ impl Pending {
         }
     }
 
-    fn word(&self, verdict: Verdict, record: &Record, known: &[LimitStatus]) -> Conclusion {
+    fn word(&self, verdict: Verdict, record: &Record, known: &[LimitStatus]) -> Action {
         let policy = &self.edition.policy;
         let met = match &self.wants {
             Wants::Passage(passage) if policy.answers.name_all() => Met {
@@ -790,7 +790,7 @@ impl Pending {
                 let headers = shown.map(|shown| answer::status_headers(policy, shown, met));
                 let mut headers = headers.unwrap_or_default();
                 headers.extend(mark);
-                Conclusion::Pass(headers)
+                Action::Pass(headers)
             }
             Verdict::Refused { shown, retry } => {
                 let last = &self.edition.last_refusal;
@@ -806,8 +806,8 @@ impl Pending {
         }
     }
 
-    fn respond(&self, answer: Answer) -> Conclusion {
-        Conclusion::Respond(answer, self.protocol)
+    fn respond(&self, answer: Answer) -> Action {
+        Action::Respond(answer, self.protocol)
     }
 }
 

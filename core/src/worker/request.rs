@@ -15,8 +15,8 @@ use super::ticker::until;
 use crate::decide::answer::{self, Answer, Headers, Protocol};
 use crate::decide::decision::{self, Record};
 use crate::decide::limiter::{
-    self, Admission, Bill, Conclusion, Counted, Ending, Facts, Hold, Pending, Redirected,
-    Redirects, Step,
+    self, Action, Admission, Bill, Counted, Decision, Facts, Hold, Pending, Redirected, Redirects,
+    Step,
 };
 use crate::live::snapshot::Edition;
 use crate::local::guesses::{Attempt, Ruling};
@@ -313,8 +313,8 @@ impl<H: Host> Worker<H> {
         earlier: Passage,
     ) -> Flow {
         let host = &self.host;
-        let ending = pending.conclude(&mut self.memory, || host.now());
-        self.end(stream, pending, (ending, since), earlier)
+        let decision = pending.conclude(&mut self.memory, || host.now());
+        self.end(stream, pending, (decision, since), earlier)
     }
 
     /// The last word on a request. `since` is when it began to wait for the store, if the access log
@@ -323,16 +323,16 @@ impl<H: Host> Worker<H> {
         &mut self,
         stream: StreamId,
         pending: Box<Pending>,
-        (ending, since): (Ending, Option<Micros>),
+        (decision, since): (Decision, Option<Micros>),
         earlier: Passage,
     ) -> Flow {
-        let Ending {
-            conclusion,
+        let Decision {
+            action,
             refunds,
             record,
             hold,
             bill,
-        } = ending;
+        } = decision;
         if let Some(record) = &record {
             self.will_tell();
             self.telemetry.count(&pending, record);
@@ -343,10 +343,10 @@ impl<H: Host> Worker<H> {
         }
         let mut passage = earlier;
         passage.bills.extend(bill);
-        match conclusion {
+        match action {
             // Of two of a name the later counts.
-            Conclusion::Pass(headers) => passage.headers.extend(headers),
-            Conclusion::Respond(answer, protocol) => {
+            Action::Pass(headers) => passage.headers.extend(headers),
+            Action::Respond(answer, protocol) => {
                 return self.respond(stream, &answer, protocol, passage);
             }
         }

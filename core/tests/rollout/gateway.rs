@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use weir_core::decide::answer::Headers;
 use weir_core::decide::decision::Record;
-use weir_core::decide::limiter::{self, Bill, Conclusion, Ending, Facts, Memory, Step};
+use weir_core::decide::limiter::{self, Action, Bill, Decision, Facts, Memory, Step};
 use weir_core::live::snapshot::Edition;
 use weir_core::quota::model::Counters;
 use weir_core::store::check::ShardRequest;
@@ -117,8 +117,8 @@ impl Gateway {
             Step::Report(_) | Step::Page(_) => panic!("no operator asks here"),
             Step::Ask(pending) => pending,
         };
-        if let Some(ending) = pending.recall(&mut self.memory, self.now) {
-            return self.end(ending);
+        if let Some(decision) = pending.recall(&mut self.memory, self.now) {
+            return self.end(decision);
         }
         let parts = pending.parts(self.topology);
         for (number, part) in parts.iter().enumerate() {
@@ -127,22 +127,22 @@ impl Gateway {
             assert_eq!(is_last, number + 1 == parts.len());
         }
         let now = self.now;
-        let ending = pending.conclude(&mut self.memory, || now);
-        self.end(ending)
+        let decision = pending.conclude(&mut self.memory, || now);
+        self.end(decision)
     }
 
-    fn end(&mut self, ending: Ending) -> Answer {
-        for part in &ending.refunds {
+    fn end(&mut self, decision: Decision) -> Answer {
+        for part in &decision.refunds {
             self.store.answer(part, self.now);
         }
-        match ending.conclusion {
-            Conclusion::Pass(headers) => Answer {
+        match decision.action {
+            Action::Pass(headers) => Answer {
                 headers,
-                record: ending.record,
-                bill: ending.bill,
+                record: decision.record,
+                bill: decision.bill,
                 ..Answer::passed()
             },
-            Conclusion::Respond(answer, _) => Answer::of(answer, ending.record),
+            Action::Respond(answer, _) => Answer::of(answer, decision.record),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The end of a request that passes near a limit: with a warning, or held back for a while. What it has
 //! taken is given back should it end before it went on.
 
-use super::{Conclusion, Ending, Memory, Passage, Pending, Wants};
+use super::{Action, Decision, Memory, Passage, Pending, Wants};
 use crate::decide::nearing::{Delay, Nearing};
 use crate::decide::trial::Would;
 use crate::decide::verdict::{Decided, LimitStatus, Verdict};
@@ -147,7 +147,7 @@ impl Pending {
         (known, would): (&[LimitStatus], &[Option<Would>]),
         receipt: Micros,
         memory: &mut Memory,
-    ) -> Ending {
+    ) -> Decision {
         let nearing = self.nearing(decided, memory);
         let Delay { wait, queue } = nearing.delay;
         let waits = wait > Millis(0);
@@ -166,14 +166,14 @@ impl Pending {
                 ..status.reading
             };
             let shown = LimitStatus { reading, ..*status };
-            let mut ending = self.end(Verdict::Refused { shown, retry }, source, known, would);
-            if let Some(record) = &mut ending.record {
+            let mut decision = self.end(Verdict::Refused { shown, retry }, source, known, would);
+            if let Some(record) = &mut decision.record {
                 record.is_crowded = true;
             }
-            return ending;
+            return decision;
         }
-        let mut ending = self.end(decided.verdict.clone(), source, known, would);
-        if let Conclusion::Pass(headers) = &mut ending.conclusion {
+        let mut decision = self.end(decided.verdict.clone(), source, known, would);
+        if let Action::Pass(headers) = &mut decision.action {
             let policy = &self.edition.policy;
             headers.extend(answer::warning_header(policy, &nearing.warned));
             headers.extend(
@@ -182,7 +182,7 @@ impl Pending {
                     .flatten(),
             );
         }
-        if let Some(record) = &mut ending.record {
+        if let Some(record) = &mut decision.record {
             record.is_crowded = is_crowded;
             record.warned = nearing.warned.iter().map(|(limit, _)| *limit).collect();
             if is_held {
@@ -192,7 +192,7 @@ impl Pending {
         }
         let checks = self.fan_in.check_request().checks();
         let turn = queue.filter(|queue| queue.wait >= queue.others);
-        ending.hold = is_held.then(|| {
+        decision.hold = is_held.then(|| {
             Box::new(Hold {
                 caller: passage.subject.clone(),
                 wait,
@@ -207,7 +207,7 @@ impl Pending {
                     .collect(),
             })
         });
-        ending
+        decision
     }
 
     fn nearing(&self, decided: &Decided, memory: &Memory) -> Nearing {

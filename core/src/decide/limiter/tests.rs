@@ -615,7 +615,7 @@ fn where_the_tier_is_not_known_the_others_are_looked_up_besides() {
     assert_eq!(users(&ask("address=192.0.2.7")), 0);
 }
 
-fn conclude(headers: &[(&str, &str)], outcome: &Outcome) -> Conclusion {
+fn conclude(headers: &[(&str, &str)], outcome: &Outcome) -> Action {
     conclude_at(&mut Memory::new(&config().store), headers, outcome)
 }
 
@@ -627,10 +627,10 @@ fn pending(headers: &[(&str, &str)]) -> Box<Pending> {
     pending
 }
 
-fn conclude_at(memory: &mut Memory, headers: &[(&str, &str)], outcome: &Outcome) -> Conclusion {
+fn conclude_at(memory: &mut Memory, headers: &[(&str, &str)], outcome: &Outcome) -> Action {
     let mut pending = pending(headers);
     assert!(pending.receive(0, outcome));
-    pending.conclude(memory, || Micros(1)).conclusion
+    pending.conclude(memory, || Micros(1)).action
 }
 
 fn told(verdict: crate::quota::operation::Verdict, readings: &[(i64, Retry)]) -> Outcome {
@@ -657,9 +657,9 @@ fn what_passed_shows_the_limit_with_the_fewest_left() {
         crate::quota::operation::Verdict::Passed,
         &[(8, now), (1, now), (1, now)],
     );
-    let conclusion = conclude(&[GET[0], GET[1], ("x-user-id", "ann")], &outcome);
-    let Conclusion::Pass(headers) = conclusion else {
-        panic!("{conclusion:?}")
+    let action = conclude(&[GET[0], GET[1], ("x-user-id", "ann")], &outcome);
+    let Action::Pass(headers) = action else {
+        panic!("{action:?}")
     };
     let expected = [
         ("x-ratelimit-limit", "4"),
@@ -680,9 +680,9 @@ fn a_refusal_names_the_first_limit_that_failed_and_the_longest_wait() {
         (0, Retry::After(Millis(7001))),
     ];
     let outcome = told(crate::quota::operation::Verdict::Refused, &readings);
-    let conclusion = conclude(&[GET[0], GET[1], ("x-user-id", "ann")], &outcome);
-    let Conclusion::Respond(answer, Protocol::Http) = conclusion else {
-        panic!("{conclusion:?}")
+    let action = conclude(&[GET[0], GET[1], ("x-user-id", "ann")], &outcome);
+    let Action::Respond(answer, Protocol::Http) = action else {
+        panic!("{action:?}")
     };
     assert_eq!(answer.status, 429);
     assert!(
@@ -711,12 +711,12 @@ fn whoever_was_refused_is_refused_from_memory_until_the_store_could_say_otherwis
     conclude_at(&mut memory, &ann, &outcome);
     let mut recall =
         |headers: &[(&str, &str)], now| pending(headers).recall(&mut memory, Micros(now));
-    let ending = recall(&ann, 699_000).unwrap();
-    let Conclusion::Respond(answer, _) = ending.conclusion else {
+    let decision = recall(&ann, 699_000).unwrap();
+    let Action::Respond(answer, _) = decision.action else {
         panic!()
     };
     assert_eq!(answer.status, 429);
-    let record = ending.record.unwrap();
+    let record = decision.record.unwrap();
     assert_eq!(record.outcome, decision::Outcome::Denied);
     assert_eq!(record.source, decision::Source::Denials);
     assert!(recall(&ann, 700_000).is_none());
@@ -761,8 +761,8 @@ fn a_refusal_that_may_rest_on_what_is_given_back_is_not_kept() {
             0,
             &told(crate::quota::operation::Verdict::Refused, &readings),
         );
-        let conclusion = asked.conclude(&mut memory, || Micros(1)).conclusion;
-        assert!(matches!(conclusion, Conclusion::Respond(_, _)));
+        let action = asked.conclude(&mut memory, || Micros(1)).action;
+        assert!(matches!(action, Action::Respond(_, _)));
         let recalled = admit(&ann).recall(&mut memory, Micros(1));
         assert_eq!(recalled.is_some(), kept, "{topology} {one} {other}");
     }
@@ -784,8 +784,8 @@ fn a_refusal_under_a_policy_that_is_no_longer_in_force_is_told_and_not_kept() {
     assert!(pending(&ann).recall(&mut memory, Micros(1)).is_some());
     memory.enter(first.followed_by(first.policy.clone(), Version(1)).epoch);
     assert!(pending(&ann).recall(&mut memory, Micros(1)).is_none());
-    let conclusion = conclude_at(&mut memory, &ann, &outcome);
-    assert!(matches!(conclusion, Conclusion::Respond(_, _)));
+    let action = conclude_at(&mut memory, &ann, &outcome);
+    assert!(matches!(action, Action::Respond(_, _)));
     assert!(pending(&ann).recall(&mut memory, Micros(1)).is_none());
 }
 
@@ -803,9 +803,9 @@ fn a_problem_names_every_limit_that_refuses_by_a_name_of_its_own() {
             step => panic!("{step:?}"),
         }
     };
-    let violated = |conclusion| {
-        let Conclusion::Respond(answer, _) = conclusion else {
-            panic!("{conclusion:?}")
+    let violated = |action| {
+        let Action::Respond(answer, _) = action else {
+            panic!("{action:?}")
         };
         let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
         let header = |name: &str| {
@@ -829,10 +829,10 @@ fn a_problem_names_every_limit_that_refuses_by_a_name_of_its_own() {
         0,
         &told(crate::quota::operation::Verdict::Refused, &readings),
     );
-    let ending = pending.conclude(&mut memory, || Micros(1));
+    let decision = pending.conclude(&mut memory, || Micros(1));
     let told = r#""api.user.free";r=0;t=60, "api.ip.default";r=0;t=60"#;
     assert_eq!(
-        violated(ending.conclusion),
+        violated(decision.action),
         (
             names.into(),
             terms.to_string(),
@@ -840,8 +840,8 @@ fn a_problem_names_every_limit_that_refuses_by_a_name_of_its_own() {
         )
     );
     // From memory, which knows of those that refuse.
-    let ending = admit().recall(&mut memory, Micros(1)).unwrap();
-    let (names_again, terms_again, told_again) = violated(ending.conclusion);
+    let decision = admit().recall(&mut memory, Micros(1)).unwrap();
+    let (names_again, terms_again, told_again) = violated(decision.action);
     assert_eq!(
         (names_again, terms_again),
         (names.into(), terms.to_string())
@@ -857,9 +857,9 @@ fn a_cost_that_never_fits_is_told_so() {
         (0, Retry::Now),
     ];
     let outcome = told(crate::quota::operation::Verdict::Refused, &readings);
-    let conclusion = conclude(&[GET[0], GET[1], ("x-user-id", "ann")], &outcome);
-    let Conclusion::Respond(answer, _) = conclusion else {
-        panic!("{conclusion:?}")
+    let action = conclude(&[GET[0], GET[1], ("x-user-id", "ann")], &outcome);
+    let Action::Respond(answer, _) = action else {
+        panic!("{action:?}")
     };
     assert!(
         !answer
@@ -872,7 +872,7 @@ fn a_cost_that_never_fits_is_told_so() {
 #[test]
 fn without_a_store_each_limit_has_its_say() {
     let free = [GET[0], GET[1], ("x-user-id", "ann")];
-    let Conclusion::Pass(headers) = conclude(&free, &Outcome::Failed) else {
+    let Action::Pass(headers) = conclude(&free, &Outcome::Failed) else {
         panic!()
     };
     assert!(headers.contains(&("x-ratelimit-remaining".into(), "1".to_string())));
@@ -883,7 +883,7 @@ fn without_a_store_each_limit_has_its_say() {
         ("x-user-id", "ann"),
         ("x-user-tier", "careful"),
     ];
-    let Conclusion::Respond(answer, _) = conclude(&careful, &Outcome::Failed) else {
+    let Action::Respond(answer, _) = conclude(&careful, &Outcome::Failed) else {
         panic!()
     };
     assert_eq!(answer.status, 503);

@@ -49,7 +49,7 @@ fn memory() -> Memory {
 
 /// A request to this path, of whose limits the store tells so much left and so long a reset; it
 /// knows nothing of those about whom it fails.
-fn ask(memory: &mut Memory, path: &str, readings: Option<&[(i64, u64)]>) -> Ending {
+fn ask(memory: &mut Memory, path: &str, readings: Option<&[(i64, u64)]>) -> Decision {
     let mut pending = pending(path);
     assert!(pending.receive(0, &told(readings)));
     pending.conclude(memory, || Micros(1_000_000))
@@ -87,17 +87,17 @@ fn told(readings: Option<&[(i64, u64)]>) -> Outcome {
     })
 }
 
-fn header(ending: &Ending, wanted: &str) -> Option<String> {
-    let headers = match &ending.conclusion {
-        Conclusion::Pass(headers) => headers,
-        Conclusion::Respond(answer, _) => &answer.headers,
+fn header(decision: &Decision, wanted: &str) -> Option<String> {
+    let headers = match &decision.action {
+        Action::Pass(headers) => headers,
+        Action::Respond(answer, _) => &answer.headers,
     };
     let header = headers.iter().find(|(name, _)| name == wanted);
     header.map(|(_, value)| value.clone())
 }
 
-fn outcome(ending: &Ending) -> decision::Outcome {
-    ending.record.as_ref().unwrap().outcome
+fn outcome(decision: &Decision) -> decision::Outcome {
+    decision.record.as_ref().unwrap().outcome
 }
 
 #[test]
@@ -108,17 +108,17 @@ fn whoever_nears_a_limit_is_warned_and_slowed_and_both_are_recorded() {
         (1, Some("0.75"), Some("150")),
         (0, Some("1.0"), Some("300")),
     ] {
-        let ending = ask(&mut memory, "/slow", Some(&[(left, 60_000)]));
+        let decision = ask(&mut memory, "/slow", Some(&[(left, 60_000)]));
         let warning = warning.map(|used| format!("\"slow\";scope=global;used={used}"));
-        assert_eq!(header(&ending, "x-ratelimit-warning"), warning);
-        assert_eq!(header(&ending, "x-delay").as_deref(), delay);
-        let record = ending.record.as_ref().unwrap();
+        assert_eq!(header(&decision, "x-ratelimit-warning"), warning);
+        assert_eq!(header(&decision, "x-delay").as_deref(), delay);
+        let record = decision.record.as_ref().unwrap();
         assert_eq!(record.warned.len(), usize::from(warning.is_some()));
         assert_eq!(record.delay.0.to_string(), delay.unwrap_or("0"));
         let delayed = record.outcome == decision::Outcome::Delayed;
         assert_eq!(delayed, delay.is_some());
-        assert_eq!(ending.hold.is_some(), delay.is_some());
-        assert!(ending.refunds.is_empty());
+        assert_eq!(decision.hold.is_some(), delay.is_some());
+        assert!(decision.refunds.is_empty());
     }
 }
 
@@ -222,7 +222,7 @@ fn without_the_store_a_worker_keeps_the_turns_itself_and_gives_back_to_itself() 
     let mut queue = || ask(&mut memory, "/line", None);
     let (first, second, third, fourth) = (queue(), queue(), queue(), queue());
     assert!(first.hold.is_none());
-    let waits = [&second, &third].map(|ending| ending.hold.as_ref().unwrap().wait);
+    let waits = [&second, &third].map(|decision| decision.hold.as_ref().unwrap().wait);
     assert_eq!(waits, [Millis(500), Millis(1000)]);
     assert_eq!(outcome(&fourth), decision::Outcome::Denied);
     let hold = third.hold.unwrap();

@@ -1,6 +1,6 @@
 use std::rc::Rc;
 
-use super::super::{Conclusion, Ending, Facts, Step, admit};
+use super::super::{Action, Decision, Facts, Step, admit};
 use super::*;
 use crate::codec::namespace::Namespace;
 use crate::decide::decision;
@@ -90,7 +90,7 @@ impl Gateway {
     }
 
     /// As the shell does it.
-    fn request(&mut self, path: &str) -> Ending {
+    fn request(&mut self, path: &str) -> Decision {
         let head = [(":method", "GET"), (":path", path)];
         let head = head.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
         let sources = &self.config.sources;
@@ -98,8 +98,8 @@ impl Gateway {
         let Step::Ask(mut pending) = admission.step else {
             panic!("{:?}", admission.step)
         };
-        if let Some(ending) = pending.recall(&mut self.memory, Micros(0)) {
-            return ending;
+        if let Some(decision) = pending.recall(&mut self.memory, Micros(0)) {
+            return decision;
         }
         let parts = pending.parts(Topology::Single);
         let bids = match parts.as_slice() {
@@ -110,15 +110,15 @@ impl Gateway {
             let outcome = self.answer(part);
             pending.receive(number, &outcome);
         }
-        let ending = pending.conclude(&mut self.memory, || Micros(0));
+        let decision = pending.conclude(&mut self.memory, || Micros(0));
         for bid in bids {
             let outcome = self.answer(bid.part());
             self.memory.leases.settle(bid, &outcome);
         }
-        for part in &ending.refunds {
+        for part in &decision.refunds {
             self.answer(part);
         }
-        ending
+        decision
     }
 
     fn used(&mut self, rule: &str) -> u64 {
@@ -138,12 +138,12 @@ impl Gateway {
     }
 }
 
-fn source(ending: &Ending) -> decision::Source {
-    ending.record.as_ref().unwrap().source
+fn source(decision: &Decision) -> decision::Source {
+    decision.record.as_ref().unwrap().source
 }
 
-fn passes(ending: &Ending) -> bool {
-    matches!(ending.conclusion, Conclusion::Pass(_))
+fn passes(decision: &Decision) -> bool {
+    matches!(decision.action, Action::Pass(_))
 }
 
 #[test]
@@ -155,10 +155,10 @@ fn a_request_that_leases_cover_passes_without_asking() {
         (decision::Source::Store, 2)
     );
     for left in (89..99).rev() {
-        let ending = gateway.request("/leased");
-        assert!(passes(&ending));
-        assert_eq!(source(&ending), decision::Source::Leases);
-        let shown = ending.record.unwrap().shown.unwrap();
+        let decision = gateway.request("/leased");
+        assert!(passes(&decision));
+        assert_eq!(source(&decision), decision::Source::Leases);
+        let shown = decision.record.unwrap().shown.unwrap();
         assert_eq!(shown.reading.remaining, left);
     }
     assert_eq!((gateway.asked, gateway.used("leased")), (2, 11));
@@ -171,11 +171,11 @@ fn only_what_is_not_leased_is_asked_and_a_refusal_leaves_the_permit_in_the_lease
     gateway.request("/leased");
     for number in 0..5 {
         let before = gateway.asked;
-        let ending = gateway.request("/leased/mixed");
-        assert_eq!(passes(&ending), number < 3, "{number}");
+        let decision = gateway.request("/leased/mixed");
+        assert_eq!(passes(&decision), number < 3, "{number}");
         // The last is known to be out of quota.
         assert_eq!(gateway.asked - before, usize::from(number < 4), "{number}");
-        assert!(ending.refunds.is_empty());
+        assert!(decision.refunds.is_empty());
     }
     assert_eq!((gateway.used("leased"), gateway.used("mixed")), (11, 3));
     // Three of ten are spent: seven pass without the store.
