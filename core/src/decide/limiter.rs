@@ -699,7 +699,7 @@ impl Pending {
             false => Vec::new(),
         };
         let mut decision =
-            if policy.is_approached() && matches!(decided.verdict, Verdict::Passed { .. }) {
+            if policy.has_soft_limits() && matches!(decided.verdict, Verdict::Passed { .. }) {
                 self.end_near(passage, &decided, source, (&known, &would), receipt, memory)
             } else {
                 self.end(decided.verdict, source, &known, &would)

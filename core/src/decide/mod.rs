@@ -4,7 +4,7 @@
 pub mod answer;
 pub mod decision;
 pub mod limiter;
-pub mod nearing;
+pub mod near_limit;
 pub mod status;
 pub mod trial;
 pub mod verdict;

@@ -17,7 +17,7 @@ use crate::policy::lease_terms::LeaseTerms;
 use crate::policy::lists::Exemptions;
 use crate::policy::pattern::Index;
 use crate::policy::rollout::{Counting, Mode};
-use crate::policy::soft_limit::Approach;
+use crate::policy::soft_limit::SoftLimit;
 use crate::policy::tariff::Tariff;
 use crate::quota::cost::Cost;
 use crate::quota::limit::Algorithm;
@@ -45,7 +45,7 @@ pub struct Policy {
     /// The tiers that rules and lists name, in order; none where no rule tells tiers apart.
     pub(super) tiers: Vec<String>,
     /// Whether any limit does something before it refuses.
-    pub(super) approached: bool,
+    pub(super) has_soft_limit: bool,
     /// Whether any limit is leased.
     pub(super) leased: bool,
     pub(super) of_one_slot: bool,
@@ -129,7 +129,7 @@ pub struct Limit {
     pub terms: Rc<Terms>,
     /// What a request takes of it, unless it says otherwise.
     pub cost: Cost,
-    pub approach: Approach,
+    pub soft_limit: SoftLimit,
     pub lease: Option<LeaseTerms>,
     pub on_store_failure: OnStoreFailure,
 }
@@ -266,8 +266,8 @@ impl Policy {
     }
 
     /// Whether any limit warns or delays: where none does, no request pays for asking.
-    pub fn is_approached(&self) -> bool {
-        self.approached
+    pub fn has_soft_limits(&self) -> bool {
+        self.has_soft_limit
     }
 
     pub fn limits(&self) -> impl Iterator<Item = (LimitId, &Limit)> {
@@ -517,7 +517,7 @@ impl fmt::Display for Described<'_> {
             if let Some(name) = &limit.name {
                 write!(f, " name {name}")?;
             }
-            write!(f, "{}", limit.approach)?;
+            write!(f, "{}", limit.soft_limit)?;
         }
         Ok(())
     }

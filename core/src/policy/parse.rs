@@ -17,7 +17,7 @@ use crate::policy::lease_terms::{LeaseTerms, Size};
 use crate::policy::lists::Exemptions;
 use crate::policy::name::check_name;
 use crate::policy::rollout::Mode;
-use crate::policy::soft_limit::{Approach, Pace};
+use crate::policy::soft_limit::{Pace, SoftLimit};
 use crate::policy::tariff::Tariff;
 use crate::quota::limit::{Algorithm, Quota, QuotaError};
 use crate::quota::packed::Terms;
@@ -145,13 +145,13 @@ pub(super) fn policy(source: &At<'_>) -> Result<Policy, ConfigError> {
     cost_headers.sort_unstable();
     cost_headers.dedup();
     let leased = limits.list.iter().any(|limit| limit.lease.is_some());
-    let approached = limits.list.iter().any(|limit| !limit.approach.is_plain());
+    let has_soft_limit = limits.list.iter().any(|limit| !limit.soft_limit.is_plain());
     Ok(Policy {
         rules,
         off,
         patterns,
         tiers: tiers(&limits.list, &exemptions, &status),
-        approached,
+        has_soft_limit,
         leased,
         of_one_slot: is_of_one_slot(&limits.list),
         titles: titles::of(&limits.list),
@@ -266,7 +266,7 @@ impl Limits {
             let Drafted {
                 name,
                 quota,
-                approach,
+                soft_limit,
                 lease,
                 on_store_failure,
             } = limit(at)?;
@@ -333,7 +333,7 @@ impl Limits {
                 key_end,
                 terms: Terms::new(quota),
                 cost,
-                approach,
+                soft_limit,
                 lease,
                 on_store_failure,
             });
@@ -458,7 +458,7 @@ pub(super) fn rule_limits(
 struct Drafted {
     name: Option<String>,
     quota: Quota,
-    approach: Approach,
+    soft_limit: SoftLimit,
     lease: Option<LeaseTerms>,
     on_store_failure: OnStoreFailure,
 }
@@ -481,12 +481,12 @@ fn limit(at: &At<'_>) -> Result<Drafted, ConfigError> {
             ("deny", OnStoreFailure::Deny),
         ])?,
     };
-    let approach = Approach::read(&mut fields, algorithm)?;
+    let soft_limit = SoftLimit::read(&mut fields, algorithm)?;
     let lease = fields.optional("lease");
     fields.finish()?;
     let burst_limit = burst.as_ref().map(At::whole).transpose()?;
     let quota = Quota::try_new(algorithm, limit.whole()?, window.whole()?, burst_limit)
-        .and_then(|quota| approach.quota(quota));
+        .and_then(|quota| soft_limit.quota(quota));
     let quota = quota.map_err(|error| match (error, &burst) {
         (QuotaError::ZeroLimit, _) => {
             limit.error("is 0; a limit is at least 1 (to refuse a path, use a route)")
@@ -505,7 +505,7 @@ fn limit(at: &At<'_>) -> Result<Drafted, ConfigError> {
         (error, _) => at.error(error.to_string()),
     })?;
     let lease = match lease {
-        Some(at) if matches!(approach.pace, Pace::Shaped { .. }) => {
+        Some(at) if matches!(soft_limit.pace, Pace::Shaped { .. }) => {
             return Err(at.error(
                 "is set together with \"shape\", whose requests each ask for their turn; remove one \
                  of them",
@@ -516,7 +516,7 @@ fn limit(at: &At<'_>) -> Result<Drafted, ConfigError> {
     Ok(Drafted {
         name,
         quota,
-        approach,
+        soft_limit,
         lease,
         on_store_failure,
     })

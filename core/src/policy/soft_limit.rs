@@ -12,7 +12,7 @@ use crate::time::Millis;
 
 /// How a limit treats those who near it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Approach {
+pub struct SoftLimit {
     /// With so much of the limit used, the answer says so.
     pub warn_at: Option<Level>,
     pub pace: Pace,
@@ -42,11 +42,11 @@ pub struct Used(u64);
 /// Longer, and most clients have gone before they are answered.
 const LONGEST_DELAY_MS: u64 = 60_000;
 
-// === impl Approach ===
+// === impl SoftLimit ===
 
-impl Approach {
+impl SoftLimit {
     /// Takes its fields of a limit's; what the quota is with them.
-    pub fn read(fields: &mut Fields<'_>, algorithm: Algorithm) -> Result<Approach, ConfigError> {
+    pub fn read(fields: &mut Fields<'_>, algorithm: Algorithm) -> Result<SoftLimit, ConfigError> {
         let warn_at = fields
             .optional("warn_at")
             .map(|at| Level::read(&at))
@@ -108,7 +108,7 @@ impl Approach {
             }
             (slowed, shaped, _) => shaped.or(slowed).unwrap_or_default(),
         };
-        Ok(Approach { warn_at, pace })
+        Ok(SoftLimit { warn_at, pace })
     }
 
     /// The quota of a limit that is approached like this.
@@ -216,7 +216,7 @@ impl fmt::Display for Used {
 }
 
 /// As the log tells it after the limit's numbers.
-impl fmt::Display for Approach {
+impl fmt::Display for SoftLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(Level(share)) = self.warn_at {
             write!(f, " warn at {share}")?;

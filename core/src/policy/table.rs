@@ -110,7 +110,7 @@ fn one(limit: &Limit, other: &str) -> String {
         quota.limit(),
         window(quota.window_seconds()),
         algorithm.name().replace('_', " "),
-        limit.approach,
+        limit.soft_limit,
     )
 }
 

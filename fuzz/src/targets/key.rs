@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use weir_core::codec::namespace::Namespace;
 use weir_core::policy::ids::Scope;
 use weir_core::policy::rollout::Counting;
-use weir_core::policy::soft_limit::Approach;
+use weir_core::policy::soft_limit::SoftLimit;
 use weir_core::policy::{Limit, OnStoreFailure, key};
 use weir_core::quota::cost::Cost;
 use weir_core::quota::limit::{Algorithm, Quota};
@@ -124,7 +124,7 @@ fn counter(input: &mut Input<'_>) -> (Counted, Vec<u8>) {
         counter,
         terms: Terms::new(quota),
         cost: Cost::ONE,
-        approach: Approach::default(),
+        soft_limit: SoftLimit::default(),
         lease: None,
         on_store_failure: OnStoreFailure::Allow,
     };

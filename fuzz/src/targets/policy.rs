@@ -115,7 +115,7 @@ fn check(policy: &Policy) {
         assert!(most < DOUBLE_EXACT);
     }
     for (_, limit) in policy.limits() {
-        if let Pace::Shaped { longest } = limit.approach.pace {
+        if let Pace::Shaped { longest } = limit.soft_limit.pace {
             let quota = limit.terms.quota;
             let turn = |nth: u64| u128::from(nth) * u128::from(quota.window().0);
             let leaks = u128::from(longest.0) * u128::from(quota.limit());

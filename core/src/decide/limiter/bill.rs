@@ -140,8 +140,8 @@ impl Told {
         let settled: Vec<LimitStatus> = settled.collect();
         let warned = settled.iter().zip(&self.accounts);
         let warned = warned.filter_map(|(status, account)| {
-            let approach = policy.limit(status.limit)?.approach;
-            let used = approach.warning(&account.quota, status.reading)?;
+            let soft_limit = policy.limit(status.limit)?.soft_limit;
+            let used = soft_limit.warning(&account.quota, status.reading)?;
             Some((status.limit, used))
         });
         let warned: Vec<_> = warned.collect();

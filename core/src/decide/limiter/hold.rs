@@ -2,7 +2,7 @@
 //! taken is given back should it end before it went on.
 
 use super::{Action, Decision, Memory, Passage, Pending, Wants};
-use crate::decide::nearing::{Delay, Nearing};
+use crate::decide::near_limit::{Delay, NearLimit};
 use crate::decide::trial::Would;
 use crate::decide::verdict::{Decided, LimitStatus, Verdict};
 use crate::decide::{answer, decision};
@@ -134,8 +134,8 @@ impl Pending {
         };
         let policy = &self.edition.policy;
         let mut limits = passage.limits.iter().filter_map(|id| policy.limit(*id));
-        policy.is_approached()
-            && limits.any(|limit| matches!(limit.approach.pace, Pace::Shaped { .. }))
+        policy.has_soft_limits()
+            && limits.any(|limit| matches!(limit.soft_limit.pace, Pace::Shaped { .. }))
     }
 
     /// The end of a request that passes, of a policy whose limits do something before they refuse.
@@ -148,8 +148,8 @@ impl Pending {
         receipt: Micros,
         memory: &mut Memory,
     ) -> Decision {
-        let nearing = self.nearing(decided, memory);
-        let Delay { wait, queue } = nearing.delay;
+        let near_limit = self.near_limit(decided, memory);
+        let Delay { wait, queue } = near_limit.delay;
         let waits = wait > Millis(0);
         let is_held = waits && memory.delays.has_room(&passage.subject);
         let is_crowded = waits && !is_held;
@@ -175,7 +175,7 @@ impl Pending {
         let mut decision = self.end(decided.verdict.clone(), source, known, would);
         if let Action::Pass(headers) = &mut decision.action {
             let policy = &self.edition.policy;
-            headers.extend(answer::warning_header(policy, &nearing.warned));
+            headers.extend(answer::warning_header(policy, &near_limit.warned));
             headers.extend(
                 is_held
                     .then(|| answer::delay_header(policy, wait))
@@ -184,7 +184,7 @@ impl Pending {
         }
         if let Some(record) = &mut decision.record {
             record.is_crowded = is_crowded;
-            record.warned = nearing.warned.iter().map(|(limit, _)| *limit).collect();
+            record.warned = near_limit.warned.iter().map(|(limit, _)| *limit).collect();
             if is_held {
                 record.outcome = decision::Outcome::Delayed;
                 record.delay = wait;
@@ -210,19 +210,19 @@ impl Pending {
         decision
     }
 
-    fn nearing(&self, decided: &Decided, memory: &Memory) -> Nearing {
+    fn near_limit(&self, decided: &Decided, memory: &Memory) -> NearLimit {
         let checks = self.fan_in.check_request().checks();
-        let mut nearing = Nearing::default();
+        let mut near_limit = NearLimit::default();
         for (place, (status, check)) in decided.statuses.iter().zip(checks).enumerate() {
             if let Some(status) = status
                 && let Some(limit) = self.edition.policy.limit(status.limit)
-                && !limit.approach.is_plain()
+                && !limit.soft_limit.is_plain()
             {
                 let quota = memory.quota(decided, place, check);
-                nearing.add((place, *status), limit.approach, &quota, check.cost);
+                near_limit.add((place, *status), limit.soft_limit, &quota, check.cost);
             }
         }
-        nearing
+        near_limit
     }
 
     fn taken_local(&self, decided: &Decided, receipt: Micros) -> TakenLocal {

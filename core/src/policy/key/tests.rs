@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::policy::OnStoreFailure;
-use crate::policy::soft_limit::Approach;
+use crate::policy::soft_limit::SoftLimit;
 use crate::quota::cost::Cost;
 use crate::quota::packed::Terms;
 use crate::store::probe::of_probe;
@@ -30,7 +30,7 @@ fn written(scope: Scope, quota: Quota, counter: &str, variant: Option<&str>) -> 
         key_end: end("general_api", scope, counter, variant),
         terms: Terms::new(quota),
         cost: Cost::ONE,
-        approach: Approach::default(),
+        soft_limit: SoftLimit::default(),
         lease: None,
         on_store_failure: OnStoreFailure::Allow,
     }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::decide::nearing::{Delay, Nearing, Queue};
+use crate::decide::near_limit::{Delay, NearLimit, Queue};
 use crate::decide::verdict::LimitStatus;
 use crate::policy::ids::LimitId;
 use crate::quota::model::Counters;
@@ -27,12 +27,12 @@ fn nth(place: usize, reading: Reading) -> (usize, LimitStatus) {
     (place, LimitStatus { limit, reading })
 }
 
-fn nearing(all: &[(Approach, Quota, Reading)]) -> Nearing {
-    let mut nearing = Nearing::default();
-    for (place, (approach, quota, reading)) in all.iter().enumerate() {
-        nearing.add(nth(place, *reading), *approach, quota, Cost::ONE);
+fn near_limit(all: &[(SoftLimit, Quota, Reading)]) -> NearLimit {
+    let mut near_limit = NearLimit::default();
+    for (place, (soft_limit, quota, reading)) in all.iter().enumerate() {
+        near_limit.add(nth(place, *reading), *soft_limit, quota, Cost::ONE);
     }
-    nearing
+    near_limit
 }
 
 #[test]
@@ -46,12 +46,12 @@ fn a_limit_warns_from_exactly_its_share_on() {
         (10, 0.7, 0, Some("1.0")),
         (1000, 0.001, 999, Some("0.001")),
     ] {
-        let approach = Approach {
+        let soft_limit = SoftLimit {
             warn_at: Some(level(share)),
             pace: Pace::Free,
         };
         let quota = quota(Algorithm::FixedWindow, capacity, 60);
-        let warned = nearing(&[(approach, quota, left(remaining))]).warned;
+        let warned = near_limit(&[(soft_limit, quota, left(remaining))]).warned;
         let told = warned.first().map(|(_, used)| used.to_string());
         assert_eq!(
             told.as_deref(),
@@ -63,7 +63,7 @@ fn a_limit_warns_from_exactly_its_share_on() {
 
 #[test]
 fn a_delay_grows_with_use_up_to_the_last_request_before_the_limit() {
-    let approach = Approach {
+    let soft_limit = SoftLimit {
         warn_at: None,
         pace: Pace::Slowed {
             from: level(0.5),
@@ -73,21 +73,26 @@ fn a_delay_grows_with_use_up_to_the_last_request_before_the_limit() {
     let quota = quota(Algorithm::SlidingWindow, 10, 60);
     let waits: Vec<u64> = (0..10)
         .rev()
-        .map(|remaining| nearing(&[(approach, quota, left(remaining))]).delay.wait.0)
+        .map(|remaining| {
+            near_limit(&[(soft_limit, quota, left(remaining))])
+                .delay
+                .wait
+                .0
+        })
         .collect();
     assert_eq!(waits, [0, 0, 0, 0, 0, 200, 400, 600, 800, 1000]);
 }
 
 #[test]
 fn of_several_delays_the_longest_counts() {
-    let slowed = |most| Approach {
+    let slowed = |most| SoftLimit {
         warn_at: None,
         pace: Pace::Slowed {
             from: level(0.5),
             most: Millis(most),
         },
     };
-    let shaped = Approach {
+    let shaped = SoftLimit {
         warn_at: None,
         pace: Pace::Shaped {
             longest: Millis(9000),
@@ -124,7 +129,7 @@ fn of_several_delays_the_longest_counts() {
             others: Millis(others),
         });
         let wait = Millis(wait);
-        assert_eq!(nearing(&all).delay, Delay { wait, queue });
+        assert_eq!(near_limit(&all).delay, Delay { wait, queue });
     }
 }
 
@@ -133,12 +138,14 @@ fn of_several_delays_the_longest_counts() {
 #[test]
 fn turns_come_at_the_rate_of_the_bucket_and_none_is_too_far_away() {
     let longest = Millis(1000);
-    let approach = Approach {
+    let soft_limit = SoftLimit {
         warn_at: None,
         pace: Pace::Shaped { longest },
     };
     // A turn each 142.857… ms.
-    let quota = approach.quota(quota(Algorithm::LeakyBucket, 7, 1)).unwrap();
+    let quota = soft_limit
+        .quota(quota(Algorithm::LeakyBucket, 7, 1))
+        .unwrap();
     assert_eq!(quota.capacity(), 8);
     let mut counters = Counters::default();
     let mut free = 0.0_f64;
@@ -161,9 +168,9 @@ fn turns_come_at_the_rate_of_the_bucket_and_none_is_too_far_away() {
             refused += 1;
             continue;
         }
-        let mut nearing = Nearing::default();
-        nearing.add(nth(0, told.limits[0]), approach, &quota, cost);
-        let wait = nearing.delay.wait.0;
+        let mut near_limit = NearLimit::default();
+        near_limit.add(nth(0, told.limits[0]), soft_limit, &quota, cost);
+        let wait = near_limit.delay.wait.0;
         let told = later as f64 + wait as f64;
         assert!(
             (turn - 1.0..turn + 2.0).contains(&told),

@@ -2,14 +2,14 @@
 
 use crate::decide::verdict::LimitStatus;
 use crate::policy::ids::LimitId;
-use crate::policy::soft_limit::{Approach, Pace, Used};
+use crate::policy::soft_limit::{Pace, SoftLimit, Used};
 use crate::quota::cost::Cost;
 use crate::quota::limit::Quota;
 use crate::time::Millis;
 
 /// What the limits of a request that passes have to say together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Nearing {
+pub struct NearLimit {
     /// The limits to warn of.
     pub warned: Vec<(LimitId, Used)>,
     pub delay: Delay,
@@ -35,22 +35,22 @@ pub struct Queue {
     pub others: Millis,
 }
 
-impl Nearing {
+impl NearLimit {
     /// Adds what the limit at the request's next place has to say. `quota` is the one that it was read
     /// by, which for a limit kept in memory is a part of its own.
     pub fn add(
         &mut self,
         (place, status): (usize, LimitStatus),
-        approach: Approach,
+        soft_limit: SoftLimit,
         quota: &Quota,
         cost: Cost,
     ) {
         let LimitStatus { limit, reading } = status;
-        let warning = approach.warning(quota, reading);
+        let warning = soft_limit.warning(quota, reading);
         self.warned.extend(warning.map(|used| (limit, used)));
-        let wait = approach.wait(quota, cost, reading);
+        let wait = soft_limit.wait(quota, cost, reading);
         if wait > Millis(0) {
-            self.delay.add(place, approach.pace, wait);
+            self.delay.add(place, soft_limit.pace, wait);
         }
     }
 }
