@@ -29,7 +29,7 @@ impl Host {
         buffer.drain(..down.cut);
         match down.flow {
             Flow::Continue => self.to_redis.append(buffer),
-            Flow::Hold => {}
+            Flow::DelayedRequest => {}
             Flow::Close => self.closed = true,
         }
     }
@@ -45,7 +45,7 @@ impl Host {
         }
         match up.flow {
             Flow::Continue => self.to_limiter.append(buffer),
-            Flow::Hold => {}
+            Flow::DelayedRequest => {}
             Flow::Close => self.closed = true,
         }
     }
@@ -97,7 +97,10 @@ fn a_held_head_is_not_searched_twice() {
         b""
     });
     assert!(read.is_empty(), "an empty buffer need not be read");
-    assert_eq!(bridge.downstream(9, |range| &whole[range]).flow, Flow::Hold);
+    assert_eq!(
+        bridge.downstream(9, |range| &whole[range]).flow,
+        Flow::DelayedRequest
+    );
     let body = PING.len();
     bridge.downstream(whole.len() - body, |range| &whole[range]);
     bridge.downstream(body, |range| -> &[u8] {

@@ -254,7 +254,7 @@ pub fn warning_header(policy: &Policy, warned: &[(LimitId, Used)]) -> Option<Hea
     (!value.is_empty()).then(|| (name.into(), value))
 }
 
-/// For how long a request was held back, if that is told.
+/// For how long a request was delayed, if that is told.
 pub fn delay_header(policy: &Policy, delay: Millis) -> Option<Header> {
     let name = policy.answers.delay.clone()?;
     Some((name.into(), delay.0.to_string()))

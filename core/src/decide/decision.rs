@@ -15,9 +15,9 @@ pub struct Record {
     /// The limit that decided, with where the caller stood: the first that refused, or of those that
     /// passed the one with the fewest left. None where no limit could be read.
     pub shown: Option<LimitStatus>,
-    /// How long the request was held back on purpose.
+    /// How long the request was delayed on purpose.
     pub delay: Millis,
-    /// It was to be held back, and all places that its caller may have were taken.
+    /// It was to be delayed, and all places that its caller may have were taken.
     pub is_crowded: bool,
     /// What rules on trial would have done, each by the limit that decided, in order of priority:
     /// those that would have refused it, and those that would have let it pass.
@@ -33,7 +33,7 @@ pub struct Record {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Schema)]
 pub enum Outcome {
     Allowed,
-    /// It passed, after having been held back.
+    /// It passed, after having been delayed.
     Delayed,
     /// 429: a limit was used up.
     Denied,

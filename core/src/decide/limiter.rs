@@ -2,8 +2,8 @@
 //! modules together; what it needs of the world it asks of [`Facts`], and only where it matters.
 
 mod bill;
+mod delayed;
 mod head;
-mod hold;
 mod leased;
 mod redirect;
 
@@ -42,8 +42,8 @@ use crate::time::Micros;
 
 pub use bill::Bill;
 use bill::Due;
+pub use delayed::DelayedRequest;
 use head::{Head, Told};
-pub use hold::Hold;
 pub use redirect::{Counted, Redirected, Redirects};
 
 /// What the proxy knows of a request besides its headers.
@@ -151,7 +151,7 @@ pub struct Decision {
     /// What operators are told of it; nothing of a status call.
     pub record: Option<Record>,
     /// It passes, but has to wait before it does.
-    pub hold: Option<Box<Hold>>,
+    pub delayed: Option<Box<DelayedRequest>>,
     /// It passes, and what it costs is known when the response comes: [`Memory::settle`].
     pub bill: Option<Bill>,
 }
@@ -634,7 +634,7 @@ impl Pending {
                 action: self.respond(inquiry.answer(&self.edition, &self.fan_in)),
                 refunds: Vec::new(),
                 record: None,
-                hold: None,
+                delayed: None,
                 bill: None,
             },
             Wants::Passage(passage) => self.conclude_passage(passage, memory, now),
@@ -769,7 +769,7 @@ impl Pending {
             action,
             refunds,
             record: Some(record),
-            hold: None,
+            delayed: None,
             bill: None,
         }
     }

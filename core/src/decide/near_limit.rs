@@ -15,7 +15,7 @@ pub struct NearLimit {
     pub delay: Delay,
 }
 
-/// How long a request is held back before it goes on.
+/// How long a request is delayed before it goes on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Delay {
     /// The longest wait of all.

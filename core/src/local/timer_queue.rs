@@ -13,7 +13,7 @@ use std::rc::Rc;
 use crate::request::subject::Subject;
 use crate::time::Micros;
 
-/// The most that one worker holds back. A request that waits costs the proxy its stream and what it
+/// The most that one worker delays. A request that waits costs the proxy its stream and what it
 /// has buffered of the body, which by default is up to 1 MB.
 pub const MOST: usize = 4_096;
 /// A caller may have so many parts of the places that are free. One alone gets a ninth of all; 8 who
@@ -28,11 +28,11 @@ const MOST_LOOKS: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(pub u32);
 
-/// The requests of one worker that are held back.
+/// The requests of one worker that are delayed.
 #[derive(Debug, Default)]
 pub struct Delays {
     agenda: BTreeMap<Place, Event>,
-    held: HashMap<StreamId, Held>,
+    held: HashMap<StreamId, Delayed>,
     queues: HashMap<Rc<[u8]>, Queue>,
     /// How many each caller has waiting.
     callers: HashMap<Subject, usize>,
@@ -51,7 +51,7 @@ struct Event {
 }
 
 #[derive(Debug)]
-struct Held {
+struct Delayed {
     caller: Subject,
     place: Place,
     queue: Option<Rc<[u8]>>,
@@ -91,8 +91,8 @@ impl Delays {
         free > 0 && own < (free / SHARES).max(1)
     }
 
-    /// Holds a request back until it is due.
-    pub fn hold(&mut self, stream: StreamId, caller: Subject, due: Micros, turn: Option<Turn>) {
+    /// Delays a request until it is due.
+    pub fn delay(&mut self, stream: StreamId, caller: Subject, due: Micros, turn: Option<Turn>) {
         self.came += 1;
         let place = (due, self.came);
         let queue = turn.map(|Turn { queue, not_before }| {
@@ -116,7 +116,7 @@ impl Delays {
             queue: queue.clone(),
         };
         self.agenda.insert(place, event);
-        let held = Held {
+        let held = Delayed {
             caller,
             place,
             queue,
@@ -169,10 +169,10 @@ impl Delays {
         Some(stream)
     }
 
-    /// A request has ended; whether it was still held back. Those behind it in its queue move up, so
+    /// A request has ended; whether it was still delayed. Those behind it in its queue move up, so
     /// that no turn is spent on somebody who has gone while there is anybody to take it.
     pub fn leave(&mut self, stream: StreamId) -> bool {
-        let Some(Held { place, queue, .. }) = self.forget(stream) else {
+        let Some(Delayed { place, queue, .. }) = self.forget(stream) else {
             return false;
         };
         match queue {
@@ -205,7 +205,7 @@ impl Delays {
         gone
     }
 
-    fn forget(&mut self, stream: StreamId) -> Option<Held> {
+    fn forget(&mut self, stream: StreamId) -> Option<Delayed> {
         let held = self.held.remove(&stream)?;
         if let Some(count) = self.callers.get_mut(&held.caller) {
             *count -= 1;

@@ -56,9 +56,9 @@ pub enum Series {
     },
     /// Requests that the store did not decide.
     Degraded(Degraded),
-    /// For how long requests were held back, altogether.
+    /// For how long requests were delayed, altogether.
     DelayedMillis,
-    /// Requests that were to be held back and found no place.
+    /// Requests that were to be delayed and found no place.
     Crowded,
     /// Requests of callers whose tier the policy does not name, though it names others.
     TierUnknown,

@@ -146,7 +146,7 @@ pub struct Answers {
     pub shadow: Option<String>,
     /// The header that warns a caller who nears a limit.
     pub warning: Option<String>,
-    /// The header that tells for how many ms a request was held back.
+    /// The header that tells for how many ms a request was delayed.
     pub delay: Option<String>,
     /// The header that says which variants of experiments are for the caller.
     pub variant: Option<String>,

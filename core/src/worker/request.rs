@@ -15,8 +15,8 @@ use super::ticker::until;
 use crate::decide::answer::{self, Answer, Headers, Protocol};
 use crate::decide::decision::{self, Record};
 use crate::decide::limiter::{
-    self, Action, Admission, Bill, Counted, Decision, Facts, Hold, Pending, Redirected, Redirects,
-    Step,
+    self, Action, Admission, Bill, Counted, Decision, DelayedRequest, Facts, Pending, Redirected,
+    Redirects, Step,
 };
 use crate::live::snapshot::Edition;
 use crate::local::guesses::{Attempt, Ruling};
@@ -52,7 +52,10 @@ pub(super) enum Stream {
         earlier: Passage,
     },
     /// It passes, later.
-    Delayed { hold: Box<Hold>, passage: Passage },
+    Delayed {
+        delayed: Box<DelayedRequest>,
+        passage: Passage,
+    },
     /// It went on.
     Passed(Passage),
 }
@@ -217,9 +220,9 @@ impl<H: Host> Worker<H> {
                 self.settle_unanswered(&earlier.bills);
             }
             // It never went on, and so has consumed nothing.
-            Some(Stream::Delayed { hold, .. }) => {
+            Some(Stream::Delayed { delayed, .. }) => {
                 let host = &self.host;
-                let refunds = self.memory.leave(stream, *hold, || host.now());
+                let refunds = self.memory.leave(stream, *delayed, || host.now());
                 self.refund(&refunds);
             }
             Some(Stream::Passed(passage)) => {
@@ -330,7 +333,7 @@ impl<H: Host> Worker<H> {
             action,
             refunds,
             record,
-            hold,
+            delayed,
             bill,
         } = decision;
         if let Some(record) = &record {
@@ -356,17 +359,17 @@ impl<H: Host> Worker<H> {
             }
             passage.counted = Some(counted);
         }
-        match hold {
+        match delayed {
             None => {
                 self.remember(stream, passage);
                 Flow::Continue
             }
-            Some(hold) => {
+            Some(delayed) => {
                 let now = self.host.now();
-                let due = self.memory.hold(stream, now, &hold);
+                let due = self.memory.delay(stream, now, &delayed);
                 self.within(now, until(now, due));
                 self.streams
-                    .insert(stream, Stream::Delayed { hold, passage });
+                    .insert(stream, Stream::Delayed { delayed, passage });
                 Flow::Pause
             }
         }

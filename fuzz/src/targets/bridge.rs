@@ -85,7 +85,7 @@ impl Host {
         buffer.drain(..down.cut);
         match down.flow {
             Flow::Continue => self.to_redis.append(buffer),
-            Flow::Hold => assert_eq!(down.cut, 0),
+            Flow::DelayedRequest => assert_eq!(down.cut, 0),
             Flow::Close => self.closed = true,
         }
     }
@@ -101,7 +101,7 @@ impl Host {
         }
         match up.flow {
             Flow::Continue => self.to_limiter.append(buffer),
-            Flow::Hold => {}
+            Flow::DelayedRequest => {}
             Flow::Close => self.closed = true,
         }
     }

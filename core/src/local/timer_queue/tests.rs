@@ -12,8 +12,8 @@ fn caller(number: u32) -> Subject {
 }
 
 /// Each is a caller of its own.
-fn hold(delays: &mut Delays, stream: u32, due: u64, turn: Option<Turn>) {
-    delays.hold(id(stream), caller(stream), Micros(due), turn);
+fn delay(delays: &mut Delays, stream: u32, due: u64, turn: Option<Turn>) {
+    delays.delay(id(stream), caller(stream), Micros(due), turn);
 }
 
 fn in_line(queue: &str) -> Option<Turn> {
@@ -42,7 +42,7 @@ fn schedule(delays: &mut Delays) -> Vec<(u64, u32)> {
 fn everybody_goes_on_when_due_and_equals_in_the_order_they_came() {
     let mut delays = Delays::default();
     for (stream, due) in [(1, 30), (2, 10), (3, 20), (4, 10)] {
-        hold(&mut delays, stream, due, None);
+        delay(&mut delays, stream, due, None);
     }
     assert_eq!(schedule(&mut delays), [(10, 2), (10, 4), (20, 3), (30, 1)]);
 }
@@ -50,8 +50,8 @@ fn everybody_goes_on_when_due_and_equals_in_the_order_they_came() {
 #[test]
 fn whoever_leaves_is_forgotten_and_nobody_leaves_twice() {
     let mut delays = Delays::default();
-    hold(&mut delays, 1, 10, None);
-    hold(&mut delays, 2, 20, None);
+    delay(&mut delays, 1, 10, None);
+    delay(&mut delays, 2, 20, None);
     assert!(delays.leave(id(2)));
     assert!(!delays.leave(id(2)));
     assert_eq!(delays.pop(Micros(10)), Some(id(1)));
@@ -70,7 +70,7 @@ fn those_behind_in_the_line_move_up_and_nobody_else() {
         (5, 30, in_line("a")),
         (6, 40, in_line("a")),
     ] {
-        hold(&mut delays, stream, due, turn);
+        delay(&mut delays, stream, due, turn);
     }
     delays.leave(id(2));
     assert_eq!(
@@ -88,7 +88,7 @@ fn nobody_moves_before_another_limit_lets_them() {
         (3, 30, not_before("a", 10)),
         (4, 40, not_before("a", 30)),
     ] {
-        hold(&mut delays, stream, due, turn);
+        delay(&mut delays, stream, due, turn);
     }
     delays.leave(id(1));
     assert_eq!(schedule(&mut delays), [(10, 3), (20, 2), (30, 4)]);
@@ -98,10 +98,10 @@ fn nobody_moves_before_another_limit_lets_them() {
 fn who_comes_to_a_line_that_others_left_waits_for_no_turn_of_theirs() {
     let mut delays = Delays::default();
     for (stream, due) in [(1, 10), (2, 20), (3, 30)] {
-        hold(&mut delays, stream, due, in_line("a"));
+        delay(&mut delays, stream, due, in_line("a"));
     }
     delays.leave(id(1));
-    hold(&mut delays, 4, 30, in_line("a"));
+    delay(&mut delays, 4, 30, in_line("a"));
     delays.leave(id(2));
     assert_eq!(schedule(&mut delays), [(10, 3), (20, 4)]);
 }
@@ -111,10 +111,10 @@ fn who_comes_to_a_line_that_others_left_waits_for_no_turn_of_theirs() {
 fn nobody_who_comes_later_overtakes_those_who_move_up() {
     let mut delays = Delays::default();
     for (stream, due) in [(1, 20), (2, 40)] {
-        hold(&mut delays, stream, due, in_line("a"));
+        delay(&mut delays, stream, due, in_line("a"));
     }
     delays.leave(id(1));
-    hold(&mut delays, 3, 39, in_line("a"));
+    delay(&mut delays, 3, 39, in_line("a"));
     assert_eq!(schedule(&mut delays), [(20, 2), (39, 3)]);
 }
 
@@ -122,7 +122,7 @@ fn nobody_who_comes_later_overtakes_those_who_move_up() {
 fn a_turn_that_comes_too_early_for_all_makes_nobody_later() {
     let mut delays = Delays::default();
     for (stream, due, not_before_too) in [(1, 10, 0), (2, 20, 20), (3, 21, 20)] {
-        hold(&mut delays, stream, due, not_before("a", not_before_too));
+        delay(&mut delays, stream, due, not_before("a", not_before_too));
     }
     delays.leave(id(1));
     let mut all = Vec::new();
@@ -139,7 +139,7 @@ fn a_worker_holds_back_only_so_many() {
     while delays.held.len() < MOST {
         let number = callers.next().unwrap();
         assert!(delays.has_room(&caller(number)), "a newcomer finds a place");
-        hold(&mut delays, number, 1, None);
+        delay(&mut delays, number, 1, None);
     }
     assert!(!delays.has_room(&caller(MOST as u32)));
     delays.leave(id(7));
@@ -154,7 +154,7 @@ fn crowd(delays: &mut Delays, callers: u32) {
         for number in 0..callers {
             if delays.has_room(&caller(number)) {
                 let stream = id(streams.next().unwrap());
-                delays.hold(stream, caller(number), Micros(1), in_line("a"));
+                delays.delay(stream, caller(number), Micros(1), in_line("a"));
             }
         }
         if delays.held.len() == before {
@@ -199,7 +199,7 @@ fn the_end_of_one_costs_no_more_than_finding_it_however_many_wait() {
         let mut delays = Delays::default();
         let waiting = if few { 100 } else { 10_000 };
         for stream in 0..waiting {
-            hold(&mut delays, stream, stream.into(), in_line("a"));
+            delay(&mut delays, stream, stream.into(), in_line("a"));
         }
         for stream in 0..waiting {
             let steps = comparisons::during(|| assert!(delays.leave(id(stream))));
@@ -215,7 +215,7 @@ fn one_that_goes_on_costs_no_more_than_finding_it_however_many_wait() {
     let mut delays = Delays::default();
     let own = |stream: u32| u64::from(stream);
     for stream in 0..20_000 {
-        hold(
+        delay(
             &mut delays,
             stream,
             own(stream),
@@ -250,7 +250,7 @@ proptest! {
         comes.sort_unstable();
         let mut delays = Delays::default();
         for (stream, due) in comes.iter().enumerate() {
-            hold(&mut delays, stream as u32, *due, in_line("a"));
+            delay(&mut delays, stream as u32, *due, in_line("a"));
         }
         let leaves: Vec<usize> = leaves.into_iter().collect();
         for &stream in &leaves {
@@ -268,7 +268,7 @@ proptest! {
         // An own due is never before what another limit says.
         let bounds: Vec<u64> = comes.iter().map(|&(due, bound, _)| bound.min(due)).collect();
         for (stream, &(due, ..)) in comes.iter().enumerate() {
-            hold(&mut delays, stream as u32, due, not_before("a", bounds[stream]));
+            delay(&mut delays, stream as u32, due, not_before("a", bounds[stream]));
         }
         let mut gone = vec![None; comes.len()];
         for now in 1..1_000 {

@@ -23,7 +23,7 @@ pub enum Flow {
     /// Pass on all that is buffered.
     Continue,
     /// Keep it, and ask again when there is more.
-    Hold,
+    DelayedRequest,
     /// Close the connection.
     Close,
 }
@@ -116,7 +116,7 @@ impl Bridge {
 impl Down {
     const HOLD: Down = Down {
         cut: 0,
-        flow: Flow::Hold,
+        flow: Flow::DelayedRequest,
     };
     const CLOSE: Down = Down {
         cut: 0,
@@ -134,7 +134,7 @@ impl Down {
 impl Up {
     const HOLD: Up = Up {
         prefix: None,
-        flow: Flow::Hold,
+        flow: Flow::DelayedRequest,
     };
     const CLOSE: Up = Up {
         prefix: None,

@@ -205,10 +205,15 @@ fn what_is_leased_is_spent_while_the_store_is_away_and_nothing_is_asked_for() {
 fn whoever_leaves_while_held_back_leaves_the_permits_behind() {
     let mut gateway = Gateway::new();
     gateway.request("/leased/slow");
-    let hold = gateway.request("/leased/slow").hold.unwrap();
+    let delayed = gateway.request("/leased/slow").delayed.unwrap();
     let stream = crate::local::timer_queue::StreamId(1);
-    gateway.memory.hold(stream, Micros(0), &hold);
-    assert!(gateway.memory.leave(stream, *hold, || Micros(0)).is_empty());
+    gateway.memory.delay(stream, Micros(0), &delayed);
+    assert!(
+        gateway
+            .memory
+            .leave(stream, *delayed, || Micros(0))
+            .is_empty()
+    );
     let before = gateway.asked;
     for _ in 0..10 {
         assert_eq!(

@@ -117,7 +117,7 @@ fn whoever_nears_a_limit_is_warned_and_slowed_and_both_are_recorded() {
         assert_eq!(record.delay.0.to_string(), delay.unwrap_or("0"));
         let delayed = record.outcome == decision::Outcome::Delayed;
         assert_eq!(delayed, delay.is_some());
-        assert_eq!(decision.hold.is_some(), delay.is_some());
+        assert_eq!(decision.delayed.is_some(), delay.is_some());
         assert!(decision.refunds.is_empty());
     }
 }
@@ -126,23 +126,25 @@ fn whoever_nears_a_limit_is_warned_and_slowed_and_both_are_recorded() {
 fn a_request_goes_on_when_its_turn_comes() {
     let mut memory = self::memory();
     let first = ask(&mut memory, "/line", Some(&[(2, 500)]));
-    assert!(first.hold.is_none());
+    assert!(first.delayed.is_none());
     assert_eq!(outcome(&first), decision::Outcome::Allowed);
     let second = ask(&mut memory, "/line", Some(&[(1, 990)]));
-    let hold = second.hold.unwrap();
-    memory.hold(StreamId(2), Micros(5_000), &hold);
+    let delayed = second.delayed.unwrap();
+    memory.delay(StreamId(2), Micros(5_000), &delayed);
     assert_eq!(memory.delays.next(), Some(Micros(495_000)));
     assert_eq!(memory.delays.pop(Micros(495_000)), Some(StreamId(2)));
-    let refunds = memory.leave(StreamId(2), *hold, || Micros(0));
+    let refunds = memory.leave(StreamId(2), *delayed, || Micros(0));
     assert!(refunds.is_empty(), "what went on is not given back");
 }
 
 #[test]
 fn whoever_leaves_while_waiting_gives_back_what_was_taken() {
     let mut memory = self::memory();
-    let hold = ask(&mut memory, "/line", Some(&[(1, 1000)])).hold.unwrap();
-    memory.hold(StreamId(2), Micros(0), &hold);
-    let refunds = memory.leave(StreamId(2), *hold, || Micros(0));
+    let delayed = ask(&mut memory, "/line", Some(&[(1, 1000)]))
+        .delayed
+        .unwrap();
+    memory.delay(StreamId(2), Micros(0), &delayed);
+    let refunds = memory.leave(StreamId(2), *delayed, || Micros(0));
     let kinds: Vec<_> = refunds
         .iter()
         .flat_map(|part| part.check_request.operations())
@@ -173,17 +175,17 @@ fn the_longest_delay_counts_and_a_line_moves_up_no_further_than_the_others_allow
     let mut memory = self::memory();
     let both = |memory: &mut Memory, reset| {
         let readings = [(0, 60_000), (1, reset)];
-        ask(memory, "/slow-line", Some(&readings)).hold.unwrap()
+        ask(memory, "/slow-line", Some(&readings)).delayed.unwrap()
     };
     assert_eq!(both(&mut memory, 700).wait, Millis(300));
     for (stream, reset) in [(1, 900), (2, 1400), (3, 1900)] {
-        let hold = both(&mut memory, reset);
-        memory.hold(StreamId(stream), Micros(0), &hold);
+        let delayed = both(&mut memory, reset);
+        memory.delay(StreamId(stream), Micros(0), &delayed);
     }
-    let hold = both(&mut memory, 600);
-    memory.hold(StreamId(4), Micros(0), &hold);
-    let hold = both(&mut memory, 900);
-    memory.leave(StreamId(1), *hold, || Micros(0));
+    let delayed = both(&mut memory, 600);
+    memory.delay(StreamId(4), Micros(0), &delayed);
+    let delayed = both(&mut memory, 900);
+    memory.leave(StreamId(1), *delayed, || Micros(0));
     let mut order = Vec::new();
     while let Some(due) = memory.delays.next() {
         order.push((due.0, memory.delays.pop(due).unwrap().0));
@@ -199,10 +201,10 @@ fn with_too_many_waiting_a_turn_is_refused_and_a_slow_request_goes_on() {
         let caller = anybody(stream);
         memory
             .delays
-            .hold(StreamId(stream), caller, Micros(1), None);
+            .delay(StreamId(stream), caller, Micros(1), None);
     }
     let slow = ask(&mut memory, "/slow", Some(&[(0, 60_000)]));
-    assert!(slow.hold.is_none());
+    assert!(slow.delayed.is_none());
     assert_eq!(outcome(&slow), decision::Outcome::Allowed);
     assert_eq!(header(&slow, "x-delay"), None);
     assert!(slow.record.as_ref().unwrap().is_crowded);
@@ -221,14 +223,14 @@ fn without_the_store_a_worker_keeps_the_turns_itself_and_gives_back_to_itself() 
     let mut memory = self::memory();
     let mut queue = || ask(&mut memory, "/line", None);
     let (first, second, third, fourth) = (queue(), queue(), queue(), queue());
-    assert!(first.hold.is_none());
-    let waits = [&second, &third].map(|decision| decision.hold.as_ref().unwrap().wait);
+    assert!(first.delayed.is_none());
+    let waits = [&second, &third].map(|decision| decision.delayed.as_ref().unwrap().wait);
     assert_eq!(waits, [Millis(500), Millis(1000)]);
     assert_eq!(outcome(&fourth), decision::Outcome::Denied);
-    let hold = third.hold.unwrap();
-    memory.hold(StreamId(3), Micros(0), &hold);
-    let refunds = memory.leave(StreamId(3), *hold, || Micros(1_000_000));
+    let delayed = third.delayed.unwrap();
+    memory.delay(StreamId(3), Micros(0), &delayed);
+    let refunds = memory.leave(StreamId(3), *delayed, || Micros(1_000_000));
     assert!(refunds.is_empty());
     let again = ask(&mut memory, "/line", None);
-    assert_eq!(again.hold.unwrap().wait, Millis(1000));
+    assert_eq!(again.delayed.unwrap().wait, Millis(1000));
 }

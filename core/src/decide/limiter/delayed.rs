@@ -1,4 +1,4 @@
-//! The end of a request that passes near a limit: with a warning, or held back for a while. What it has
+//! The end of a request that passes near a limit: with a warning, or delayed for a while. What it has
 //! taken is given back should it end before it went on.
 
 use super::{Action, Decision, Memory, Passage, Pending, Wants};
@@ -17,9 +17,9 @@ use crate::store::clock::Exchange;
 use crate::store::fan_in::Outcome;
 use crate::time::{Micros, Millis};
 
-/// What a worker needs in order to hold a request back, and to forget it.
+/// What a worker needs in order to delay a request, and to forget it.
 #[derive(Debug)]
-pub struct Hold {
+pub struct DelayedRequest {
     caller: Subject,
     wait: Millis,
     /// When that was decided: asked on the worker's clock, told by the store's. By the worker itself
@@ -40,10 +40,10 @@ struct TakenLocal {
 }
 
 impl Memory {
-    /// Holds a request back, and says until when; `now` is on the worker's clock. It goes on when
+    /// Delays a request, and says until when; `now` is on the worker's clock. It goes on when
     /// [`crate::local::timer_queue::Delays::pop`] gives it; should it end before, that is told to [`Memory::leave`].
-    pub fn hold(&mut self, stream: StreamId, now: Micros, hold: &Hold) -> Micros {
-        let from = hold.decided.map_or(now, |(asked, told)| {
+    pub fn delay(&mut self, stream: StreamId, now: Micros, delayed: &DelayedRequest) -> Micros {
+        let from = delayed.decided.map_or(now, |(asked, told)| {
             self.store_clock.locate(Exchange {
                 asked,
                 told,
@@ -51,30 +51,30 @@ impl Memory {
             })
         });
         let later = |wait: Millis| Micros(from.0.saturating_add(wait.0.saturating_mul(1000)));
-        let turn = hold.turn.as_ref().map(|(queue, others)| Turn {
+        let turn = delayed.turn.as_ref().map(|(queue, others)| Turn {
             queue: queue.clone(),
             not_before: later(*others),
         });
-        let due = later(hold.wait);
-        self.delays.hold(stream, hold.caller.clone(), due, turn);
+        let due = later(delayed.wait);
+        self.delays.delay(stream, delayed.caller.clone(), due, turn);
         due
     }
 
-    /// A request that was held back has ended; what to ask of the store, so that one that went before
+    /// A request that was delayed has ended; what to ask of the store, so that one that went before
     /// it was let through has consumed nothing. `now` is the worker's clock.
     pub fn leave(
         &mut self,
         stream: StreamId,
-        hold: Hold,
+        delayed: DelayedRequest,
         now: impl FnOnce() -> Micros,
     ) -> Vec<ShardRequest> {
         if !self.delays.leave(stream) {
             return Vec::new();
         }
         let time = self.store_time;
-        self.undo_local(hold.local, || time.at(now()));
-        let leased = hold.leased.iter();
-        let mut refunds = hold.refunds;
+        self.undo_local(delayed.local, || time.at(now()));
+        let leased = delayed.leased.iter();
+        let mut refunds = delayed.refunds;
         refunds.extend(leased.filter_map(|(check, spent)| self.leases.restore(check, *spent)));
         refunds
     }
@@ -192,8 +192,8 @@ impl Pending {
         }
         let checks = self.fan_in.check_request().checks();
         let turn = queue.filter(|queue| queue.wait >= queue.others);
-        decision.hold = is_held.then(|| {
-            Box::new(Hold {
+        decision.delayed = is_held.then(|| {
+            Box::new(DelayedRequest {
                 caller: passage.subject.clone(),
                 wait,
                 decided: self.fan_in.decided(),
