@@ -164,7 +164,7 @@ impl History {
                 1 => Kind::Take,
                 2 => Kind::Peek,
                 3 => Kind::Charge,
-                4 => Kind::GiveBack {
+                4 => Kind::Refund {
                     receipt: Micros(large()?),
                 },
                 5 => Kind::Reset,

@@ -270,10 +270,10 @@ fn unused_permits_go_back_to_the_lease_that_took_them() {
         weir.set_clock(at(ms * 1000));
         weir.one(lease(ttl), 10, &limits);
     }
-    let give_back = |ms: u64| Kind::GiveBack {
+    let refund = |ms: u64| Kind::Refund {
         receipt: at(ms * 1000),
     };
-    weir.one(give_back(300), 4, &limits);
+    weir.one(refund(300), 4, &limits);
     let record = |ms: u64, total| [at(ms * 1000).0, at((ms + 1000) * 1000).0, total];
     let held = [record(0, 10), record(300, 16), record(600, 26)];
     assert_eq!(weir.log("weir:2:log"), held);
@@ -281,7 +281,7 @@ fn unused_permits_go_back_to_the_lease_that_took_them() {
     weir.one(Kind::Reset, 1, &limits);
     weir.set_clock(at(700_000));
     weir.one(Kind::Take, 5, &limits);
-    assert_eq!(remaining(&weir.one(give_back(600), 10, &limits)), [95]);
+    assert_eq!(remaining(&weir.one(refund(600), 10, &limits)), [95]);
 }
 
 /// One entry cannot be two: a take and a lease of one moment share their receipt, and must not be
@@ -297,14 +297,14 @@ fn a_lease_at_the_moment_of_a_take_joins_it() {
         weir.one(lease(1000), 10, &limits);
     }
     assert_eq!(weir.log("weir:2:log"), [[at(0).0, at(1_000_000).0, 22]]);
-    weir.one(Kind::GiveBack { receipt: at(0) }, 10, &limits);
+    weir.one(Kind::Refund { receipt: at(0) }, 10, &limits);
     weir.set_clock(at(10_999_999));
     assert_eq!(remaining(&weir.one(Kind::Peek, 1, &limits)), [88]);
     weir.set_clock(at(11_000_000));
     assert_eq!(remaining(&weir.one(Kind::Peek, 1, &limits)), [100]);
 }
 
-// === give back ===
+// === refund ===
 
 #[test]
 fn a_give_back_after_rollover_frees_nothing() {
@@ -318,10 +318,10 @@ fn a_give_back_after_rollover_frees_nothing() {
     weir.one(Kind::Take, 2, &limits);
     weir.set_clock(at(10_000_000));
     assert_eq!(remaining(&weir.one(Kind::Take, 2, &limits)), [0, 0]);
-    let told = weir.one(Kind::GiveBack { receipt: at(0) }, 2, &limits);
+    let told = weir.one(Kind::Refund { receipt: at(0) }, 2, &limits);
     assert_eq!(remaining(&told), [0, 0]);
     let told = weir.one(
-        Kind::GiveBack {
+        Kind::Refund {
             receipt: at(10_000_000),
         },
         2,
@@ -336,7 +336,7 @@ fn a_give_back_to_no_state_makes_none() {
     let server = Redis::start().expect("a Redis");
     let mut weir = Weir::with_test_clock(&server);
     weir.set_clock(at(0));
-    let told = weir.one(Kind::GiveBack { receipt: at(0) }, 2, &one_of_each(3, 10));
+    let told = weir.one(Kind::Refund { receipt: at(0) }, 2, &one_of_each(3, 10));
     assert_eq!(remaining(&told), [3; 4]);
     assert_eq!(weir.integer(&["DBSIZE"]), 1, "the clock alone");
 }
@@ -350,15 +350,9 @@ fn a_give_back_rewrites_a_thousand_later_entries_and_no_more() {
         weir.set_clock(at(stamp));
         weir.one(Kind::Take, 1, &limits);
     }
-    let give_back = |stamp| Kind::GiveBack { receipt: at(stamp) };
-    assert_eq!(
-        remaining(&weir.one(give_back(0), 1, &limits)),
-        [5000 - 1002]
-    );
-    assert_eq!(
-        remaining(&weir.one(give_back(1), 1, &limits)),
-        [5000 - 1001]
-    );
+    let refund = |stamp| Kind::Refund { receipt: at(stamp) };
+    assert_eq!(remaining(&weir.one(refund(0), 1, &limits)), [5000 - 1002]);
+    assert_eq!(remaining(&weir.one(refund(1), 1, &limits)), [5000 - 1001]);
     let held = weir.log("weir:2:log");
     assert_eq!(
         (held.len(), held[1000]),
@@ -367,7 +361,7 @@ fn a_give_back_rewrites_a_thousand_later_entries_and_no_more() {
     weir.check_keys().unwrap();
 }
 
-/// The log in Redis still holds what the batch has given back; it must not be read for what lies
+/// The log in Redis still holds what the batch has refunded; it must not be read for what lies
 /// behind it.
 #[test]
 fn what_a_batch_gives_back_is_gone_for_a_shorter_window_too() {
@@ -383,7 +377,7 @@ fn what_a_batch_gives_back_is_gone_for_a_shorter_window_too() {
     let receipt = at(10_000_000);
     let answer = weir
         .call(&[
-            operation(Kind::GiveBack { receipt }, 5, &long),
+            operation(Kind::Refund { receipt }, 5, &long),
             operation(Kind::Take, 1, &short),
         ])
         .unwrap();
@@ -498,7 +492,7 @@ fn a_log_that_grows_and_shrinks_again_is_told_as_in_memory() {
             0 => lease(turn % 5 * 700),
             1 => Kind::Charge,
             // Of the newest texts, and of those before.
-            2..6 => Kind::GiveBack {
+            2..6 => Kind::Refund {
                 receipt: taken[taken.len() - 1 - (turn as usize * 13 % 90).min(taken.len() - 1)],
             },
             _ => Kind::Take,

@@ -72,7 +72,7 @@ enum DraftKind {
     /// For so many hundreds of ms.
     Lease(u64),
     /// By the receipt of the call so many calls ago; 0 is this very one.
-    GiveBack(usize),
+    Refund(usize),
     Reset,
 }
 
@@ -160,7 +160,7 @@ fn drafts() -> impl Strategy<Value = Draft> {
         2 => Just(DraftKind::Peek),
         2 => Just(DraftKind::Charge),
         4 => (1..40u64).prop_map(DraftKind::Lease),
-        3 => (0..4usize).prop_map(DraftKind::GiveBack),
+        3 => (0..4usize).prop_map(DraftKind::Refund),
         1 => Just(DraftKind::Reset),
     ];
     let cost = prop_oneof![
@@ -275,7 +275,7 @@ impl Step {
                     DraftKind::Lease(hundreds) => Kind::Lease {
                         ttl: Millis(hundreds * 100),
                     },
-                    DraftKind::GiveBack(ago) => Kind::GiveBack {
+                    DraftKind::Refund(ago) => Kind::Refund {
                         receipt: clock.receipt(ago),
                     },
                     DraftKind::Reset => Kind::Reset,

@@ -184,7 +184,7 @@ fn odd_operations() -> impl Strategy<Value = Vec<Operation>> {
         1 => Just(Kind::Charge),
         1 => (0..100_000_000u64).prop_map(|ttl| Kind::Lease { ttl: Millis(ttl) }),
         2 => (0..7_200_000_000u64)
-            .prop_map(|by| Kind::GiveBack { receipt: Micros(EPOCH - 3_600_000_000 + by) }),
+            .prop_map(|by| Kind::Refund { receipt: Micros(EPOCH - 3_600_000_000 + by) }),
         1 => Just(Kind::Reset),
     ];
     let cost =

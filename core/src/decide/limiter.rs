@@ -655,7 +655,7 @@ impl Pending {
         };
         let (refused, heard) = enforced.unwrap_or((false, &[]));
         // Where requests are asked about in parts, what is refused may be refused for what another
-        // one took and is about to give back: that is not kept. Nor is a refusal of a policy that is
+        // one took and is about to refund: that is not kept. Nor is a refusal of a policy that is
         // no longer in force.
         let policy = &self.edition.policy;
         if refused

@@ -83,7 +83,7 @@ impl Local {
         told
     }
 
-    /// Charges or gives back the difference when it is known what a request has cost of the limits
+    /// Charges or refunds the difference when it is known what a request has cost of the limits
     /// that these checks took from.
     pub fn settle(&mut self, kind: Kind, checks: &[Check], difference: Cost, now: Micros) {
         let quotas = checks.iter().map(|check| (check, self.quota(check)));
@@ -92,8 +92,8 @@ impl Local {
     }
 
     /// Undoes a take of these checks, which was at the time of the receipt.
-    pub fn give_back(&mut self, checks: &[&Check], receipt: Micros, now: Micros) {
-        self.run(Kind::GiveBack { receipt }, checks, now);
+    pub fn refund(&mut self, checks: &[&Check], receipt: Micros, now: Micros) {
+        self.run(Kind::Refund { receipt }, checks, now);
     }
 
     /// The part of a limit that is kept here.

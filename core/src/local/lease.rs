@@ -59,7 +59,7 @@ pub struct Leases {
     /// Before that nothing goes back of leases that have ended: so much went just now.
     next_return: Micros,
     paces: Generations<Pace>,
-    /// How often all was given back.
+    /// How often all was refunded.
     surrenders: u64,
 }
 
@@ -179,7 +179,7 @@ impl Leases {
                 lease.left += check.cost.get();
                 None
             }
-            _ => self.give_back(check.clone(), receipt),
+            _ => self.refund(check.clone(), receipt),
         }
     }
 
@@ -210,7 +210,7 @@ impl Leases {
         // What is left of the last lease was not enough, or another limit's, and two at once would
         // hold more than the user allowed.
         if let Some((Receipt(receipt), check)) = leftover {
-            check_request.ask(Kind::GiveBack { receipt }, [check]);
+            check_request.ask(Kind::Refund { receipt }, [check]);
         }
         let check = Check {
             cost,
@@ -247,7 +247,7 @@ impl Leases {
         // Another policy is in force, and it may have no use for this.
         if surrenders != self.surrenders {
             let ((receipt, ..), cost) = granted?;
-            return self.give_back(Check { cost, ..check }, receipt);
+            return self.refund(Check { cost, ..check }, receipt);
         }
         self.held.remove(&check.key);
         if let Some((.., reading)) = told {
@@ -299,7 +299,7 @@ impl Leases {
                     && let Some(cost) = Cost::try_new(lease.left)
                 {
                     let Lease { check, receipt, .. } = lease;
-                    back.extend(self.give_back(Check { cost, ..check }, receipt));
+                    back.extend(self.refund(Check { cost, ..check }, receipt));
                 }
             }
         }
@@ -355,9 +355,9 @@ impl Leases {
         self.ends = ends.collect();
     }
 
-    fn give_back(&self, check: Check, Receipt(receipt): Receipt) -> Option<ShardRequest> {
+    fn refund(&self, check: Check, Receipt(receipt): Receipt) -> Option<ShardRequest> {
         let mut check_request = CheckRequest::default();
-        check_request.ask(Kind::GiveBack { receipt }, [check]);
+        check_request.ask(Kind::Refund { receipt }, [check]);
         self.part(check_request)
     }
 

@@ -15,7 +15,7 @@ pub enum Kind {
     /// Takes as many as are free, up to the cost, to be used within this time: a day at most.
     Lease { ttl: Millis },
     /// Undoes a take, charge or lease where what it counted in is still alive.
-    GiveBack {
+    Refund {
         /// `Answer::now` of the call that took.
         receipt: Micros,
     },
@@ -33,7 +33,7 @@ impl Kind {
             Kind::Take => (1, None),
             Kind::Peek => (2, None),
             Kind::Charge => (3, None),
-            Kind::GiveBack { receipt } => (4, Some(receipt.0)),
+            Kind::Refund { receipt } => (4, Some(receipt.0)),
             Kind::Reset => (5, None),
             Kind::Lease { ttl } => (6, Some(ttl.0)),
         }

@@ -32,7 +32,7 @@ const MOST_CHECKS: usize = 512;
 /// Of a full call so many places are for check requests that nobody waits for.
 const LEAST_BACK: usize = 16;
 /// The most check requests that nobody waits for, in each lane: what all requests that a worker may hold
-/// back give back, twice. Beyond it the oldest are not asked, and what they would give back stays
+/// back refund, twice. Beyond it the oldest are not asked, and what they would refund stays
 /// counted.
 const MOST_BACK: usize = 8_192;
 /// Such a check request may be asked late: a window that has ended meanwhile gets nothing back.
@@ -532,7 +532,7 @@ impl<T> LaneState<T> {
                 }
                 let (back, next) = self.next_check_requests();
                 let patient = self.patient.pop_front();
-                // What is given back is there for those who ask in the same call.
+                // What is refunded is there for those who ask in the same call.
                 let back = self.back.drain(..back);
                 let batch = back.chain(self.waiting.drain(..next)).chain(patient);
                 Some(Call::new(now, batch))

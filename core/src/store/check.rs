@@ -128,7 +128,7 @@ impl CheckRequest {
         let mut back = CheckRequest::default();
         for (place, (operation, checks)) in self.operations().enumerate() {
             if operation.kind == Kind::Take && places.contains(&place) {
-                let kind = Kind::GiveBack { receipt };
+                let kind = Kind::Refund { receipt };
                 back.ask(kind, checks.iter().cloned());
             }
         }
@@ -406,7 +406,7 @@ mod tests {
             .iter()
             .map(|operation| operation.kind)
             .collect();
-        assert_eq!(kinds, [Kind::GiveBack { receipt: Micros(7) }]);
+        assert_eq!(kinds, [Kind::Refund { receipt: Micros(7) }]);
         assert_eq!(back.checks.len(), 2);
     }
 }

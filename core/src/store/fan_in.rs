@@ -1,5 +1,5 @@
 //! The answers to a check request that was asked in parts, until all are in. It knows which checks were
-//! told of, which operations were refused, and what must be given back if the whole fails.
+//! told of, which operations were refused, and what must be refunded if the whole fails.
 
 use std::rc::Rc;
 
@@ -187,17 +187,17 @@ impl FanIn {
         })
     }
 
-    /// What gives back all that was taken: a request that does not pass consumes nothing.
+    /// What refunds all that was taken: a request that does not pass consumes nothing.
     pub fn refunds(&self) -> Vec<ShardRequest> {
         self.giving_back(|_| true)
     }
 
-    /// What gives back what was taken for operations of which another part was refused.
+    /// What refunds what was taken for operations of which another part was refused.
     pub fn refunds_of_refused(&self) -> Vec<ShardRequest> {
         self.giving_back(|taken| self.refused.get(taken.operation) == Some(&true))
     }
 
-    /// What gives back all the rest.
+    /// What refunds all the rest.
     pub fn refunds_of_passed(&self) -> Vec<ShardRequest> {
         self.giving_back(|taken| self.refused.get(taken.operation) != Some(&true))
     }
@@ -257,7 +257,7 @@ mod tests {
         keys
     }
 
-    /// What passes first and is given up later would else be given back twice.
+    /// What passes first and is given up later would else be refunded twice.
     #[test]
     fn what_was_taken_is_given_back_once_whether_its_operation_passed_or_not() {
         let mut check_request = CheckRequest::default();

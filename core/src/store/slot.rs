@@ -17,7 +17,7 @@ pub struct Lane(pub usize);
 pub enum Topology {
     /// One primary: every key in one call, all or nothing.
     Single,
-    /// Many: one call for each slot, and what a refused request took elsewhere is given back.
+    /// Many: one call for each slot, and what a refused request took elsewhere is refunded.
     Cluster,
 }
 

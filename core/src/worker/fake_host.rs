@@ -352,7 +352,7 @@ impl FakeRedis {
                 1 => Kind::Take,
                 2 => Kind::Peek,
                 3 => Kind::Charge,
-                4 => Kind::GiveBack {
+                4 => Kind::Refund {
                     receipt: Micros(large.next().unwrap()),
                 },
                 6 => Kind::Lease {

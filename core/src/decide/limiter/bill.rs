@@ -1,5 +1,5 @@
 //! What a request that passed still costs when its response comes: rules whose cost a response header
-//! tells hold a part of it, and the difference is charged or given back then, without anybody waiting.
+//! tells hold a part of it, and the difference is charged or refunded then, without anybody waiting.
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -99,7 +99,7 @@ impl Memory {
             };
             let kind = |receipt| match is_owed {
                 true => Kind::Charge,
-                false => Kind::GiveBack { receipt },
+                false => Kind::Refund { receipt },
             };
             for held in &item.held {
                 let checks = held.checks.iter().map(|check| Check {

@@ -1,5 +1,5 @@
 //! The end of a request that passes near a limit: with a warning, or delayed for a while. What it has
-//! taken is given back should it end before it went on.
+//! taken is refunded should it end before it went on.
 
 use super::{Action, Decision, Memory, Passage, Pending, Wants};
 use crate::decide::near_limit::{Delay, NearLimit};
@@ -72,7 +72,7 @@ impl Memory {
             return Vec::new();
         }
         let time = self.store_time;
-        self.undo_local(delayed.local, || time.at(now()));
+        self.release_local(delayed.local, || time.at(now()));
         let leased = delayed.leased.iter();
         let mut refunds = delayed.refunds;
         refunds.extend(leased.filter_map(|(check, spent)| self.leases.restore(check, *spent)));
@@ -88,7 +88,7 @@ impl Memory {
         }
     }
 
-    /// Takes the outcome of a part for a request that has ended; with the last, what gives back all
+    /// Takes the outcome of a part for a request that has ended; with the last, what refunds all
     /// that was taken.
     pub fn receive_abandoned(
         &mut self,
@@ -118,10 +118,10 @@ impl Memory {
         }
     }
 
-    fn undo_local(&mut self, taken: TakenLocal, now: impl FnOnce() -> Micros) {
+    fn release_local(&mut self, taken: TakenLocal, now: impl FnOnce() -> Micros) {
         if !taken.checks.is_empty() {
             let checks: Vec<&Check> = taken.checks.iter().collect();
-            self.local.give_back(&checks, taken.receipt, now());
+            self.local.refund(&checks, taken.receipt, now());
         }
     }
 }
@@ -158,7 +158,7 @@ impl Pending {
             && let Some(queue) = queue
             && let Some(Some(status)) = decided.statuses.get(queue.place)
         {
-            memory.undo_local(self.taken_local(decided, receipt), || receipt);
+            memory.release_local(self.taken_local(decided, receipt), || receipt);
             let retry = Retry::After(queue.wait);
             let reading = Reading {
                 remaining: 0,

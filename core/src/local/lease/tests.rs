@@ -93,7 +93,7 @@ impl Desk {
         covers
     }
 
-    /// What goes back at that time; it is given back.
+    /// What goes back at that time; it is refunded.
     fn expire(&mut self, now: u64) -> usize {
         let back = self.leases.expire(Micros(now));
         for part in &back {
@@ -462,7 +462,7 @@ proptest! {
            })]
 
            /// Workers whose clocks disagree, answers that come late or in between, permits that are
-           /// spent at the last moment, given back, refused elsewhere: counted from outside.
+           /// spent at the last moment, refunded, refused elsewhere: counted from outside.
            #[test]
            fn no_window_is_exceeded_whatever_the_workers_do(play in plays()) {
                const START: u64 = 4_102_444_800_000_000;

@@ -70,7 +70,7 @@ impl Bucket {
     }
 
     /// What has leaked since is gone: the level never falls below nothing.
-    pub fn give_back(&mut self, quota: &Quota, cost: Cost, now: Micros) {
+    pub fn refund(&mut self, quota: &Quota, cost: Cost, now: Micros) {
         let current = self.current(quota, now);
         if current.level > 0 {
             *self = current;

@@ -58,7 +58,7 @@ impl FixedWindow {
     }
 
     /// Only in the window that the receipt names: the next one owes nothing.
-    pub fn give_back(&mut self, quota: &Quota, cost: Cost, receipt: Micros, now: Micros) {
+    pub fn refund(&mut self, quota: &Quota, cost: Cost, receipt: Micros, now: Micros) {
         let current = self.current(quota, now);
         if current.used > 0 && end_of_window(whole_millis(receipt), quota) == current.end {
             *self = current;

@@ -119,9 +119,9 @@ impl<K: Clone + Eq + Hash> Counters<K> {
                 // Consumes nothing; but a state that clock or policy moved is kept as it is told,
                 // or one that lies in the future would refuse for as long as it is refused.
                 (Kind::Take, _) => self.change(key, quota, now, |_| ()),
-                (Kind::GiveBack { receipt }, _) => {
+                (Kind::Refund { receipt }, _) => {
                     self.change(key, quota, now, |state| {
-                        state.give_back(quota, cost, receipt, now);
+                        state.refund(quota, cost, receipt, now);
                     });
                 }
                 (Kind::Reset, _) => {
@@ -299,12 +299,12 @@ impl State {
         }
     }
 
-    fn give_back(&mut self, quota: &Quota, cost: Cost, receipt: Micros, now: Micros) {
+    fn refund(&mut self, quota: &Quota, cost: Cost, receipt: Micros, now: Micros) {
         match self {
-            State::FixedWindow(window) => window.give_back(quota, cost, receipt, now),
-            State::SlidingWindow(log) => log.give_back(quota, cost, receipt, now),
+            State::FixedWindow(window) => window.refund(quota, cost, receipt, now),
+            State::SlidingWindow(log) => log.refund(quota, cost, receipt, now),
             State::TokenBucket(bucket) | State::LeakyBucket(bucket) => {
-                bucket.give_back(quota, cost, now);
+                bucket.refund(quota, cost, now);
             }
         }
     }

@@ -122,7 +122,7 @@ impl SlidingWindow {
     }
 
     /// The receipt is the time of the take, which went into the newest entry begun by then.
-    pub fn give_back(&mut self, quota: &Quota, cost: Cost, receipt: Micros, now: Micros) {
+    pub fn refund(&mut self, quota: &Quota, cost: Cost, receipt: Micros, now: Micros) {
         let cutoff = self.cutoff(quota, now);
         let begun = self.log.partition_point(|entry| entry.begun <= receipt.0);
         let covers = |entry: &Entry| entry.stamp >= receipt.0 && entry.stamp > cutoff;

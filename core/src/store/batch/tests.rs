@@ -216,7 +216,7 @@ fn a_call_carries_no_more_than_its_cap() {
     assert_eq!((settled.len(), outgoing.len()), (36, 0));
 }
 
-fn give_back(batcher: &mut Batcher<u32>, now: Micros, many: usize) {
+fn refund(batcher: &mut Batcher<u32>, now: Micros, many: usize) {
     for number in 0..many {
         let part = part(&format!("back{number}"), Topology::Single);
         assert_ne!(batcher.ask(now, None, &part), Next::Failed);
@@ -228,7 +228,7 @@ fn give_back(batcher: &mut Batcher<u32>, now: Micros, many: usize) {
 #[test]
 fn what_nobody_waits_for_holds_up_nobody_and_is_asked_in_the_end() {
     let mut batcher = batcher();
-    give_back(&mut batcher, Micros(0), 4_000);
+    refund(&mut batcher, Micros(0), 4_000);
     ask(&mut batcher, Micros(1), 0..100);
     let (mut calls, mut asked) = (0, 0);
     let mut told = Vec::new();
@@ -258,7 +258,7 @@ fn what_nobody_waits_for_holds_up_nobody_and_is_asked_in_the_end() {
 #[test]
 fn what_nobody_waits_for_is_bounded_and_is_not_asked_for_ever() {
     let mut batcher = batcher();
-    give_back(&mut batcher, Micros(0), 10_000);
+    refund(&mut batcher, Micros(0), 10_000);
     assert_eq!(batcher.lanes[0].back.len(), MOST_BACK);
     let mut outgoing = batcher.tick(Micros(5_000_000)).outgoing;
     assert!(outgoing.pop().is_none() && batcher.is_idle());

@@ -17,7 +17,7 @@ fn a_call_is_one_resp_command() {
     };
     let mut check_request = CheckRequest::default();
     check_request.ask(Kind::Take, [key(b"a\r\n\xff", 1), key(b"b", 1)]);
-    check_request.ask(Kind::GiveBack { receipt: Micros(7) }, [key(b"b", 3)]);
+    check_request.ask(Kind::Refund { receipt: Micros(7) }, [key(b"b", 3)]);
 
     let call = |by| {
         let mut encoder = Encoder::with_room(0);

@@ -150,7 +150,7 @@ fn whoever_leaves_while_waiting_gives_back_what_was_taken() {
         .flat_map(|part| part.check_request.operations())
         .map(|(operation, _)| operation.kind)
         .collect();
-    assert_eq!(kinds, [Kind::GiveBack { receipt: Micros(7) }]);
+    assert_eq!(kinds, [Kind::Refund { receipt: Micros(7) }]);
     assert_eq!(memory.delays.next(), None);
 }
 
