@@ -539,7 +539,7 @@ impl Memory {
     pub fn enter(&mut self, epoch: Epoch) {
         self.epoch = epoch;
         self.denials.forget();
-        self.leases.surrender();
+        self.leases.revoke();
     }
 }
 

@@ -60,7 +60,7 @@ pub struct Leases {
     next_return: Micros,
     paces: Generations<Pace>,
     /// How often all was refunded.
-    surrenders: u64,
+    revocations: u64,
 }
 
 #[derive(Debug)]
@@ -97,7 +97,7 @@ enum Ending {
     /// The window ends too, and what was used in it with it.
     Lapses,
     /// Another policy is in force; the permits go back, and what they tell of the caller is forgotten.
-    Surrendered,
+    Revoked,
 }
 
 /// How fast a caller lately used what a limit grants.
@@ -117,7 +117,7 @@ pub struct Bid {
     check: Check,
     terms: LeaseTerms,
     part: ShardRequest,
-    surrenders: u64,
+    revocations: u64,
 }
 
 /// What a request spent of a lease.
@@ -137,7 +137,7 @@ impl Leases {
             ends: BinaryHeap::new(),
             next_return: Micros(0),
             paces: Generations::new(MOST_PACES),
-            surrenders: 0,
+            revocations: 0,
         }
     }
 
@@ -223,7 +223,7 @@ impl Leases {
             check,
             terms,
             part,
-            surrenders: self.surrenders,
+            revocations: self.revocations,
         })
     }
 
@@ -232,7 +232,7 @@ impl Leases {
         let Bid {
             check,
             terms,
-            surrenders,
+            revocations,
             ..
         } = bid;
         let told = match outcome {
@@ -245,7 +245,7 @@ impl Leases {
         };
         let granted = told.and_then(|told| Some((told, Cost::try_new(told.2.granted())?)));
         // Another policy is in force, and it may have no use for this.
-        if surrenders != self.surrenders {
+        if revocations != self.revocations {
             let ((receipt, ..), cost) = granted?;
             return self.refund(Check { cost, ..check }, receipt);
         }
@@ -292,7 +292,7 @@ impl Leases {
                 Some(Held::Lease(lease)) if lease.until == until
             );
             if ended && let Some(Held::Lease(lease)) = self.held.remove(&key) {
-                if lease.ending != Ending::Surrendered {
+                if lease.ending != Ending::Revoked {
                     self.paces.insert(&key, lease.ended(now));
                 }
                 if lease.ending != Ending::Lapses
@@ -310,13 +310,13 @@ impl Leases {
     }
 
     /// Another policy is in force: all leases have ended, and go back as if their time were over.
-    pub fn surrender(&mut self) {
-        self.surrenders += 1;
+    pub fn revoke(&mut self) {
+        self.revocations += 1;
         self.paces.clear();
         self.held.retain(|_, held| match held {
             Held::Lease(lease) => {
                 lease.until = Micros(0);
-                lease.ending = Ending::Surrendered;
+                lease.ending = Ending::Revoked;
                 true
             }
             Held::Asked => false,

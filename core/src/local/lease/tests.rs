@@ -220,7 +220,7 @@ fn what_comes_for_another_policy_goes_back() {
     assert!(desk.spends(&ann, 0));
     let bid = desk.leases.bid(&bob, fixed(5), Micros(0)).unwrap();
     let late = ask(&mut desk.store, bid.part(), Micros(0), Micros(0));
-    desk.leases.surrender();
+    desk.leases.revoke();
     let mut back = desk.leases.expire(Micros(0));
     back.extend(desk.leases.settle(bid, &late));
     for part in &back {
@@ -240,7 +240,7 @@ fn of_many_leases_that_end_together_few_go_back_at_a_time_and_all_in_the_end() {
         desk.bid(&caller, fixed(5), 0);
         assert!(desk.spends(&caller, 0));
     }
-    desk.leases.surrender();
+    desk.leases.revoke();
     let mut calls = 0;
     while let Some(Micros(next)) = desk.leases.next() {
         assert!(calls == 0 || next == calls * BETWEEN_RETURNS.0);
