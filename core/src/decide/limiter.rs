@@ -1,11 +1,11 @@
 //! The limiter's side of one request, from its head to what is to be done with it. It puts the other
 //! modules together; what it needs of the world it asks of [`Facts`], and only where it matters.
 
-mod bill;
 mod delayed;
 mod head;
 mod leased;
 mod redirect;
+mod settlement;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -23,10 +23,10 @@ use crate::local::fallback::{self, Local};
 use crate::local::guesses::{Attempt, Guesses};
 use crate::local::lease::{Leases, Spent};
 use crate::local::timer_queue::{Delays, StreamId};
+use crate::policy::cost_rule::{CostRule, Said, Unreadable};
 use crate::policy::ids::{LimitId, VariantId};
 use crate::policy::lists::{Entry, Listed, Treatment};
 use crate::policy::rollout::Counting;
-use crate::policy::tariff::{Said, Tariff, Unreadable};
 use crate::policy::{OperatorHeader, Policy, Rule, Target, key};
 use crate::quota::cost::Cost;
 use crate::quota::operation::{Kind, Reading};
@@ -40,11 +40,11 @@ use crate::store::fan_in::{FanIn, Heard, Outcome};
 use crate::store::slot::Topology;
 use crate::time::Micros;
 
-pub use bill::Bill;
-use bill::Due;
 pub use delayed::DelayedRequest;
 use head::{Head, Told};
 pub use redirect::{Counted, Redirected, Redirects};
+use settlement::PendingCost;
+pub use settlement::Settlement;
 
 /// What the proxy knows of a request besides its headers.
 pub trait Facts {
@@ -119,7 +119,7 @@ struct Passage {
     limits: Vec<LimitId>,
     trials: Vec<Trial>,
     /// The rules whose requests are charged for when their response comes.
-    dues: Vec<Due>,
+    pending_costs: Vec<PendingCost>,
     /// Those that the limits are of, where rules take part in experiments.
     variants: Vec<VariantId>,
     /// What came out of leases, by the places of its limits.
@@ -153,7 +153,7 @@ pub struct Decision {
     /// It passes, but has to wait before it does.
     pub delayed: Option<Box<DelayedRequest>>,
     /// It passes, and what it costs is known when the response comes: [`Memory::settle`].
-    pub bill: Option<Bill>,
+    pub settlement: Option<Settlement>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -380,12 +380,13 @@ fn limited_step<'a>(
     };
     let (mut limits, mut trials, mut variants) = (Vec::new(), Vec::new(), Vec::new());
     // Of rules that do not cost the same each time.
-    let (mut told, mut dues): (Vec<(Range<usize>, Cost)>, Vec<Due>) = (Vec::new(), Vec::new());
+    let (mut told, mut pending_costs): (Vec<(Range<usize>, Cost)>, Vec<PendingCost>) =
+        (Vec::new(), Vec::new());
     for rule in rules.filter(|rule| !is_counted(rule)) {
         let counting = rule.counting(&caller.subject);
-        let cost = match rule.tariff() {
-            Tariff::Fixed(_) | Tariff::Response(_) => None,
-            Tariff::Request(meter) => match meter.read(head.cost(&meter.header)) {
+        let cost = match rule.cost_rule() {
+            CostRule::Fixed(_) | CostRule::Response(_) => None,
+            CostRule::Request(meter) => match meter.read(head.cost(&meter.header)) {
                 Ok(permits) => match Cost::try_new(permits) {
                     Some(cost) => Some(cost),
                     // What costs nothing needs no limit.
@@ -422,11 +423,11 @@ fn limited_step<'a>(
                 (trials.len().checked_sub(1), places)
             }
         };
-        if let Tariff::Response(meter) = rule.tariff()
+        if let CostRule::Response(meter) = rule.cost_rule()
             && !places.is_empty()
         {
             let meter = meter.clone();
-            dues.push(Due {
+            pending_costs.push(PendingCost {
                 meter,
                 trial,
                 places,
@@ -466,7 +467,7 @@ fn limited_step<'a>(
         subject: caller.subject,
         limits,
         trials,
-        dues,
+        pending_costs,
         variants,
         spent: Vec::new(),
     };
@@ -635,7 +636,7 @@ impl Pending {
                 refunds: Vec::new(),
                 record: None,
                 delayed: None,
-                bill: None,
+                settlement: None,
             },
             Wants::Passage(passage) => self.conclude_passage(passage, memory, now),
         }
@@ -690,7 +691,7 @@ impl Pending {
         let would: Vec<Option<Would>> = trials
             .map(|(trial, (refused, heard))| trial.outcome(refused, heard))
             .collect();
-        let bill = self.bill(passage, &decided, receipt, memory);
+        let settlement = self.settlement(passage, &decided, receipt, memory);
         if self.may_lease(memory) {
             self.note_left(heard, memory);
         }
@@ -704,7 +705,7 @@ impl Pending {
             } else {
                 self.end(decided.verdict, source, &known, &would)
             };
-        decision.bill = bill.filter(|_| matches!(decision.action, Action::Pass(_)));
+        decision.settlement = settlement.filter(|_| matches!(decision.action, Action::Pass(_)));
         if matches!(decision.action, Action::Respond(..)) {
             decision.refunds.extend(self.restore(memory));
         }
@@ -770,7 +771,7 @@ impl Pending {
             refunds,
             record: Some(record),
             delayed: None,
-            bill: None,
+            settlement: None,
         }
     }
 

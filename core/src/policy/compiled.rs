@@ -11,6 +11,7 @@ use super::pattern::{Matching, Pattern};
 use super::table::Table;
 use crate::codec::json::{At, ConfigError};
 use crate::codec::secret::Fingerprint;
+use crate::policy::cost_rule::CostRule;
 use crate::policy::experiment::Participation;
 use crate::policy::ids::{LimitId, Scope, VariantId};
 use crate::policy::lease_terms::LeaseTerms;
@@ -18,7 +19,6 @@ use crate::policy::lists::Exemptions;
 use crate::policy::pattern::Index;
 use crate::policy::rollout::{Counting, Mode};
 use crate::policy::soft_limit::SoftLimit;
-use crate::policy::tariff::Tariff;
 use crate::quota::cost::Cost;
 use crate::quota::limit::Algorithm;
 use crate::quota::packed::Terms;
@@ -66,7 +66,7 @@ pub struct Rule {
     pub(super) matching: Matching,
     pub(super) priority: u64,
     pub(super) mode: Mode,
-    pub(super) tariff: Tariff,
+    pub(super) cost_rule: CostRule,
     /// In capitals, and `HEAD` wherever there is `GET`: servers answer it by the same handler.
     pub(super) methods: Option<Vec<String>>,
     pub(super) hosts: Option<Vec<Host>>,
@@ -307,8 +307,8 @@ impl Rule {
         self.mode
     }
 
-    pub fn tariff(&self) -> &Tariff {
-        &self.tariff
+    pub fn cost_rule(&self) -> &CostRule {
+        &self.cost_rule
     }
 
     /// Whether it is enforced for this caller, or on trial.
@@ -491,7 +491,7 @@ impl fmt::Display for Described<'_> {
             Mode::Shadow => f.write_str(" mode shadow")?,
             Mode::Off => f.write_str(" mode off")?,
         }
-        write!(f, "{}", rule.tariff)?;
+        write!(f, "{}", rule.cost_rule)?;
         let mut separator = ": ";
         for limit in self.policy.limits_of(rule) {
             f.write_str(separator)?;

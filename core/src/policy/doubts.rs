@@ -327,7 +327,7 @@ fn partial_count(rule: &Rule) -> Option<String> {
 
 /// A cost that may be asked for, and that a limit could not hold even where nothing of it is used.
 fn out_of_reach(rule: &Rule, own: &[&Limit]) -> Option<String> {
-    let (header, most) = rule.tariff.asks_up_to()?;
+    let (header, most) = rule.cost_rule.asks_up_to()?;
     let quotas = own.iter().map(|limit| limit.terms.quota);
     let too_small = quotas.filter(|quota| quota.never_fits(most));
     let holds = too_small.map(|quota| quota.capacity()).min()?;

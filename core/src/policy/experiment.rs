@@ -236,7 +236,7 @@ impl Reading<'_> {
         let whose = Whose {
             rule: &rule.name,
             variant: &in_variant,
-            tariff: &rule.tariff,
+            cost_rule: &rule.cost_rule,
         };
         let own = rule_limits(&mut fields, whose, self.limits)?;
         fields.finish()?;

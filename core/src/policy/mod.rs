@@ -2,6 +2,7 @@
 //! filter runs on, which is [`compiled`](Policy). It knows neither a request nor what was counted.
 
 mod compiled;
+pub mod cost_rule;
 mod doubts;
 mod experiment;
 pub mod ids;
@@ -14,7 +15,6 @@ mod pattern;
 pub mod rollout;
 pub mod soft_limit;
 mod table;
-pub mod tariff;
 mod titles;
 
 pub use compiled::{

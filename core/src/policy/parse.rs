@@ -12,13 +12,13 @@ use super::pattern::IndexBuilder;
 use super::{Matching, Pattern, doubts, experiment, titles};
 use crate::codec::json::{At, ConfigError, Fields};
 use crate::codec::secret::{Fingerprint, Secret};
+use crate::policy::cost_rule::CostRule;
 use crate::policy::key;
 use crate::policy::lease_terms::{LeaseTerms, Size};
 use crate::policy::lists::Exemptions;
 use crate::policy::name::check_name;
 use crate::policy::rollout::Mode;
 use crate::policy::soft_limit::{Pace, SoftLimit};
-use crate::policy::tariff::Tariff;
 use crate::quota::limit::{Algorithm, Quota, QuotaError};
 use crate::quota::packed::Terms;
 use crate::request::address::{Cidr, CidrError};
@@ -137,9 +137,9 @@ pub(super) fn policy(source: &At<'_>) -> Result<Policy, ConfigError> {
     });
     let mut cost_headers: Vec<String> = rules
         .iter()
-        .filter_map(|rule| match &rule.tariff {
-            Tariff::Request(meter) => Some(meter.header.clone()),
-            Tariff::Fixed(_) | Tariff::Response(_) => None,
+        .filter_map(|rule| match &rule.cost_rule {
+            CostRule::Request(meter) => Some(meter.header.clone()),
+            CostRule::Fixed(_) | CostRule::Response(_) => None,
         })
         .collect();
     cost_headers.sort_unstable();
@@ -235,7 +235,7 @@ pub(super) struct Whose<'a> {
     pub rule: &'a str,
     /// Empty where it is the rule's own.
     pub variant: &'a str,
-    pub tariff: &'a Tariff,
+    pub cost_rule: &'a CostRule,
 }
 
 /// The limits of all rules as they are read, each with its id.
@@ -254,7 +254,7 @@ impl Limits {
         Whose {
             rule,
             variant,
-            tariff,
+            cost_rule,
         }: Whose<'_>,
         scope: Scope,
         whom: &str,
@@ -270,7 +270,7 @@ impl Limits {
                 lease,
                 on_store_failure,
             } = limit(at)?;
-            let cost = tariff.usual();
+            let cost = cost_rule.usual();
             if quota.never_fits(cost) {
                 return Err(at.error(format!(
                     "holds {} at most, and a request costs {}: none would ever pass; raise the limit \
@@ -279,7 +279,7 @@ impl Limits {
                     cost.get()
                 )));
             }
-            if lease.is_some() && matches!(tariff, Tariff::Response(_)) {
+            if lease.is_some() && matches!(cost_rule, CostRule::Response(_)) {
                 return Err(at.error(
                     "is leased, but what a request costs is known from its response only; remove the \
                      \"lease\", or give the rule a cost that is known before",
@@ -379,9 +379,9 @@ fn rule(at: &At<'_>, usually: Matching, limits: &mut Limits) -> Result<Rule, Con
         .optional("priority")
         .map_or(Ok(DEFAULT_PRIORITY), |at| at.whole())?;
     let mode = Mode::read(&mut fields)?;
-    let tariff = fields
+    let cost_rule = fields
         .optional("cost")
-        .map_or_else(|| Ok(Tariff::default()), |at| Tariff::read(&at))?;
+        .map_or_else(|| Ok(CostRule::default()), |at| CostRule::read(&at))?;
     let methods = fields
         .optional("methods")
         .map(|at| methods(&at))
@@ -390,7 +390,7 @@ fn rule(at: &At<'_>, usually: Matching, limits: &mut Limits) -> Result<Rule, Con
     let whose = Whose {
         rule: &name,
         variant: "",
-        tariff: &tariff,
+        cost_rule: &cost_rule,
     };
     let limits = rule_limits(&mut fields, whose, limits)?;
     fields.finish()?;
@@ -400,7 +400,7 @@ fn rule(at: &At<'_>, usually: Matching, limits: &mut Limits) -> Result<Rule, Con
         matching,
         priority,
         mode,
-        tariff,
+        cost_rule,
         methods,
         hosts,
         limits,

@@ -73,7 +73,7 @@ fn limits(rule: &Rule, policy: &Policy) -> String {
         true => "no limits".to_string(),
         false => told.join(" · "),
     };
-    let cost = rule.tariff.to_string();
+    let cost = rule.cost_rule.to_string();
     let cost = match cost.is_empty() {
         true => cost,
         false => format!(";{cost}"),

@@ -15,8 +15,8 @@ use super::ticker::until;
 use crate::decide::answer::{self, Answer, Headers, Protocol};
 use crate::decide::decision::{self, Record};
 use crate::decide::limiter::{
-    self, Action, Admission, Bill, Counted, Decision, DelayedRequest, Facts, Pending, Redirected,
-    Redirects, Step,
+    self, Action, Admission, Counted, Decision, DelayedRequest, Facts, Pending, Redirected,
+    Redirects, Settlement, Step,
 };
 use crate::live::snapshot::Edition;
 use crate::local::guesses::{Attempt, Ruling};
@@ -65,7 +65,7 @@ pub(super) enum Stream {
 pub(super) struct Passage {
     headers: Headers,
     /// What it costs is known when the response comes.
-    bills: Vec<Bill>,
+    settlements: Vec<Settlement>,
     /// What it was counted for, should the proxy redirect it.
     counted: Option<Counted>,
 }
@@ -194,12 +194,14 @@ impl<H: Host> Worker<H> {
         }
         if let Some(Stream::Passed(passage)) = self.streams.remove(&stream) {
             let Passage {
-                mut headers, bills, ..
+                mut headers,
+                settlements,
+                ..
             } = passage;
-            if !bills.is_empty() {
+            if !settlements.is_empty() {
                 let said = said();
-                for bill in &bills {
-                    self.settle(bill, said.iter(), &mut headers);
+                for settlement in &settlements {
+                    self.settle(settlement, said.iter(), &mut headers);
                 }
             }
             for (name, value) in &headers {
@@ -217,7 +219,7 @@ impl<H: Host> Worker<H> {
                 pending, earlier, ..
             }) => {
                 self.memory.abandon(stream, pending);
-                self.settle_unanswered(&earlier.bills);
+                self.settle_unanswered(&earlier.settlements);
             }
             // It never went on, and so has consumed nothing.
             Some(Stream::Delayed { delayed, .. }) => {
@@ -226,8 +228,8 @@ impl<H: Host> Worker<H> {
                 self.refund(&refunds);
             }
             Some(Stream::Passed(passage)) => {
-                let bills = self.redirect(stream, passage);
-                self.settle_unanswered(&bills);
+                let settlements = self.redirect(stream, passage);
+                self.settle_unanswered(&settlements);
             }
         }
     }
@@ -334,7 +336,7 @@ impl<H: Host> Worker<H> {
             refunds,
             record,
             delayed,
-            bill,
+            settlement,
         } = decision;
         if let Some(record) = &record {
             self.will_tell();
@@ -345,7 +347,7 @@ impl<H: Host> Worker<H> {
             self.log(stream, &pending, record, since);
         }
         let mut passage = earlier;
-        passage.bills.extend(bill);
+        passage.settlements.extend(settlement);
         match action {
             // Of two of a name the later counts.
             Action::Pass(headers) => passage.headers.extend(headers),
@@ -378,10 +380,10 @@ impl<H: Host> Worker<H> {
     fn remember(&mut self, stream: StreamId, passage: Passage) {
         let Passage {
             headers,
-            bills,
+            settlements,
             counted,
         } = &passage;
-        if !headers.is_empty() || !bills.is_empty() || counted.is_some() {
+        if !headers.is_empty() || !settlements.is_empty() || counted.is_some() {
             self.streams.insert(stream, Stream::Passed(passage));
         }
     }
@@ -395,7 +397,7 @@ impl<H: Host> Worker<H> {
         earlier: Passage,
     ) -> Flow {
         let owed = Passage {
-            bills: earlier.bills,
+            settlements: earlier.settlements,
             ..Passage::default()
         };
         self.remember(stream, owed);
@@ -405,25 +407,27 @@ impl<H: Host> Worker<H> {
 
     /// A stream has ended without a response. Where the proxy goes on with another stream, what was
     /// counted goes along; what does not is to be settled.
-    fn redirect(&mut self, stream: StreamId, passage: Passage) -> Vec<Bill> {
+    fn redirect(&mut self, stream: StreamId, passage: Passage) -> Vec<Settlement> {
         let Passage {
             headers,
-            bills,
+            settlements,
             counted,
         } = passage;
-        let Some(counted) = counted else { return bills };
+        let Some(counted) = counted else {
+            return settlements;
+        };
         let details = self.host.response_details(stream);
         if details.is_none_or(|details| details != REDIRECTED) {
-            return bills;
+            return settlements;
         }
         let Some(connection) = self.host.connection(stream) else {
-            return bills;
+            return settlements;
         };
         let now = self.host.now();
         let redirected = Redirected {
             counted,
             headers,
-            bills,
+            settlements,
         };
         let surplus = self.redirects.add(connection, now, redirected);
         if let Some(due) = self.redirects.next() {
@@ -433,9 +437,9 @@ impl<H: Host> Worker<H> {
     }
 
     /// Settles what requests have cost that had no response.
-    pub(super) fn settle_unanswered(&mut self, bills: &[Bill]) {
-        for bill in bills {
-            self.settle(bill, iter::empty(), &mut Headers::new());
+    pub(super) fn settle_unanswered(&mut self, settlements: &[Settlement]) {
+        for settlement in settlements {
+            self.settle(settlement, iter::empty(), &mut Headers::new());
         }
     }
 
@@ -443,12 +447,12 @@ impl<H: Host> Worker<H> {
     /// carry come to tell the balance.
     fn settle<'a>(
         &mut self,
-        bill: &Bill,
+        settlement: &Settlement,
         said: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
         headers: &mut Headers,
     ) {
         let host = &self.host;
-        let parts = self.memory.settle(bill, said, headers, || host.now());
+        let parts = self.memory.settle(settlement, said, headers, || host.now());
         self.refund(&parts);
     }
 
@@ -493,11 +497,11 @@ impl From<Redirected> for Passage {
         let Redirected {
             counted,
             headers,
-            bills,
+            settlements,
         } = redirected;
         Passage {
             headers,
-            bills,
+            settlements,
             counted: Some(counted),
         }
     }

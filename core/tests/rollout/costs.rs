@@ -203,7 +203,7 @@ fn a_request_that_is_refused_is_charged_for_nothing() {
     let mut gateway = Gateway::new(Topology::Single, &policy(BY_RESPONSE));
     let answer = gateway.get("ann", "/x");
     gateway.responds(answer, Some("10"));
-    assert!(gateway.get("ann", "/x").bill.is_none());
+    assert!(gateway.get("ann", "/x").settlement.is_none());
     assert_eq!(used(&mut gateway), (10, 10));
 }
 
@@ -221,7 +221,7 @@ fn a_rule_on_trial_is_charged_on_trial() {
         assert_eq!(answer.status, 200);
         assert!(answer.header("x-shadow").unwrap().starts_with("r=denied"));
         // It would not have been served, and so have cost nothing.
-        assert!(answer.bill.is_none());
+        assert!(answer.settlement.is_none());
         assert_eq!(used(&mut gateway), (30, 30));
         let keys = |asked: &[String]| {
             asked

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use weir_core::decide::answer::Headers;
 use weir_core::decide::decision::Record;
-use weir_core::decide::limiter::{self, Action, Bill, Decision, Facts, Memory, Step};
+use weir_core::decide::limiter::{self, Action, Decision, Facts, Memory, Settlement, Step};
 use weir_core::live::snapshot::Edition;
 use weir_core::quota::model::Counters;
 use weir_core::store::check::ShardRequest;
@@ -39,7 +39,7 @@ pub struct Answer {
     pub headers: Headers,
     pub body: serde_json::Value,
     pub record: Option<Record>,
-    pub bill: Option<Bill>,
+    pub settlement: Option<Settlement>,
 }
 
 /// A client at this address, which is the peer's too.
@@ -139,7 +139,7 @@ impl Gateway {
             Action::Pass(headers) => Answer {
                 headers,
                 record: decision.record,
-                bill: decision.bill,
+                settlement: decision.settlement,
                 ..Answer::passed()
             },
             Action::Respond(answer, _) => Answer::of(answer, decision.record),
@@ -154,12 +154,14 @@ impl Gateway {
 
     /// The same of a response that has the header so often.
     pub fn responds_with(&mut self, mut answer: Answer, says: &[&str]) -> Answer {
-        let bill = answer.bill.take().expect("a bill");
+        let settlement = answer.settlement.take().expect("a bill");
         let said = says.iter().map(|says| ("x-used", *says));
         let said = [("content-type", "text/plain")].into_iter().chain(said);
         let said = said.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
         let now = self.now;
-        let parts = self.memory.settle(&bill, said, &mut answer.headers, || now);
+        let parts = self
+            .memory
+            .settle(&settlement, said, &mut answer.headers, || now);
         for part in parts {
             self.store.answer(&part, now);
         }
@@ -215,7 +217,7 @@ impl Answer {
             headers: Headers::new(),
             body: serde_json::Value::Null,
             record: None,
-            bill: None,
+            settlement: None,
         }
     }
 
@@ -225,7 +227,7 @@ impl Answer {
             headers: answer.headers,
             body: serde_json::from_slice(&answer.body).unwrap(),
             record,
-            bill: None,
+            settlement: None,
         }
     }
 

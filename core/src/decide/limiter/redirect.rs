@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use super::{Bill, Passage, Pending, Wants};
+use super::{Passage, Pending, Settlement, Wants};
 use crate::decide::answer::Headers;
 use crate::live::snapshot::Edition;
 use crate::policy::ids::LimitId;
@@ -30,7 +30,7 @@ pub struct Counted {
 pub struct Redirected {
     pub counted: Counted,
     pub headers: Headers,
-    pub bills: Vec<Bill>,
+    pub settlements: Vec<Settlement>,
 }
 
 /// Those of a worker whose other stream has not begun, each by its connection.
@@ -73,11 +73,16 @@ impl Counted {
 impl Redirects {
     /// A request of this connection was redirected. What comes of those that were too many must be
     /// settled.
-    pub fn add(&mut self, connection: Vec<u8>, now: Micros, redirected: Redirected) -> Vec<Bill> {
+    pub fn add(
+        &mut self,
+        connection: Vec<u8>,
+        now: Micros,
+        redirected: Redirected,
+    ) -> Vec<Settlement> {
         self.0.push((connection, now, redirected));
         let surplus = self.0.len().saturating_sub(MOST);
         let surplus = self.0.drain(..surplus);
-        surplus.flat_map(|(_, _, gone)| gone.bills).collect()
+        surplus.flat_map(|(_, _, gone)| gone.settlements).collect()
     }
 
     /// That of this caller on this connection, under the policy that it was counted under.
@@ -100,11 +105,11 @@ impl Redirects {
         self.0.is_empty()
     }
 
-    /// Forgets those that were not followed by another stream in time; their bills are to be settled.
-    pub fn expire(&mut self, now: Micros) -> Vec<Bill> {
+    /// Forgets those that were not followed by another stream in time; their settlements are to be settled.
+    pub fn expire(&mut self, now: Micros) -> Vec<Settlement> {
         let late = |since: Micros| now.0.saturating_sub(since.0) >= LONGEST.0;
         let gone = self.0.extract_if(.., |(_, since, _)| late(*since));
-        gone.flat_map(|(_, _, gone)| gone.bills).collect()
+        gone.flat_map(|(_, _, gone)| gone.settlements).collect()
     }
 
     /// When the first of them is forgotten.
@@ -140,7 +145,7 @@ mod tests {
                 limits: vec![LimitId::nth(7)],
             },
             headers: Headers::new(),
-            bills: Vec::new(),
+            settlements: Vec::new(),
         }
     }
 

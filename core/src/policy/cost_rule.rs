@@ -1,6 +1,6 @@
 //! What a request costs of a rule's limits: the same each time, what a trusted caller says it will
 //! cost, or what the response says it has cost. It knows numbers and headers; whom to believe is
-//! `identity`'s business, and what is done with a bill the limiter's.
+//! `identity`'s business, and what is done with a settlement the limiter's.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -16,7 +16,7 @@ use crate::time::Millis;
 const MOST_COST: u64 = 1_000_000_000_000;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Tariff {
+pub enum CostRule {
     Fixed(Cost),
     /// A request header says it, before.
     Request(Meter),
@@ -68,22 +68,22 @@ pub enum Balance {
     Over(Cost),
 }
 
-impl Default for Tariff {
-    fn default() -> Tariff {
-        Tariff::Fixed(Cost::ONE)
+impl Default for CostRule {
+    fn default() -> CostRule {
+        CostRule::Fixed(Cost::ONE)
     }
 }
 
-impl Tariff {
+impl CostRule {
     /// Reads a rule's field `cost`.
-    pub fn read(at: &At<'_>) -> Result<Tariff, ConfigError> {
+    pub fn read(at: &At<'_>) -> Result<CostRule, ConfigError> {
         if let Ok(permits) = at.whole() {
             let cost = Cost::try_new(permits).ok_or_else(|| {
                 at.error(
                     "is 0, and what costs nothing needs no limit: at least 1, or \"mode\": \"off\"",
                 )
             })?;
-            return bounded(at, permits).map(|_| Tariff::Fixed(cost));
+            return bounded(at, permits).map(|_| CostRule::Fixed(cost));
         }
         let Ok(mut fields) = at.fields() else {
             return Err(at.error(
@@ -118,28 +118,28 @@ impl Tariff {
             )));
         }
         match response {
-            Some(_) => Ok(Tariff::Response(meter)),
+            Some(_) => Ok(CostRule::Response(meter)),
             None if meter.default == 0 => Err(default_at.error(
                 "is 0, and whoever is not believed would be limited by nothing: at least 1",
             )),
-            None => Ok(Tariff::Request(meter)),
+            None => Ok(CostRule::Request(meter)),
         }
     }
 
     /// The header that says what a request costs, and the most it may, where one does before.
     pub fn asks_up_to(&self) -> Option<(&str, Cost)> {
         match self {
-            Tariff::Request(meter) => Some((&meter.header, Cost::try_new(meter.most)?)),
-            Tariff::Fixed(_) | Tariff::Response(_) => None,
+            CostRule::Request(meter) => Some((&meter.header, Cost::try_new(meter.most)?)),
+            CostRule::Fixed(_) | CostRule::Response(_) => None,
         }
     }
 
     /// What is taken where the request does not say otherwise.
     pub fn usual(&self) -> Cost {
         match self {
-            Tariff::Fixed(cost) => *cost,
-            Tariff::Request(meter) => meter.held(),
-            Tariff::Response(meter) => meter.held(),
+            CostRule::Fixed(cost) => *cost,
+            CostRule::Request(meter) => meter.held(),
+            CostRule::Response(meter) => meter.held(),
         }
     }
 }
@@ -231,13 +231,13 @@ impl Balance {
 }
 
 /// As the log tells it of a rule; nothing of what is usual.
-impl fmt::Display for Tariff {
+impl fmt::Display for CostRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Tariff::Fixed(Cost::ONE) => Ok(()),
-            Tariff::Fixed(cost) => write!(f, " cost {}", cost.get()),
-            Tariff::Request(meter) => write!(f, " cost by request header {meter}"),
-            Tariff::Response(meter) => write!(f, " cost by response header {meter}"),
+            CostRule::Fixed(Cost::ONE) => Ok(()),
+            CostRule::Fixed(cost) => write!(f, " cost {}", cost.get()),
+            CostRule::Request(meter) => write!(f, " cost by request header {meter}"),
+            CostRule::Response(meter) => write!(f, " cost by response header {meter}"),
         }
     }
 }

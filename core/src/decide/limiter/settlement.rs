@@ -8,8 +8,8 @@ use super::{Memory, Passage, Pending};
 use crate::decide::answer::{self, Headers, Met};
 use crate::decide::verdict::{self, Decided, LimitStatus};
 use crate::live::snapshot::Edition;
+use crate::policy::cost_rule::{Balance, Meter, Said};
 use crate::policy::ids::LimitId;
-use crate::policy::tariff::{Balance, Meter, Said};
 use crate::quota::limit::Quota;
 use crate::quota::operation::Kind;
 use crate::store::check::{Check, CheckRequest, ShardRequest};
@@ -17,7 +17,7 @@ use crate::time::Micros;
 
 /// A rule whose requests cost what their response says.
 #[derive(Debug)]
-pub(super) struct Due {
+pub(super) struct PendingCost {
     pub meter: Meter,
     /// The trial that it is; none where it is enforced.
     pub trial: Option<usize>,
@@ -27,7 +27,7 @@ pub(super) struct Due {
 
 /// All that is due for one request.
 #[derive(Debug)]
-pub struct Bill {
+pub struct Settlement {
     items: Vec<Item>,
     told: Told,
 }
@@ -69,17 +69,17 @@ struct Account {
     status: LimitStatus,
     /// What it was read by: a limit that is kept in memory has a part of its own.
     quota: Quota,
-    /// The item of the bill that it is settled with.
+    /// The item of the settlement that it is settled with.
     item: Option<usize>,
 }
 
 impl Memory {
-    /// Settles a bill; what to ask of the store, without waiting. `said` are the response's headers; of
+    /// Settles a settlement; what to ask of the store, without waiting. `said` are the response's headers; of
     /// a request that has no response nothing is said. `headers` are those that the response will carry:
     /// they come to tell the balance. `now` is the worker's clock.
     pub fn settle<'a>(
         &mut self,
-        bill: &Bill,
+        settlement: &Settlement,
         said: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
         headers: &mut Headers,
         now: impl Fn() -> Micros,
@@ -88,10 +88,10 @@ impl Memory {
             let said = Said::under(&item.meter.header, said.clone());
             item.meter.balance(said)
         };
-        let balances: Vec<Balance> = bill.items.iter().map(balance).collect();
-        bill.told.tell(&balances, headers);
+        let balances: Vec<Balance> = settlement.items.iter().map(balance).collect();
+        settlement.told.tell(&balances, headers);
         let mut parts = Vec::new();
-        for (item, balance) in bill.items.iter().zip(balances) {
+        for (item, balance) in settlement.items.iter().zip(balances) {
             let (cost, is_owed) = match balance {
                 Balance::Even => continue,
                 Balance::Owed(cost) => (cost, true),
@@ -158,20 +158,20 @@ impl Told {
 }
 
 impl Pending {
-    /// The bill of a request that passes. `receipt` is when it took what it took in the worker's
+    /// The settlement of a request that passes. `receipt` is when it took what it took in the worker's
     /// memory.
-    pub(super) fn bill(
+    pub(super) fn settlement(
         &self,
         passage: &Passage,
         decided: &Decided,
         receipt: Micros,
         memory: &Memory,
-    ) -> Option<Bill> {
-        if passage.dues.is_empty() {
+    ) -> Option<Settlement> {
+        if passage.pending_costs.is_empty() {
             return None;
         }
         // With each the places of its limits among those that are enforced; none of a trial's.
-        let items = passage.dues.iter().filter_map(|due| {
+        let items = passage.pending_costs.iter().filter_map(|due| {
             let operation = passage.operation(due.trial);
             // A trial that would have refused the request has taken nothing.
             if self.fan_in.is_refused(operation) {
@@ -232,7 +232,7 @@ impl Pending {
             limits: passage.limits.clone(),
             accounts: accounts.collect(),
         };
-        Some(Bill { items, told })
+        Some(Settlement { items, told })
     }
 }
 
