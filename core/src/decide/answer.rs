@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::decide::trial::Would;
+use crate::decide::shadow::ShadowVerdict;
 use crate::decide::verdict::{Degraded, LimitStatus};
 use crate::live::last_refusal::{LastRefusal, Words};
 use crate::policy::ids::{LimitId, VariantId};
@@ -208,19 +208,19 @@ pub fn degraded_header(policy: &Policy, how: Degraded) -> Option<Header> {
     Some((name.into(), how.name().to_string()))
 }
 
-/// What rules on trial would have done, unless nobody wants to be told: `search_api=denied;scope=user`
+/// What rules in shadow mode would have done, unless nobody wants to be told: `search_api=denied;scope=user`
 /// or `search_api=allowed`, divided by commas; `unknown` where the store could not say.
 pub fn shadow_header(
     policy: &Policy,
-    trials: impl Iterator<Item = (Option<LimitId>, Option<Would>)>,
+    shadows: impl Iterator<Item = (Option<LimitId>, Option<ShadowVerdict>)>,
 ) -> Option<Header> {
     let name = policy.answers.shadow.clone()?;
-    let told = trials.filter_map(|(first, would)| {
+    let told = shadows.filter_map(|(first, would)| {
         let rule = &policy.limit(first?)?.rule;
         let told = match would {
             None => "unknown".to_string(),
-            Some(Would::Pass(_)) => "allowed".to_string(),
-            Some(Would::Deny(limit, retry)) => {
+            Some(ShadowVerdict::Pass(_)) => "allowed".to_string(),
+            Some(ShadowVerdict::Deny(limit, retry)) => {
                 let scope = policy.limit(limit)?.scope.name();
                 match retry_seconds(retry) {
                     Some(seconds) => format!("denied;scope={scope};retry_after={seconds}"),

@@ -19,7 +19,7 @@ pub struct Record {
     pub delay: Millis,
     /// It was to be delayed, and all places that its caller may have were taken.
     pub is_crowded: bool,
-    /// What rules on trial would have done, each by the limit that decided, in order of priority:
+    /// What rules in shadow mode would have done, each by the limit that decided, in order of priority:
     /// those that would have refused it, and those that would have let it pass.
     pub shadow_denied: Vec<LimitId>,
     pub shadow_passed: Vec<LimitId>,

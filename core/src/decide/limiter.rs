@@ -14,8 +14,8 @@ use std::rc::Rc;
 use crate::codec::secret::Fingerprint;
 use crate::decide::answer::{self, Answer, Header, Headers, Met, Protocol};
 use crate::decide::decision::{self, Record};
+use crate::decide::shadow::{ShadowRule, ShadowVerdict};
 use crate::decide::status::{self, Inquiry};
-use crate::decide::trial::{Trial, Would};
 use crate::decide::verdict::{self, LimitStatus, Verdict};
 use crate::live::snapshot::{Edition, Epoch};
 use crate::local::denial_cache::Denials;
@@ -117,7 +117,7 @@ enum Wants {
 struct Passage {
     subject: Subject,
     limits: Vec<LimitId>,
-    trials: Vec<Trial>,
+    shadows: Vec<ShadowRule>,
     /// The rules whose requests are charged for when their response comes.
     pending_costs: Vec<PendingCost>,
     /// Those that the limits are of, where rules take part in experiments.
@@ -378,7 +378,7 @@ fn limited_step<'a>(
         let mut own = rule.limits_for(arm, &caller.tier, caller.address);
         !counted.is_empty() && own.any(|limit| counted.contains(&limit))
     };
-    let (mut limits, mut trials, mut variants) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut limits, mut shadows, mut variants) = (Vec::new(), Vec::new(), Vec::new());
     // Of rules that do not cost the same each time.
     let (mut told, mut pending_costs): (Vec<(Range<usize>, Cost)>, Vec<PendingCost>) =
         (Vec::new(), Vec::new());
@@ -407,7 +407,7 @@ fn limited_step<'a>(
             variants.push(arm.id);
         }
         let own = rule.limits_for(arm, &caller.tier, caller.address);
-        let (trial, places) = match counting {
+        let (shadow, places) = match counting {
             Counting::Enforced => {
                 let start = limits.len();
                 limits.extend(own);
@@ -418,9 +418,9 @@ fn limited_step<'a>(
                 let limits: Vec<LimitId> = own.collect();
                 let places = 0..limits.len();
                 if !limits.is_empty() {
-                    trials.push(Trial { limits, cost });
+                    shadows.push(ShadowRule { limits, cost });
                 }
-                (trials.len().checked_sub(1), places)
+                (shadows.len().checked_sub(1), places)
             }
         };
         if let CostRule::Response(meter) = rule.cost_rule()
@@ -429,7 +429,7 @@ fn limited_step<'a>(
             let meter = meter.clone();
             pending_costs.push(PendingCost {
                 meter,
-                trial,
+                shadow,
                 places,
             });
         }
@@ -457,16 +457,16 @@ fn limited_step<'a>(
             own.map(|(_, cost)| *cost)
         });
     }
-    for trial in &trials {
-        take(&trial.limits, Counting::Shadow, &|_| trial.cost);
+    for shadow in &shadows {
+        take(&shadow.limits, Counting::Shadow, &|_| shadow.cost);
     }
-    if limits.is_empty() && trials.is_empty() {
+    if limits.is_empty() && shadows.is_empty() {
         return Step::Pass;
     }
     let passage = Passage {
         subject: caller.subject,
         limits,
-        trials,
+        shadows,
         pending_costs,
         variants,
         spent: Vec::new(),
@@ -687,9 +687,9 @@ impl Pending {
             None if passage.is_covered() => decision::Source::Leases,
             None => decision::Source::Store,
         };
-        let trials = passage.trials.iter().zip(operations);
-        let would: Vec<Option<Would>> = trials
-            .map(|(trial, (refused, heard))| trial.outcome(refused, heard))
+        let shadows = passage.shadows.iter().zip(operations);
+        let would: Vec<Option<ShadowVerdict>> = shadows
+            .map(|(shadow, (refused, heard))| shadow.outcome(refused, heard))
             .collect();
         let settlement = self.settlement(passage, &decided, receipt, memory);
         if self.may_lease(memory) {
@@ -735,7 +735,7 @@ impl Pending {
         verdict: Verdict,
         source: decision::Source,
         known: &[LimitStatus],
-        would: &[Option<Would>],
+        would: &[Option<ShadowVerdict>],
     ) -> Decision {
         let (outcome, shown) = match verdict {
             Verdict::Passed { shown } => (decision::Outcome::Allowed, shown),
@@ -751,8 +751,8 @@ impl Pending {
         let mut record = Record::new(outcome, source, shown);
         for would in would.iter().flatten() {
             match would {
-                Would::Pass(limit) => record.shadow_passed.push(*limit),
-                Would::Deny(limit, _) => record.shadow_denied.push(*limit),
+                ShadowVerdict::Pass(limit) => record.shadow_passed.push(*limit),
+                ShadowVerdict::Deny(limit, _) => record.shadow_denied.push(*limit),
             }
         }
         let mut action = self.word(verdict, &record, known);
@@ -763,7 +763,7 @@ impl Pending {
                 Action::Pass(headers) => headers,
                 Action::Respond(answer, _) => &mut answer.headers,
             };
-            headers.extend(shadow_header(policy, &passage.trials, would));
+            headers.extend(shadow_header(policy, &passage.shadows, would));
             headers.extend(answer::variant_header(policy, &passage.variants));
         }
         Decision {
@@ -845,13 +845,17 @@ fn caller(
 }
 
 /// What each trial would have done, in a header.
-fn shadow_header(policy: &Policy, trials: &[Trial], would: &[Option<Would>]) -> Option<Header> {
+fn shadow_header(
+    policy: &Policy,
+    shadows: &[ShadowRule],
+    would: &[Option<ShadowVerdict>],
+) -> Option<Header> {
     if would.is_empty() {
         return None;
     }
-    let trials = trials.iter().zip(would);
-    let trials = trials.map(|(trial, would)| (trial.limits.first().copied(), *would));
-    answer::shadow_header(policy, trials)
+    let shadows = shadows.iter().zip(would);
+    let shadows = shadows.map(|(shadow, would)| (shadow.limits.first().copied(), *would));
+    answer::shadow_header(policy, shadows)
 }
 
 #[cfg(test)]

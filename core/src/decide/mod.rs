@@ -5,6 +5,6 @@ pub mod answer;
 pub mod decision;
 pub mod limiter;
 pub mod near_limit;
+pub mod shadow;
 pub mod status;
-pub mod trial;
 pub mod verdict;

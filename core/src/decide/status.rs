@@ -110,7 +110,7 @@ impl Serialize for InOrder<'_> {
 /// A rule's leading limit, and all limits that the rule sets for this caller.
 #[derive(Serialize)]
 struct Usage<'a> {
-    /// Where the rule is on trial for them: it refuses nothing.
+    /// Where the rule is in shadow mode for them: it refuses nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     mode: Option<&'static str>,
     #[serde(flatten)]

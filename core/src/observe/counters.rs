@@ -77,7 +77,7 @@ pub enum Count {
     Leased,
     /// Decided without the store.
     Degraded,
-    /// What a rule on trial would have done.
+    /// What a rule in shadow mode would have done.
     ShadowAllowed,
     ShadowDenied,
     /// So much was used that the caller was warned.

@@ -142,7 +142,7 @@ pub struct Answers {
     pub body: Body,
     /// The header that marks an answer given without the store.
     pub degraded: Option<String>,
-    /// The header that says what rules on trial would have done.
+    /// The header that says what rules in shadow mode would have done.
     pub shadow: Option<String>,
     /// The header that warns a caller who nears a limit.
     pub warning: Option<String>,
@@ -311,7 +311,7 @@ impl Rule {
         &self.cost_rule
     }
 
-    /// Whether it is enforced for this caller, or on trial.
+    /// Whether it is enforced for this caller, or in shadow mode.
     pub fn counting(&self, subject: &Subject) -> Counting {
         self.mode.counting(&self.name, subject)
     }

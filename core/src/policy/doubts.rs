@@ -312,7 +312,7 @@ fn unnamed_equals(limits: &[Limit]) -> impl Iterator<Item = String> {
     })
 }
 
-/// A count that everybody shares is a part of itself while some are on trial.
+/// A count that everybody shares is a part of itself while some are in shadow mode.
 fn partial_count(rule: &Rule) -> Option<String> {
     match rule.mode {
         Mode::Partly(percent) if !rule.limits.global.is_empty() => Some(format!(

@@ -41,7 +41,7 @@ const STATUS_RULE: &str = "";
 /// What comes before a variant's `experiment:variant`.
 const VARIANT: &[u8] = b":x:";
 
-/// What a counter on trial is called besides. It shares the slot of the one that is enforced, and so
+/// What a counter in shadow mode is called besides. It shares the slot of the one that is enforced, and so
 /// its call.
 const SHADOW: &[u8] = b":shadow";
 

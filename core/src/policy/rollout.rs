@@ -1,6 +1,6 @@
 //! How far a rule has come on its way into force, and on which side of a trial a caller stands.
 //!
-//! A rule on trial (`mode: "shadow"`, or for the callers whom `enforce_percent` has not reached) is
+//! A rule in shadow mode (`mode: "shadow"`, or for the callers whom `enforce_percent` has not reached) is
 //! asked about like any other, in counters of its own, and refuses nobody.
 
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use crate::request::subject::Subject;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mode {
     Enforce,
-    /// For this share of its callers; the others are on trial.
+    /// For this share of its callers; the others are in shadow mode.
     Partly(Percent),
     Shadow,
     /// For nobody: as if it were not there.
@@ -25,7 +25,7 @@ pub enum Mode {
 pub struct Percent(f64);
 
 /// Whether what a rule counts for a caller is held against them. The two never share a counter, so
-/// that a trial leaves alone what is enforced, and what was counted on trial refuses nobody later.
+/// that a trial leaves alone what is enforced, and what was counted in shadow mode refuses nobody later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Counting {
     Enforced,
@@ -90,7 +90,7 @@ impl Percent {
 /// and in every version of Weir. FNV-1a leaves the high bits of short texts alike; MurmurHash3's
 /// finalizer spreads them.
 ///
-/// It is no secret: who can choose an id at will can choose a side. It is for trials, not for defence.
+/// It is no secret: who can choose an id at will can choose a side. It is for rules in shadow mode, not for defence.
 pub fn draw(matter: &str, name: &str, subject: &Subject) -> u64 {
     let hash =
         |begun, parts: &[&[u8]]| parts.iter().fold(begun, |all, part| fnv::extend(all, part));

@@ -153,7 +153,7 @@ mod tests {
         assert!(told.lines().next().unwrap().ends_with(auth), "{told}");
     }
 
-    /// A rule that is on trial, or for some requests only, must not look like any other.
+    /// A rule that is in shadow mode, or for some requests only, must not look like any other.
     #[test]
     fn whatever_narrows_a_rule_is_told() {
         let told = table(

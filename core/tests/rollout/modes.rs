@@ -1,10 +1,10 @@
-//! Rules on trial, and rules that are enforced for some.
+//! Rules in shadow mode, and rules that are enforced for some.
 
 use weir_core::store::slot::Topology;
 
 use crate::gateway::Gateway;
 
-/// `/x` meets a rule that is enforced, of 5, and one on trial, of 2 for each user and 100 for all.
+/// `/x` meets a rule that is enforced, of 5, and one in shadow mode, of 2 for each user and 100 for all.
 const BESIDE: &str = r#"{"shadow_header": "X-Shadow", "rules": [
     {"name": "old", "pattern": "/x",
      "user_limits": {"default": {"type": "fixed_window", "limit": 5, "window": 60}}},
@@ -200,8 +200,8 @@ fn callers_on_trial_and_callers_held_to_a_rule_count_apart() {
     assert!((60..160).contains(&passed), "{passed}");
     let key = "weir:2:{g:r}:r:all:fw60s";
     assert!(gateway.store.asked.iter().any(|asked| asked == key));
-    let trial = format!("{key}:shadow");
-    assert!(gateway.store.asked.contains(&trial));
+    let shadow = format!("{key}:shadow");
+    assert!(gateway.store.asked.contains(&shadow));
 }
 
 #[test]

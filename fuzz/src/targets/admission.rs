@@ -41,7 +41,7 @@ pub const TARGET: Target = Target {
     ],
 };
 
-/// The policy that is shipped, with an operator, and with rules on trial and at a cost.
+/// The policy that is shipped, with an operator, and with rules in shadow mode and at a cost.
 fn config() -> LimiterConfig {
     let mut policy: serde_json::Value =
         serde_json::from_str(include_str!("../../../envoy/policy.json")).expect("a policy");

@@ -3,7 +3,7 @@
 
 use super::{Action, Decision, Memory, Passage, Pending, Wants};
 use crate::decide::near_limit::{Delay, NearLimit};
-use crate::decide::trial::Would;
+use crate::decide::shadow::ShadowVerdict;
 use crate::decide::verdict::{Decided, LimitStatus, Verdict};
 use crate::decide::{answer, decision};
 use crate::local::lease::Spent;
@@ -144,7 +144,7 @@ impl Pending {
         passage: &Passage,
         decided: &Decided,
         source: decision::Source,
-        (known, would): (&[LimitStatus], &[Option<Would>]),
+        (known, would): (&[LimitStatus], &[Option<ShadowVerdict>]),
         receipt: Micros,
         memory: &mut Memory,
     ) -> Decision {

@@ -45,10 +45,10 @@ impl Pending {
             Wants::Passage(Passage {
                 subject,
                 mut limits,
-                trials,
+                shadows,
                 ..
             }) => {
-                limits.extend(trials.into_iter().flat_map(|trial| trial.limits));
+                limits.extend(shadows.into_iter().flat_map(|shadow| shadow.limits));
                 Some(Counted {
                     edition: self.edition,
                     subject,

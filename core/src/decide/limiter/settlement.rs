@@ -20,7 +20,7 @@ use crate::time::Micros;
 pub(super) struct PendingCost {
     pub meter: Meter,
     /// The trial that it is; none where it is enforced.
-    pub trial: Option<usize>,
+    pub shadow: Option<usize>,
     /// The places of its limits among those of its operation.
     pub places: Range<usize>,
 }
@@ -172,7 +172,7 @@ impl Pending {
         }
         // With each the places of its limits among those that are enforced; none of a trial's.
         let items = passage.pending_costs.iter().filter_map(|due| {
-            let operation = passage.operation(due.trial);
+            let operation = passage.operation(due.shadow);
             // A trial that would have refused the request has taken nothing.
             if self.fan_in.is_refused(operation) {
                 return None;
@@ -190,7 +190,7 @@ impl Pending {
                     receipt,
                 }
             });
-            let local = match due.trial {
+            let local = match due.shadow {
                 Some(_) => Vec::new(),
                 None => {
                     let own = decided
@@ -208,7 +208,7 @@ impl Pending {
                     receipt,
                 }),
             };
-            let enforced = match due.trial {
+            let enforced = match due.shadow {
                 None => due.places.clone(),
                 Some(_) => 0..0,
             };
@@ -238,7 +238,7 @@ impl Pending {
 
 impl Passage {
     /// The place of an operation in the check request: that of a trial, or of what is enforced.
-    fn operation(&self, trial: Option<usize>) -> usize {
-        trial.map_or(0, |trial| trial + usize::from(!self.limits.is_empty()))
+    fn operation(&self, shadow: Option<usize>) -> usize {
+        shadow.map_or(0, |shadow| shadow + usize::from(!self.limits.is_empty()))
     }
 }

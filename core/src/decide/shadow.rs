@@ -6,28 +6,28 @@ use crate::quota::cost::Cost;
 use crate::quota::operation::Retry;
 use crate::store::fan_in::Heard;
 
-/// The limits that a rule on trial has for a request: an operation of their own after what is
+/// The limits that a rule in shadow mode has for a request: an operation of their own after what is
 /// enforced, in the same check request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trial {
+pub struct ShadowRule {
     pub limits: Vec<LimitId>,
     /// What the request costs, if it said so.
     pub cost: Option<Cost>,
 }
 
-/// What a rule on trial would have done.
+/// What a rule in shadow mode would have done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Would {
+pub enum ShadowVerdict {
     /// The limit with the fewest left.
     Pass(LimitId),
     /// The first limit that failed, and the longest wait.
     Deny(LimitId, Retry),
 }
 
-impl Trial {
+impl ShadowRule {
     /// What the store's answer means; nothing where the store could not say. A trial is never decided
     /// from memory, and never a reason to answer without the store.
-    pub fn outcome(&self, refused: bool, heard: &[Heard]) -> Option<Would> {
+    pub fn outcome(&self, refused: bool, heard: &[Heard]) -> Option<ShadowVerdict> {
         let told = self.limits.iter().zip(heard);
         let statuses = told.filter_map(|(&limit, heard)| match heard {
             Heard::Told(reading) => Some(LimitStatus {
@@ -39,7 +39,7 @@ impl Trial {
         let mut statuses: Vec<LimitStatus> = statuses.collect();
         if refused {
             return match verdict::refusal(&mut statuses.drain(..))? {
-                Verdict::Refused { shown, retry } => Some(Would::Deny(shown.limit, retry)),
+                Verdict::Refused { shown, retry } => Some(ShadowVerdict::Deny(shown.limit, retry)),
                 Verdict::Passed { .. } | Verdict::Unavailable => None,
             };
         }
@@ -49,6 +49,6 @@ impl Trial {
             .min_by_key(|status| status.reading.remaining);
         shown
             .filter(|_| all)
-            .map(|status| Would::Pass(status.limit))
+            .map(|status| ShadowVerdict::Pass(status.limit))
     }
 }
