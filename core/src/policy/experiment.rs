@@ -49,7 +49,7 @@ impl Experiment {
     /// The variant that is for this caller.
     fn of(&self, subject: &Subject) -> Option<(usize, &Variant)> {
         let sum: u64 = self.variants.iter().map(|v| u64::from(v.weight)).sum();
-        let drawn = rollout::draw("experiment", &self.name, subject);
+        let drawn = rollout::bucketing_hash("experiment", &self.name, subject);
         // Of `sum` equal parts of all draws, the one that this lies in.
         let part = (u128::from(drawn) * u128::from(sum)) >> 64;
         let mut before = 0;

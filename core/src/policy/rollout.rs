@@ -67,7 +67,7 @@ impl Mode {
         match self {
             Mode::Enforce => Counting::Enforced,
             Mode::Shadow | Mode::Off => Counting::Shadow,
-            Mode::Partly(percent) if percent.covers(draw("enforce", rule, subject)) => {
+            Mode::Partly(percent) if percent.covers(bucketing_hash("enforce", rule, subject)) => {
                 Counting::Enforced
             }
             Mode::Partly(_) => Counting::Shadow,
@@ -81,8 +81,8 @@ impl Percent {
     }
 
     /// Whether a draw falls into this share. Whoever falls into one falls into every larger one.
-    fn covers(self, draw: u64) -> bool {
-        (draw as f64) < self.0 / 100.0 * (u64::MAX as f64)
+    fn covers(self, bucketing_hash: u64) -> bool {
+        (bucketing_hash as f64) < self.0 / 100.0 * (u64::MAX as f64)
     }
 }
 
@@ -91,7 +91,7 @@ impl Percent {
 /// finalizer spreads them.
 ///
 /// It is no secret: who can choose an id at will can choose a side. It is for rules in shadow mode, not for defence.
-pub fn draw(matter: &str, name: &str, subject: &Subject) -> u64 {
+pub fn bucketing_hash(matter: &str, name: &str, subject: &Subject) -> u64 {
     let hash =
         |begun, parts: &[&[u8]]| parts.iter().fold(begun, |all, part| fnv::extend(all, part));
     // No name holds a NUL, so that no two matters read the same.
@@ -141,7 +141,7 @@ mod tests {
             (Subject::Address(None), 0xf055_b695_2821_2c8b),
         ] {
             assert_eq!(
-                draw("enforce", "search_api", &subject),
+                bucketing_hash("enforce", "search_api", &subject),
                 drawn,
                 "{subject:?}"
             );
