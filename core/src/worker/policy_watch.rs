@@ -10,7 +10,7 @@ use super::store_calls::StoreCalls;
 use crate::codec::namespace::Namespace;
 use crate::live::poller::{Adoption, Document, Errand, News, Published, Watch};
 use crate::live::snapshot::{Edition, Version};
-use crate::live::versions::{self, Spread};
+use crate::live::versions::{self, VersionSkew};
 use crate::policy::Policy;
 use crate::store::call::CallId;
 use crate::store::config::StoreConfig;
@@ -243,18 +243,18 @@ impl PolicyWatch {
         if until <= now.0 {
             return;
         }
-        let own = versions::Answer {
+        let own = versions::VersionReport {
             worker: poller.worker,
             version: self.edition.version,
             until: Micros(until),
         };
         let mut spread = None;
         shared::update(host, &poller.versions, |all| {
-            let (all, told) = versions::answer(all, own, now);
+            let (all, told) = versions::report(all, own, now);
             spread = Some(told);
             Some(all)
         });
-        if let Some(Spread { oldest, newest }) = spread {
+        if let Some(VersionSkew { oldest, newest }) = spread {
             show(host, poller.oldest, oldest);
             show(host, poller.newest, newest);
         }
