@@ -17,7 +17,7 @@ use crate::decide::decision::{self, Record};
 use crate::decide::shadow::{ShadowRule, ShadowVerdict};
 use crate::decide::status::{self, Inquiry};
 use crate::decide::verdict::{self, LimitStatus, Verdict};
-use crate::live::snapshot::{Edition, Epoch};
+use crate::live::snapshot::{Generation, PolicySnapshot};
 use crate::local::denial_cache::Denials;
 use crate::local::fallback::{self, Local};
 use crate::local::guesses::{Attempt, Guesses};
@@ -57,7 +57,7 @@ pub trait Facts {
     fn claim(&self, path: &[String]) -> Option<Vec<u8>>;
     /// The limits that the request was counted for before the proxy redirected it. It is asked where
     /// the request says that it was redirected, which anybody can say.
-    fn counted(&self, _edition: &Rc<Edition>, _subject: &Subject) -> Vec<LimitId> {
+    fn counted(&self, _edition: &Rc<PolicySnapshot>, _subject: &Subject) -> Vec<LimitId> {
         Vec::new()
     }
 }
@@ -99,7 +99,7 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Pending {
     /// What it was admitted under, and is concluded under: its limits are this policy's.
-    edition: Rc<Edition>,
+    snapshot: Rc<PolicySnapshot>,
     protocol: Protocol,
     wants: Wants,
     fan_in: FanIn,
@@ -130,7 +130,7 @@ struct Passage {
 #[derive(Debug)]
 pub struct Memory {
     topology: Topology,
-    epoch: Epoch,
+    generation: Generation,
     local: Local,
     denials: Denials,
     pub leases: Leases,
@@ -165,12 +165,12 @@ pub enum Action {
 
 /// Decides on the head of a request.
 pub fn admit<'a>(
-    edition: &Rc<Edition>,
+    snapshot: &Rc<PolicySnapshot>,
     sources: &Sources,
     headers: impl Iterator<Item = (&'a [u8], &'a [u8])>,
     facts: &impl Facts,
 ) -> Admission {
-    let policy = &edition.policy;
+    let policy = &snapshot.policy;
     let mut head = Head::read(sources, policy, headers);
     let facts = &Told::new(facts, sources, head.peer);
     let mut remove = Vec::new();
@@ -206,10 +206,10 @@ pub fn admit<'a>(
     let mut attempt = None;
     let (step, is_tier_unknown) = match Service::at(head.method, &path) {
         Some(service) => {
-            let step = service_step(service, edition, sources, &head, facts, &mut attempt);
+            let step = service_step(service, snapshot, sources, &head, facts, &mut attempt);
             (step, false)
         }
-        None => passage_step(edition, sources, &path, &head, facts),
+        None => passage_step(snapshot, sources, &path, &head, facts),
     };
     Admission {
         remove,
@@ -252,13 +252,13 @@ impl Service {
 
 fn service_step(
     service: Service,
-    edition: &Rc<Edition>,
+    snapshot: &Rc<PolicySnapshot>,
     sources: &Sources,
     head: &Head<'_>,
     facts: &Told<'_, impl Facts>,
     attempt: &mut Option<Attempt>,
 ) -> Step {
-    let (caller, treatment) = caller(edition, sources, head.credentials, facts);
+    let (caller, treatment) = caller(snapshot, sources, head.credentials, facts);
     let treatment = match treatment {
         Treatment::Blocked(entry) => return block(caller, entry, head.protocol),
         Treatment::Limited | Treatment::Exempt(_) => treatment,
@@ -266,7 +266,7 @@ fn service_step(
     if head.protocol == Protocol::Grpc {
         return Step::Respond(answer::not_in_grpc(), head.protocol);
     }
-    let status = &edition.policy.status;
+    let status = &snapshot.policy.status;
     if let Service::Page = service {
         return Step::Page(head.protocol);
     }
@@ -294,14 +294,14 @@ fn service_step(
         }
     }
     match service {
-        Service::Status => status_step(edition, sources, head, (caller, treatment), is_operator),
+        Service::Status => status_step(snapshot, sources, head, (caller, treatment), is_operator),
         Service::Report if is_operator => Step::Report(head.protocol),
         Service::Report | Service::Page => Step::Respond(answer::operators_only(), head.protocol),
     }
 }
 
 fn status_step(
-    edition: &Rc<Edition>,
+    snapshot: &Rc<PolicySnapshot>,
     sources: &Sources,
     head: &Head<'_>,
     about: (Caller, Treatment),
@@ -314,9 +314,9 @@ fn status_step(
         .unwrap_or_default();
     // A client does not send what stands after a `#`, and Envoy may pass it on.
     let query = query.split(|byte| *byte == b'#').next().unwrap_or_default();
-    match Inquiry::try_new(edition, sources, about, query, is_operator) {
+    match Inquiry::try_new(snapshot, sources, about, query, is_operator) {
         Ok((inquiry, check_request)) => ask(
-            edition,
+            snapshot,
             check_request,
             head.protocol,
             Wants::Status(inquiry),
@@ -331,13 +331,13 @@ fn block(caller: Caller, entry: Entry, protocol: Protocol) -> Step {
 
 /// What becomes of a request for the upstream, and whether its caller's tier is unknown.
 fn passage_step(
-    edition: &Rc<Edition>,
+    snapshot: &Rc<PolicySnapshot>,
     sources: &Sources,
     path: &[u8],
     head: &Head<'_>,
     facts: &Told<'_, impl Facts>,
 ) -> (Step, bool) {
-    let policy = &edition.policy;
+    let policy = &snapshot.policy;
     let target = Target {
         path,
         method: head.method,
@@ -348,15 +348,15 @@ fn passage_step(
     if rules.peek().is_none() && !policy.exemptions.block() {
         return (Step::Pass, false);
     }
-    let (caller, treatment) = caller(edition, sources, head.credentials, facts);
+    let (caller, treatment) = caller(snapshot, sources, head.credentials, facts);
     let is_tier_unknown = !policy.knows_tier(&caller.tier);
     let step = match treatment {
         Treatment::Limited => {
             let counted = match head.is_redirected {
-                true => facts.counted(edition, &caller.subject),
+                true => facts.counted(snapshot, &caller.subject),
                 false => Vec::new(),
             };
-            limited_step(edition, rules, caller, head, &counted)
+            limited_step(snapshot, rules, caller, head, &counted)
         }
         Treatment::Exempt(entry) => Step::Exempt(Listed::allowed(caller, entry)),
         Treatment::Blocked(entry) => block(caller, entry, head.protocol),
@@ -366,13 +366,13 @@ fn passage_step(
 
 /// `counted` are the limits that the request was counted for before the proxy redirected it.
 fn limited_step<'a>(
-    edition: &'a Rc<Edition>,
+    snapshot: &'a Rc<PolicySnapshot>,
     rules: impl Iterator<Item = &'a Rule>,
     caller: Caller,
     head: &Head<'_>,
     counted: &[LimitId],
 ) -> Step {
-    let policy = &edition.policy;
+    let policy = &snapshot.policy;
     let is_counted = |rule: &Rule| {
         let arm = policy.arm(rule, &caller.subject);
         let mut own = rule.limits_for(arm, &caller.tier, caller.address);
@@ -440,7 +440,7 @@ fn limited_step<'a>(
         let limits = limits.filter_map(|(place, id)| Some((place, policy.limit(*id)?)));
         let checks = limits.map(|(place, limit)| Check {
             key: key::of(
-                &edition.namespace,
+                &snapshot.namespace,
                 limit,
                 counting,
                 &caller.subject,
@@ -472,7 +472,7 @@ fn limited_step<'a>(
         spent: Vec::new(),
     };
     ask(
-        edition,
+        snapshot,
         check_request,
         head.protocol,
         Wants::Passage(passage),
@@ -480,13 +480,13 @@ fn limited_step<'a>(
 }
 
 fn ask(
-    edition: &Rc<Edition>,
+    snapshot: &Rc<PolicySnapshot>,
     check_request: CheckRequest,
     protocol: Protocol,
     wants: Wants,
 ) -> Step {
     Step::Ask(Box::new(Pending {
-        edition: edition.clone(),
+        snapshot: snapshot.clone(),
         protocol,
         wants,
         fan_in: FanIn::new(check_request),
@@ -518,7 +518,7 @@ impl Memory {
     pub fn new(config: &StoreConfig) -> Memory {
         Memory {
             topology: config.topology,
-            epoch: Epoch::default(),
+            generation: Generation::default(),
             local: Local::new(config.local_share),
             denials: Denials::new(config.denial_cache),
             leases: Leases::new(config),
@@ -537,8 +537,8 @@ impl Memory {
 
     /// Another policy is in force: what was refused under the last one might pass under this one, and
     /// what was leased under it goes back. What is used stays used, as it does in the store.
-    pub fn enter(&mut self, epoch: Epoch) {
-        self.epoch = epoch;
+    pub fn enter(&mut self, generation: Generation) {
+        self.generation = generation;
         self.denials.forget();
         self.leases.revoke();
     }
@@ -556,7 +556,7 @@ impl Pending {
         let Memory {
             denials, leases, ..
         } = memory;
-        let names_all = self.edition.policy.answers.name_all();
+        let names_all = self.snapshot.policy.answers.name_all();
         let mut told = Vec::new();
         let mut known = passage
             .limits
@@ -583,8 +583,8 @@ impl Pending {
     }
 
     /// What it is decided under.
-    pub fn edition(&self) -> &Rc<Edition> {
-        &self.edition
+    pub fn snapshot(&self) -> &Rc<PolicySnapshot> {
+        &self.snapshot
     }
 
     /// Who wants to pass; nobody where it is a status call.
@@ -632,7 +632,7 @@ impl Pending {
     pub fn conclude(&self, memory: &mut Memory, now: impl FnOnce() -> Micros) -> Decision {
         match &self.wants {
             Wants::Status(inquiry) => Decision {
-                action: self.respond(inquiry.answer(&self.edition, &self.fan_in)),
+                action: self.respond(inquiry.answer(&self.snapshot, &self.fan_in)),
                 refunds: Vec::new(),
                 record: None,
                 delayed: None,
@@ -658,9 +658,9 @@ impl Pending {
         // Where requests are asked about in parts, what is refused may be refused for what another
         // one took and is about to refund: that is not kept. Nor is a refusal of a policy that is
         // no longer in force.
-        let policy = &self.edition.policy;
+        let policy = &self.snapshot.policy;
         if refused
-            && memory.epoch == self.edition.epoch
+            && memory.generation == self.snapshot.generation
             && (memory.topology == Topology::Single || policy.is_of_one_slot())
             && let Some(asked) = self.fan_in.asked()
         {
@@ -720,7 +720,7 @@ impl Pending {
             if let Heard::Told(reading) = heard
                 && fallback::is_low(&check.terms.quota, *reading)
                 && let Some(limit) = passage.limits.get(place)
-                && verdict::on_failure(&self.edition.policy, *limit) == verdict::Degraded::Local
+                && verdict::on_failure(&self.snapshot.policy, *limit) == verdict::Degraded::Local
                 && !passage.has_spent(place)
             {
                 memory.local.learn(check, *reading, self.fan_in.now());
@@ -758,7 +758,7 @@ impl Pending {
         let mut action = self.word(verdict, &record, known);
         if let Wants::Passage(passage) = &self.wants {
             record.variants.clone_from(&passage.variants);
-            let policy = &self.edition.policy;
+            let policy = &self.snapshot.policy;
             let headers = match &mut action {
                 Action::Pass(headers) => headers,
                 Action::Respond(answer, _) => &mut answer.headers,
@@ -776,7 +776,7 @@ impl Pending {
     }
 
     fn word(&self, verdict: Verdict, record: &Record, known: &[LimitStatus]) -> Action {
-        let policy = &self.edition.policy;
+        let policy = &self.snapshot.policy;
         let met = match &self.wants {
             Wants::Passage(passage) if policy.answers.name_all() => Met {
                 limits: &passage.limits,
@@ -794,7 +794,7 @@ impl Pending {
                 Action::Pass(headers)
             }
             Verdict::Refused { shown, retry } => {
-                let last = &self.edition.last_refusal;
+                let last = &self.snapshot.last_refusal;
                 let mut answer = answer::refused(policy, shown, retry, met, last);
                 answer.headers.extend(mark);
                 self.respond(answer)
@@ -814,7 +814,7 @@ impl Pending {
 
 /// Who is calling, and whether limits are for them at all.
 fn caller(
-    edition: &Edition,
+    snapshot: &PolicySnapshot,
     sources: &Sources,
     credentials: Credentials<'_>,
     facts: &Told<'_, impl Facts>,
@@ -833,7 +833,7 @@ fn caller(
             .or_else(|| sources.key(credentials.api_key?)),
     };
     let caller = sources.caller(credentials, &facts.client());
-    let exemptions = &edition.policy.exemptions;
+    let exemptions = &snapshot.policy.exemptions;
     let treatment = exemptions.treatment(&caller, credentials.api_key);
     let whole = header.filter(|_| sources.cuts_key());
     let of_header = whole.map(|header| exemptions.treatment_of_header(header));

@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 
 use crate::codec::secret::DIGEST_DIGITS;
 use crate::decide::answer::{self, Answer};
-use crate::live::snapshot::Edition;
+use crate::live::snapshot::PolicySnapshot;
 use crate::policy::ids::{LimitId, Scope};
 use crate::policy::lists::{Listed, Treatment};
 use crate::policy::rollout::Counting;
@@ -234,13 +234,13 @@ impl Asked {
 impl Inquiry {
     /// Who may ask about whom.
     pub fn try_new(
-        edition: &Edition,
+        snapshot: &PolicySnapshot,
         sources: &Sources,
         (caller, treatment): (Caller, Treatment),
         query: &[u8],
         is_operator: bool,
     ) -> Result<(Inquiry, CheckRequest), Answer> {
-        let policy = &edition.policy;
+        let policy = &snapshot.policy;
         let asked = Asked::read(query)?;
         let is_nobody = caller.subject.is_anonymous();
         let is_about_self = asked.is_about(&caller);
@@ -260,7 +260,7 @@ impl Inquiry {
         let asker = caller.subject.clone();
         if is_about_self {
             let inquiry = Inquiry::new(caller, treatment);
-            return Ok(inquiry.ask(edition, &asker));
+            return Ok(inquiry.ask(snapshot, &asker));
         }
         let is_tier_assumed = asked.user_tier.is_none() && !asked.is_of_nobody();
         let about = match asked {
@@ -300,7 +300,7 @@ impl Inquiry {
             is_tier_assumed,
             ..Inquiry::new(about, treatment)
         };
-        Ok(inquiry.ask(edition, &asker))
+        Ok(inquiry.ask(snapshot, &asker))
     }
 
     fn new(about: Caller, treatment: Treatment) -> Inquiry {
@@ -315,10 +315,10 @@ impl Inquiry {
         }
     }
 
-    fn ask(mut self, edition: &Edition, asker: &Subject) -> (Inquiry, CheckRequest) {
-        let Edition {
+    fn ask(mut self, snapshot: &PolicySnapshot, asker: &Subject) -> (Inquiry, CheckRequest) {
+        let PolicySnapshot {
             policy, namespace, ..
-        } = edition;
+        } = snapshot;
         let terms = &policy.status.terms;
         let own = Check {
             key: key::of_status(namespace, asker, &terms.quota),
@@ -388,8 +388,8 @@ impl Inquiry {
     }
 
     /// The answer, once the store has told of all operations.
-    pub fn answer(&self, edition: &Edition, fan_in: &FanIn) -> Answer {
-        let policy = &edition.policy;
+    pub fn answer(&self, snapshot: &PolicySnapshot, fan_in: &FanIn) -> Answer {
+        let policy = &snapshot.policy;
         let mut operations = fan_in.operations();
         let Some((refused, [Heard::Told(own)])) = operations.next() else {
             return answer::unavailable();
@@ -437,7 +437,7 @@ impl Inquiry {
                     .collect(),
                 rate_limits,
                 other_tiers,
-                policy_version: edition.version.0,
+                policy_version: snapshot.version.0,
                 timestamp: fan_in.now().0 / 1_000_000,
             },
         )

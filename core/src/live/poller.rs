@@ -1,6 +1,6 @@
 //! The policy in force, which may change while traffic flows: an operator publishes one in Redis, and
 //! every worker looks there now and then. [`Watch`] says when to look and what an answer means; it
-//! sends nothing and reads no clock. A request finishes under the [`Edition`] that it began with, so
+//! sends nothing and reads no clock. A request finishes under the [`PolicySnapshot`] that it began with, so
 //! nothing that it holds (a limit's id, a place in a list) changes its meaning on the way.
 //!
 //! What is published is a hash with the fields `version`, `published_at` and `policy`. A version that

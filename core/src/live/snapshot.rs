@@ -13,12 +13,12 @@ use crate::policy::Policy;
 
 /// A policy as one worker took it into force.
 #[derive(Clone, Debug)]
-pub struct Edition {
+pub struct PolicySnapshot {
     pub policy: Rc<Policy>,
     /// What the counters' keys begin with.
     pub namespace: Namespace,
     pub version: Version,
-    pub epoch: Epoch,
+    pub generation: Generation,
     pub last_refusal: LastRefusal,
 }
 
@@ -26,9 +26,9 @@ pub struct Edition {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Schema)]
 pub struct Version(pub u64);
 
-/// Counts a worker's editions. What was learnt in one epoch, a refusal say, is not known in the next.
+/// Counts a worker's snapshots. What was learnt in one generation, a refusal say, is not known in the next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Epoch(u64);
+pub struct Generation(u64);
 
 impl Version {
     /// The policy of the plugin configuration, before anything was published.
@@ -48,26 +48,26 @@ impl Version {
     }
 }
 
-impl Edition {
+impl PolicySnapshot {
     /// What a worker starts with.
-    pub fn configured(policy: Rc<Policy>, namespace: Namespace) -> Edition {
-        Edition {
+    pub fn configured(policy: Rc<Policy>, namespace: Namespace) -> PolicySnapshot {
+        PolicySnapshot {
             policy,
             namespace,
             version: Version::CONFIGURED,
-            epoch: Epoch::default(),
+            generation: Generation::default(),
             last_refusal: LastRefusal::default(),
         }
     }
 
     /// What takes this one's place.
     #[must_use]
-    pub fn followed_by(&self, policy: Rc<Policy>, version: Version) -> Edition {
-        Edition {
+    pub fn followed_by(&self, policy: Rc<Policy>, version: Version) -> PolicySnapshot {
+        PolicySnapshot {
             policy,
             namespace: self.namespace.clone(),
             version,
-            epoch: Epoch(self.epoch.0.wrapping_add(1)),
+            generation: Generation(self.generation.0.wrapping_add(1)),
             last_refusal: LastRefusal::default(),
         }
     }

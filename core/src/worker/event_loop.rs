@@ -16,7 +16,7 @@ use super::telemetry::Telemetry;
 use super::ticker::{self, Ticker, until};
 use crate::decide::answer::Answer;
 use crate::decide::limiter::{Memory, Redirects};
-use crate::live::snapshot::Edition;
+use crate::live::snapshot::PolicySnapshot;
 use crate::local::lease::Bid;
 use crate::local::timer_queue::StreamId;
 use crate::observe::advice;
@@ -108,7 +108,7 @@ impl<H: Host> Worker<H> {
         }
         let policy = PolicyWatch::new(&host, policy, &store, seat, configuration);
         let mut memory = Memory::new(&store);
-        memory.enter(policy.in_force().epoch);
+        memory.enter(policy.in_force().generation);
         memory.heard(host.now(), host.wall_clock());
         // Neighbours differ most, whatever their number.
         let jitter = number.wrapping_mul(JITTER_STEP).to_le_bytes()[0];
@@ -237,9 +237,9 @@ impl<H: Host> Worker<H> {
     // === asking ===
 
     /// What a request that comes now is decided under.
-    pub(super) fn snapshot(&mut self) -> Rc<Edition> {
+    pub(super) fn snapshot(&mut self) -> Rc<PolicySnapshot> {
         if self.policy.serve(&self.host) {
-            self.enter_epoch();
+            self.enter_generation();
         }
         self.policy.in_force().clone()
     }
@@ -349,7 +349,7 @@ impl<H: Host> Worker<H> {
             }
             Claimed::Mine => {}
             Claimed::Adopted => {
-                self.enter_epoch();
+                self.enter_generation();
                 let health = self.batcher.health();
                 self.telemetry
                     .tell(&self.host, self.policy.in_force(), health, now);
@@ -357,8 +357,8 @@ impl<H: Host> Worker<H> {
         }
     }
 
-    fn enter_epoch(&mut self) {
-        self.memory.enter(self.policy.in_force().epoch);
+    fn enter_generation(&mut self) {
+        self.memory.enter(self.policy.in_force().generation);
         // What was leased goes back with the ticks.
         let now = self.host.now();
         self.within(now, TICK);

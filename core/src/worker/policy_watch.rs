@@ -9,7 +9,7 @@ use super::shared;
 use super::store_calls::StoreCalls;
 use crate::codec::namespace::Namespace;
 use crate::live::poller::{Adoption, Document, Errand, News, Published, Watch};
-use crate::live::snapshot::{Edition, Version};
+use crate::live::snapshot::{PolicySnapshot, Version};
 use crate::live::versions::{self, VersionSkew};
 use crate::policy::Policy;
 use crate::store::call::CallId;
@@ -26,7 +26,7 @@ const BEGINNING: Micros = Micros(3_000_000);
 pub struct PolicyWatch {
     /// The plugin configuration's own, to start with and to go back to.
     configured: Rc<Policy>,
-    edition: Rc<Edition>,
+    snapshot: Rc<PolicySnapshot>,
     poller: Option<Poller>,
     /// By the time of day.
     begun: Micros,
@@ -103,7 +103,10 @@ impl PolicyWatch {
             newest: metric(MetricKind::Gauge, "newest_version"),
         });
         let mut watch = PolicyWatch {
-            edition: Rc::new(Edition::configured(configured.clone(), namespace.clone())),
+            snapshot: Rc::new(PolicySnapshot::configured(
+                configured.clone(),
+                namespace.clone(),
+            )),
             configured,
             poller,
             begun,
@@ -125,8 +128,8 @@ impl PolicyWatch {
     }
 
     /// For the requests that come, not for those under way.
-    pub fn in_force(&self) -> &Rc<Edition> {
-        &self.edition
+    pub fn in_force(&self) -> &Rc<PolicySnapshot> {
+        &self.snapshot
     }
 
     /// When to call [`PolicyWatch::tick`] next, if ever.
@@ -171,7 +174,7 @@ impl PolicyWatch {
                 self.report_version(host);
                 return Claimed::Adopted;
             }
-            Some(news) => poller.tell(host, self.edition.version, news),
+            Some(news) => poller.tell(host, self.snapshot.version, news),
         }
         Claimed::Mine
     }
@@ -220,14 +223,14 @@ impl PolicyWatch {
             }
             Document::Configured => self.configured.clone(),
         };
-        self.edition = Rc::new(self.edition.followed_by(policy, version));
+        self.snapshot = Rc::new(self.snapshot.followed_by(policy, version));
         let Some(poller) = &mut self.poller else {
             return;
         };
         poller.readable = true;
         let what = [b"adopted ", published.stamp().as_slice()].concat();
         if shared::claim(host, &poller.told, &what) {
-            describe_adopted(host, &self.edition, &self.configured);
+            describe_adopted(host, &self.snapshot, &self.configured);
             shared::update(host, &poller.good, |_| Some(published.to_bytes()));
             count(host, poller.adopted);
         }
@@ -245,7 +248,7 @@ impl PolicyWatch {
         }
         let own = versions::VersionReport {
             worker: poller.worker,
-            version: self.edition.version,
+            version: self.snapshot.version,
             until: Micros(until),
         };
         let mut spread = None;
@@ -322,17 +325,17 @@ impl Poller {
     }
 }
 
-fn describe_adopted(host: &impl Host, edition: &Edition, configured: &Rc<Policy>) {
-    let Version(version) = edition.version;
+fn describe_adopted(host: &impl Host, snapshot: &PolicySnapshot, configured: &Rc<Policy>) {
+    let Version(version) = snapshot.version;
     let info = |words: std::fmt::Arguments<'_>| host.log(Level::Info, words);
-    if Rc::ptr_eq(&edition.policy, configured) {
+    if Rc::ptr_eq(&snapshot.policy, configured) {
         info(format_args!(
             "policy version {version} is in force: the configuration's own"
         ));
         return;
     }
     info(format_args!("policy version {version} is in force"));
-    describe(host, &edition.policy);
+    describe(host, &snapshot.policy);
 }
 
 /// Tells the log what a policy says.

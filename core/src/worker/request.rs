@@ -18,7 +18,7 @@ use crate::decide::limiter::{
     self, Action, Admission, Counted, Decision, DelayedRequest, Facts, Pending, Redirected,
     Redirects, Settlement, Step,
 };
-use crate::live::snapshot::Edition;
+use crate::live::snapshot::PolicySnapshot;
 use crate::local::guesses::{Attempt, Ruling};
 use crate::local::timer_queue::StreamId;
 use crate::observe::{access_log, page};
@@ -96,13 +96,13 @@ impl<H: Host, F: Facts> Facts for StreamFacts<'_, H, F> {
         self.facts.claim(path)
     }
 
-    fn counted(&self, edition: &Rc<Edition>, subject: &Subject) -> Vec<LimitId> {
+    fn counted(&self, snapshot: &Rc<PolicySnapshot>, subject: &Subject) -> Vec<LimitId> {
         let mut redirects = self.redirects.borrow_mut();
         if redirects.is_empty() {
             return Vec::new();
         }
         let connection = self.host.connection(self.stream);
-        let redirected = connection.and_then(|id| redirects.take(&id, edition, subject));
+        let redirected = connection.and_then(|id| redirects.take(&id, snapshot, subject));
         let limits = redirected
             .as_ref()
             .map(|known| known.counted.limits().to_vec());
@@ -477,7 +477,7 @@ impl<H: Host> Worker<H> {
     fn log(&self, stream: StreamId, pending: &Pending, record: &Record, since: Option<Micros>) {
         if self.access_log == AccessLog::On {
             let waited = since.map(|since| Micros(self.host.now().0.saturating_sub(since.0)));
-            let policy = &pending.edition().policy;
+            let policy = &pending.snapshot().policy;
             let line = access_log::line(policy, record, pending.subject(), waited);
             self.host.set_log_field(stream, &line);
         }

@@ -12,7 +12,7 @@ use super::ticker::until;
 use crate::decide::answer::Answer;
 use crate::decide::decision::{Outcome, Record};
 use crate::decide::limiter::Pending;
-use crate::live::snapshot::Edition;
+use crate::live::snapshot::PolicySnapshot;
 use crate::observe::counters::{Series, Tally};
 use crate::observe::notice::Notice;
 use crate::observe::report::{self, View};
@@ -66,7 +66,7 @@ struct State {
 }
 
 struct Sheet {
-    edition: Rc<Edition>,
+    snapshot: Rc<PolicySnapshot>,
     tally: Tally,
     /// By the number of the series; defined when it first counts.
     metrics: Vec<Option<Metric>>,
@@ -115,7 +115,7 @@ impl Telemetry {
     /// A request was decided.
     pub fn count(&mut self, pending: &Pending, record: &Record) {
         let State { sheets, view, .. } = &mut self.state;
-        let Some(tally) = sheet(sheets, pending.edition()) else {
+        let Some(tally) = sheet(sheets, pending.snapshot()) else {
             return;
         };
         tally.count(record, pending.met());
@@ -131,9 +131,14 @@ impl Telemetry {
     }
 
     /// A request was decided by who it is from, or because no rule is for it.
-    pub fn decided(&mut self, edition: &Rc<Edition>, outcome: Outcome, listed: Option<&Listed>) {
+    pub fn decided(
+        &mut self,
+        snapshot: &Rc<PolicySnapshot>,
+        outcome: Outcome,
+        listed: Option<&Listed>,
+    ) {
         let State { sheets, view, .. } = &mut self.state;
-        if let Some(tally) = sheet(sheets, edition) {
+        if let Some(tally) = sheet(sheets, snapshot) {
             tally.decided(outcome);
         }
         if let (Outcome::Blocked, Some(listed)) = (outcome, listed) {
@@ -151,8 +156,8 @@ impl Telemetry {
     }
 
     /// A request came from somebody whose tier the policy does not name.
-    pub fn tier_unknown(&mut self, edition: &Rc<Edition>) {
-        if let Some(tally) = sheet(&mut self.state.sheets, edition) {
+    pub fn tier_unknown(&mut self, snapshot: &Rc<PolicySnapshot>) {
+        if let Some(tally) = sheet(&mut self.state.sheets, snapshot) {
             tally.tier_unknown();
         }
     }
@@ -203,7 +208,7 @@ impl Telemetry {
     pub fn tick(
         &mut self,
         host: &impl Host,
-        edition: &Edition,
+        snapshot: &PolicySnapshot,
         health: Health,
         now: Micros,
     ) -> Option<Millis> {
@@ -216,12 +221,18 @@ impl Telemetry {
         if health.open == told.open && now.0 < due {
             return Some(until(now, Micros(due)));
         }
-        self.tell(host, edition, health, now);
+        self.tell(host, snapshot, health, now);
         None
     }
 
     /// Tells what has changed.
-    pub fn tell(&mut self, host: &impl Host, edition: &Edition, health: Health, now: Micros) {
+    pub fn tell(
+        &mut self,
+        host: &impl Host,
+        snapshot: &PolicySnapshot,
+        health: Health,
+        now: Micros,
+    ) {
         let state = &mut self.state;
         let time = host.wall_clock();
         state.told_at = now;
@@ -233,7 +244,7 @@ impl Telemetry {
         self.statistics.tell_health(host, state, health, time);
         self.statistics.tell_wrong_secrets(host, state, time);
         state.tell_counts(host, time);
-        let version = edition.version.0;
+        let version = snapshot.version.0;
         let follows = std::mem::replace(&mut state.view.version, version) != version;
         // Of a worker that nobody called there is nothing to see.
         state.news |= follows && state.view.traffic.intervals().next().is_some();
@@ -244,13 +255,13 @@ impl Telemetry {
     pub fn report(
         &mut self,
         host: &impl Host,
-        edition: &Edition,
+        snapshot: &PolicySnapshot,
         (health, notices): (Health, &[Notice]),
         now: Micros,
     ) -> Answer {
         // Whoever answers has something to do.
         self.state.news = true;
-        self.tell(host, edition, health, now);
+        self.tell(host, snapshot, health, now);
         let list = shared::read(host, shared::SEATS).unwrap_or_default();
         let seats = seats::of(&list, self.desk.family).rev().take(MOST_VIEWS);
         let views: Vec<View> = seats
@@ -260,15 +271,15 @@ impl Telemetry {
             &views,
             &host.node(),
             notices,
-            edition.version,
+            snapshot.version,
             host.wall_clock(),
         )
     }
 
     /// This worker goes, and its lanes with it.
-    pub fn retire(&mut self, host: &impl Host, edition: &Edition, now: Micros) {
+    pub fn retire(&mut self, host: &impl Host, snapshot: &PolicySnapshot, now: Micros) {
         let told = self.state.told;
-        self.tell(host, edition, Health { open: 0, ..told }, now);
+        self.tell(host, snapshot, Health { open: 0, ..told }, now);
     }
 
     /// The seat is for the next who comes, and what was left there for nobody. Which others of the
@@ -356,23 +367,23 @@ fn view(Seat(seat): Seat) -> String {
 }
 
 /// The counts under a policy.
-fn sheet<'a>(sheets: &'a mut Vec<Sheet>, edition: &Rc<Edition>) -> Option<&'a mut Tally> {
+fn sheet<'a>(sheets: &'a mut Vec<Sheet>, snapshot: &Rc<PolicySnapshot>) -> Option<&'a mut Tally> {
     let place = sheets
         .iter()
-        .rposition(|sheet| sheet.edition.epoch == edition.epoch);
+        .rposition(|sheet| sheet.snapshot.generation == snapshot.generation);
     let place = place.unwrap_or_else(|| {
-        sheets.push(Sheet::new(edition.clone()));
+        sheets.push(Sheet::new(snapshot.clone()));
         sheets.len() - 1
     });
     sheets.get_mut(place).map(|sheet| &mut sheet.tally)
 }
 
 impl Sheet {
-    fn new(edition: Rc<Edition>) -> Sheet {
-        let tally = Tally::new(edition.policy.clone());
+    fn new(snapshot: Rc<PolicySnapshot>) -> Sheet {
+        let tally = Tally::new(snapshot.policy.clone());
         Sheet {
             metrics: vec![None; tally.layout().size()],
-            edition,
+            snapshot,
             tally,
         }
     }
@@ -384,7 +395,7 @@ impl State {
             sheets, view, news, ..
         } = self;
         for Sheet {
-            edition,
+            snapshot,
             tally,
             metrics,
         } in sheets.iter_mut().filter(|sheet| sheet.tally.has_news())
@@ -395,7 +406,7 @@ impl State {
             tally.drain(|number, series, more| {
                 let mut metric = |number: usize, series: Series| {
                     let metric = metrics.get_mut(number)?;
-                    Some(*metric.get_or_insert_with(|| Metric::of(host, series, edition)))
+                    Some(*metric.get_or_insert_with(|| Metric::of(host, series, snapshot)))
                 };
                 if let Some(series) = series.sibling() {
                     metric(layout.number(series), series);
@@ -415,8 +426,8 @@ impl State {
 }
 
 impl Metric {
-    fn of(host: &impl Host, series: Series, edition: &Edition) -> Metric {
-        let name = series.name(&edition.policy);
+    fn of(host: &impl Host, series: Series, snapshot: &PolicySnapshot) -> Metric {
+        let name = series.name(&snapshot.policy);
         Metric(name.and_then(|name| host.define_metric(MetricKind::Counter, &name)))
     }
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use weir_core::decide::answer::Headers;
 use weir_core::decide::decision::Record;
 use weir_core::decide::limiter::{self, Action, Decision, Facts, Memory, Settlement, Step};
-use weir_core::live::snapshot::Edition;
+use weir_core::live::snapshot::PolicySnapshot;
 use weir_core::quota::model::Counters;
 use weir_core::store::check::ShardRequest;
 use weir_core::store::fan_in::Outcome;
@@ -15,7 +15,7 @@ use weir_core::worker::config::{Config, LimiterConfig};
 
 pub struct Gateway {
     config: LimiterConfig,
-    edition: Rc<Edition>,
+    snapshot: Rc<PolicySnapshot>,
     memory: Memory,
     topology: Topology,
     pub store: Store,
@@ -71,7 +71,7 @@ impl Gateway {
             panic!("{:?}", Config::parse(&text))
         };
         Gateway {
-            edition: Rc::new(Edition::configured(
+            snapshot: Rc::new(PolicySnapshot::configured(
                 config.policy.clone(),
                 config.store.namespace.clone(),
             )),
@@ -110,7 +110,7 @@ impl Gateway {
         let headers = [(":method", "GET")].iter().chain(headers);
         let headers = headers.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
         let sources = &self.config.sources;
-        let admission = limiter::admit(&self.edition, sources, headers, &At(peer));
+        let admission = limiter::admit(&self.snapshot, sources, headers, &At(peer));
         let mut pending = match admission.step {
             Step::Pass | Step::Exempt(_) => return Answer::passed(),
             Step::Block(answer, ..) | Step::Respond(answer, _) => return Answer::of(answer, None),

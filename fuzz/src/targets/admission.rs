@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::rc::Rc;
 
 use weir_core::decide::limiter::{Facts, Step, admit};
-use weir_core::live::snapshot::Edition;
+use weir_core::live::snapshot::PolicySnapshot;
 use weir_core::store::slot::Topology;
 use weir_core::worker::config::{Config, LimiterConfig};
 
@@ -90,15 +90,15 @@ impl Facts for Peer {
 
 fn run(data: &[u8]) {
     // Of one thread: like a worker's, it is not to be shared.
-    thread_local!(static WORLD: (LimiterConfig, Rc<Edition>) = {
+    thread_local!(static WORLD: (LimiterConfig, Rc<PolicySnapshot>) = {
         let config = config();
-        let edition = Rc::new(Edition::configured(config.policy.clone(), config.store.namespace.clone()));
-        (config, edition)
+        let snapshot = Rc::new(PolicySnapshot::configured(config.policy.clone(), config.store.namespace.clone()));
+        (config, snapshot)
     });
-    WORLD.with(|(config, edition)| decide(config, edition, data));
+    WORLD.with(|(config, snapshot)| decide(config, snapshot, data));
 }
 
-fn decide(config: &LimiterConfig, edition: &Rc<Edition>, data: &[u8]) {
+fn decide(config: &LimiterConfig, snapshot: &Rc<PolicySnapshot>, data: &[u8]) {
     let mut input = Input(data);
     let peer = Peer(input.byte());
     let headers: Vec<(&[u8], &[u8])> = input
@@ -110,7 +110,7 @@ fn decide(config: &LimiterConfig, edition: &Rc<Edition>, data: &[u8]) {
             Some((&line[..colon], value.unwrap_or(&line[colon + 1..])))
         })
         .collect();
-    let admission = admit(edition, &config.sources, headers.iter().copied(), &peer);
+    let admission = admit(snapshot, &config.sources, headers.iter().copied(), &peer);
     let believed = matches!(peer.0 / 4 % 3, 0);
     for name in ["x-user-id", "x-user-tier", "x-api-key"] {
         let sent = headers.iter().any(|(sent, _)| *sent == name.as_bytes());

@@ -19,8 +19,8 @@ impl Cluster {
             assert_eq!(added, "+OK\r\n");
             nodes.push(node);
         }
-        for (epoch, node) in nodes.iter().enumerate() {
-            node.ask_line(&format!("CLUSTER SET-CONFIG-EPOCH {}", epoch + 1))
+        for (generation, node) in nodes.iter().enumerate() {
+            node.ask_line(&format!("CLUSTER SET-CONFIG-EPOCH {}", generation + 1))
                 .await;
         }
         for node in &nodes[1..] {

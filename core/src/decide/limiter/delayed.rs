@@ -132,7 +132,7 @@ impl Pending {
         let Wants::Passage(passage) = &self.wants else {
             return false;
         };
-        let policy = &self.edition.policy;
+        let policy = &self.snapshot.policy;
         let mut limits = passage.limits.iter().filter_map(|id| policy.limit(*id));
         policy.has_soft_limits()
             && limits.any(|limit| matches!(limit.soft_limit.pace, Pace::Shaped { .. }))
@@ -174,7 +174,7 @@ impl Pending {
         }
         let mut decision = self.end(decided.verdict.clone(), source, known, would);
         if let Action::Pass(headers) = &mut decision.action {
-            let policy = &self.edition.policy;
+            let policy = &self.snapshot.policy;
             headers.extend(answer::warning_header(policy, &near_limit.warned));
             headers.extend(
                 is_held
@@ -215,7 +215,7 @@ impl Pending {
         let mut near_limit = NearLimit::default();
         for (place, (status, check)) in decided.statuses.iter().zip(checks).enumerate() {
             if let Some(status) = status
-                && let Some(limit) = self.edition.policy.limit(status.limit)
+                && let Some(limit) = self.snapshot.policy.limit(status.limit)
                 && !limit.soft_limit.is_plain()
             {
                 let quota = memory.quota(decided, place, check);

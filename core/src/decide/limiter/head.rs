@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use super::Facts;
 use crate::decide::answer::Protocol;
-use crate::live::snapshot::Edition;
+use crate::live::snapshot::PolicySnapshot;
 use crate::policy::Policy;
 use crate::policy::cost_rule::Said;
 use crate::policy::ids::LimitId;
@@ -72,8 +72,8 @@ impl<'a, F: Facts> Told<'a, F> {
         }
     }
 
-    pub fn counted(&self, edition: &Rc<Edition>, subject: &Subject) -> Vec<LimitId> {
-        self.facts.counted(edition, subject)
+    pub fn counted(&self, snapshot: &Rc<PolicySnapshot>, subject: &Subject) -> Vec<LimitId> {
+        self.facts.counted(snapshot, subject)
     }
 
     pub fn claim(&self, source: &Source) -> Option<Vec<u8>> {

@@ -30,12 +30,12 @@ impl Passage {
 impl Pending {
     /// Whether its policy has workers take permits in advance.
     pub fn is_leased(&self) -> bool {
-        self.edition.policy.is_leased()
+        self.snapshot.policy.is_leased()
     }
 
     /// Whether leases are for this request: those of a policy that is no longer in force are gone.
     pub(super) fn may_lease(&self, memory: &Memory) -> bool {
-        self.is_leased() && memory.epoch == self.edition.epoch
+        self.is_leased() && memory.generation == self.snapshot.generation
     }
 
     /// The leases to ask for along with this request: for the next ones like it.
@@ -86,7 +86,7 @@ impl Pending {
             let limits = passage.limits.iter().zip(checks).enumerate();
             let asked = limits.filter(|(place, _)| !passage.has_spent(*place));
             let leased = |(place, (limit, check)): (usize, (&LimitId, _))| {
-                Some((place, check, self.edition.policy.limit(*limit)?.lease?))
+                Some((place, check, self.snapshot.policy.limit(*limit)?.lease?))
             };
             asked.filter_map(leased)
         })

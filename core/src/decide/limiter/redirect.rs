@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::{Passage, Pending, Settlement, Wants};
 use crate::decide::answer::Headers;
-use crate::live::snapshot::Edition;
+use crate::live::snapshot::PolicySnapshot;
 use crate::policy::ids::LimitId;
 use crate::request::subject::Subject;
 use crate::time::Micros;
@@ -20,7 +20,7 @@ const MOST: usize = 256;
 /// What a request that passed was counted for.
 #[derive(Debug)]
 pub struct Counted {
-    edition: Rc<Edition>,
+    snapshot: Rc<PolicySnapshot>,
     subject: Subject,
     limits: Vec<LimitId>,
 }
@@ -50,7 +50,7 @@ impl Pending {
             }) => {
                 limits.extend(shadows.into_iter().flat_map(|shadow| shadow.limits));
                 Some(Counted {
-                    edition: self.edition,
+                    snapshot: self.snapshot,
                     subject,
                     limits,
                 })
@@ -89,14 +89,14 @@ impl Redirects {
     pub fn take(
         &mut self,
         connection: &[u8],
-        edition: &Rc<Edition>,
+        snapshot: &Rc<PolicySnapshot>,
         subject: &Subject,
     ) -> Option<Redirected> {
         let place = self.0.iter().position(|(own, _, redirected)| {
             let counted = &redirected.counted;
             own == connection
                 && counted.subject == *subject
-                && counted.edition.epoch == edition.epoch
+                && counted.snapshot.generation == snapshot.generation
         })?;
         Some(self.0.remove(place).2)
     }
@@ -127,20 +127,23 @@ mod tests {
     use crate::live::snapshot::Version;
     use crate::policy::Policy;
 
-    fn edition() -> Rc<Edition> {
+    fn snapshot() -> Rc<PolicySnapshot> {
         let json = Json::parse(r#"{"rules": []}"#, "policy").unwrap();
         let policy = Policy::try_new(&At::new(&json, "policy")).unwrap();
-        Rc::new(Edition::configured(Rc::new(policy), Namespace::default()))
+        Rc::new(PolicySnapshot::configured(
+            Rc::new(policy),
+            Namespace::default(),
+        ))
     }
 
     fn user(id: &str) -> Subject {
         Subject::User(id.as_bytes().to_vec())
     }
 
-    fn redirected(edition: &Rc<Edition>, id: &str) -> Redirected {
+    fn redirected(snapshot: &Rc<PolicySnapshot>, id: &str) -> Redirected {
         Redirected {
             counted: Counted {
-                edition: edition.clone(),
+                snapshot: snapshot.clone(),
                 subject: user(id),
                 limits: vec![LimitId::nth(7)],
             },
@@ -151,27 +154,27 @@ mod tests {
 
     #[test]
     fn a_redirect_is_for_one_stream_of_that_connection_and_caller() {
-        let edition = edition();
-        let next = Rc::new(edition.followed_by(edition.policy.clone(), Version(1)));
+        let snapshot = snapshot();
+        let next = Rc::new(snapshot.followed_by(snapshot.policy.clone(), Version(1)));
         let mut redirects = Redirects::default();
-        redirects.add(b"1".to_vec(), Micros(0), redirected(&edition, "ann"));
-        let mut take = |connection: &[u8], edition, id| {
-            let taken = redirects.take(connection, edition, &user(id));
+        redirects.add(b"1".to_vec(), Micros(0), redirected(&snapshot, "ann"));
+        let mut take = |connection: &[u8], snapshot, id| {
+            let taken = redirects.take(connection, snapshot, &user(id));
             taken.map(|redirected| redirected.counted.limits().to_vec())
         };
-        assert_eq!(take(b"2", &edition, "ann"), None);
-        assert_eq!(take(b"1", &edition, "bob"), None);
+        assert_eq!(take(b"2", &snapshot, "ann"), None);
+        assert_eq!(take(b"1", &snapshot, "bob"), None);
         assert_eq!(take(b"1", &next, "ann"), None);
-        assert_eq!(take(b"1", &edition, "ann"), Some(vec![LimitId::nth(7)]));
-        assert_eq!(take(b"1", &edition, "ann"), None);
+        assert_eq!(take(b"1", &snapshot, "ann"), Some(vec![LimitId::nth(7)]));
+        assert_eq!(take(b"1", &snapshot, "ann"), None);
     }
 
     #[test]
     fn those_that_nothing_follows_are_bounded_in_number_and_time() {
-        let edition = edition();
+        let snapshot = snapshot();
         let mut redirects = Redirects::default();
         for at in 0..2 * MOST as u64 {
-            redirects.add(b"1".to_vec(), Micros(at), redirected(&edition, "ann"));
+            redirects.add(b"1".to_vec(), Micros(at), redirected(&snapshot, "ann"));
         }
         assert_eq!(redirects.0.len(), MOST);
         let first = redirects.next().unwrap();

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use super::{Memory, Passage, Pending};
 use crate::decide::answer::{self, Headers, Met};
 use crate::decide::verdict::{self, Decided, LimitStatus};
-use crate::live::snapshot::Edition;
+use crate::live::snapshot::PolicySnapshot;
 use crate::policy::cost_rule::{Balance, Meter, Said};
 use crate::policy::ids::LimitId;
 use crate::quota::limit::Quota;
@@ -58,7 +58,7 @@ struct HeldLocal {
 /// Where the caller stood with the limits that were enforced when the request went on.
 #[derive(Debug)]
 struct Told {
-    edition: Rc<Edition>,
+    snapshot: Rc<PolicySnapshot>,
     /// All of them, known or not.
     limits: Vec<LimitId>,
     accounts: Vec<Account>,
@@ -126,7 +126,7 @@ impl Told {
         if balances.iter().all(|balance| *balance == Balance::Even) {
             return;
         }
-        let policy = &self.edition.policy;
+        let policy = &self.snapshot.policy;
         let settled = self.accounts.iter().map(|account| {
             let balance = account.item.and_then(|item| balances.get(item));
             let reading = account.status.reading;
@@ -228,7 +228,7 @@ impl Pending {
             })
         });
         let told = Told {
-            edition: self.edition.clone(),
+            snapshot: self.snapshot.clone(),
             limits: passage.limits.clone(),
             accounts: accounts.collect(),
         };

@@ -46,8 +46,8 @@ fn configured(policy: &str, topology: &str) -> crate::worker::config::LimiterCon
     }
 }
 
-fn edition(config: &crate::worker::config::LimiterConfig) -> Rc<Edition> {
-    Rc::new(Edition::configured(
+fn snapshot(config: &crate::worker::config::LimiterConfig) -> Rc<PolicySnapshot> {
+    Rc::new(PolicySnapshot::configured(
         config.policy.clone(),
         config.store.namespace.clone(),
     ))
@@ -58,7 +58,7 @@ fn admit_from(peer: &'static str, headers: &[(&str, &str)]) -> Admission {
     let headers = headers
         .iter()
         .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-    admit(&edition(&config), &config.sources, headers, &Peer(peer))
+    admit(&snapshot(&config), &config.sources, headers, &Peer(peer))
 }
 
 /// What becomes of a request from a trusted peer where the policy has these lists.
@@ -74,7 +74,7 @@ fn admit_listed(lists: &str, headers: &[(&str, &str)]) -> Step {
         .iter()
         .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
     let peer = Peer("127.0.0.1");
-    admit(&edition(&config), &config.sources, headers, &peer).step
+    admit(&snapshot(&config), &config.sources, headers, &peer).step
 }
 
 fn keys(step: &Step) -> Vec<String> {
@@ -173,8 +173,12 @@ fn a_listed_key_is_known_by_its_hash_whoever_it_comes_with() {
     assert_eq!(keys(&admit_listed(deny, &other)).len(), 3);
 }
 
-/// What becomes of a request whose key stands behind `Bearer`, and under which edition.
-fn admit_with_scheme(lists: &str, peer: &'static str, sent: &[&str]) -> (Admission, Rc<Edition>) {
+/// What becomes of a request whose key stands behind `Bearer`, and under which snapshot.
+fn admit_with_scheme(
+    lists: &str,
+    peer: &'static str,
+    sent: &[&str],
+) -> (Admission, Rc<PolicySnapshot>) {
     let policy = POLICY.replacen('{', &format!("{{{lists}"), 1);
     let text = format!(
         r#"{{"role": "limiter", "policy": {policy}, "identity": {{"trust": ["127.0.0.0/8"],
@@ -183,13 +187,13 @@ fn admit_with_scheme(lists: &str, peer: &'static str, sent: &[&str]) -> (Admissi
     let Ok(Config::Limiter(config)) = Config::parse(&text) else {
         panic!("{:?}", Config::parse(&text))
     };
-    let edition = edition(&config);
+    let snapshot = snapshot(&config);
     let sent = sent.iter().map(|value| ("authorization", *value));
     let headers: Vec<(&str, &str)> = GET.into_iter().chain(sent).collect();
     let headers = headers.iter();
     let headers = headers.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-    let admission = admit(&edition, &config.sources, headers, &Peer(peer));
-    (admission, edition)
+    let admission = admit(&snapshot, &config.sources, headers, &Peer(peer));
+    (admission, snapshot)
 }
 
 #[test]
@@ -256,17 +260,17 @@ fn lists_hold_for_a_key_and_for_the_header_that_it_came_in() {
             true,
         ),
     ] {
-        let (admission, edition) = admit_with_scheme(&lists, "127.0.0.1", &[sent]);
+        let (admission, snapshot) = admit_with_scheme(&lists, "127.0.0.1", &[sent]);
         assert_eq!(admission.step.outcome(), Some(outcome), "{lists}");
-        let exemptions = &edition.policy.exemptions;
+        let exemptions = &snapshot.policy.exemptions;
         assert_eq!(exemptions.notice().is_some(), told, "{lists}");
         assert_eq!(exemptions.notice(), None, "once");
     }
     // It is on no list: another spelling, and a stranger.
     for (peer, sent) in [("127.0.0.1", "bearer k"), ("192.0.2.1", "Bearer k")] {
-        let (admission, edition) = admit_with_scheme(&list("deny", header), peer, &[sent]);
+        let (admission, snapshot) = admit_with_scheme(&list("deny", header), peer, &[sent]);
         assert!(matches!(admission.step, Step::Ask(_)), "{peer} {sent}");
-        assert_eq!(edition.policy.exemptions.notice(), None);
+        assert_eq!(snapshot.policy.exemptions.notice(), None);
     }
 }
 
@@ -366,8 +370,11 @@ fn an_address_that_was_told_is_not_asked_for_again() {
             .iter()
             .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
         let config = config();
-        let edition = Rc::new(Edition::configured(config.policy, config.store.namespace));
-        let step = admit(&edition, &config.sources, headers, &Origin(origin)).step;
+        let snapshot = Rc::new(PolicySnapshot::configured(
+            config.policy,
+            config.store.namespace,
+        ));
+        let step = admit(&snapshot, &config.sources, headers, &Origin(origin)).step;
         let keys = keys(&step).concat();
         assert!(
             keys.contains(&format!("{{a:{address}}}:api:ip")),
@@ -411,8 +418,11 @@ fn a_header_of_the_proxys_tells_the_addresses_once() {
         let headers = headers
             .iter()
             .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-        let edition = Rc::new(Edition::configured(config.policy, config.store.namespace));
-        let step = admit(&edition, &config.sources, headers, &Asked).step;
+        let snapshot = Rc::new(PolicySnapshot::configured(
+            config.policy,
+            config.store.namespace,
+        ));
+        let step = admit(&snapshot, &config.sources, headers, &Asked).step;
         let keys = keys(&step).concat();
         assert!(
             keys.contains(&format!("{{a:{address}}}:api:ip")),
@@ -492,7 +502,7 @@ fn who_is_calling_is_not_asked_where_no_rule_wants_to_know() {
         .iter()
         .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
     let config = config();
-    let admission = admit(&edition(&config), &config.sources, headers, &Nobody);
+    let admission = admit(&snapshot(&config), &config.sources, headers, &Nobody);
     assert!(matches!(admission.step, Step::Pass));
 }
 
@@ -747,8 +757,8 @@ fn a_refusal_that_may_rest_on_what_is_given_back_is_not_kept() {
             let headers = headers
                 .iter()
                 .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-            let edition = edition(&config);
-            match admit(&edition, &config.sources, headers, &Peer("127.0.0.1")).step {
+            let snapshot = snapshot(&config);
+            match admit(&snapshot, &config.sources, headers, &Peer("127.0.0.1")).step {
                 Step::Ask(pending) => pending,
                 step => panic!("{step:?}"),
             }
@@ -773,7 +783,7 @@ fn a_refusal_that_may_rest_on_what_is_given_back_is_not_kept() {
 fn a_refusal_under_a_policy_that_is_no_longer_in_force_is_told_and_not_kept() {
     let ann = [GET[0], GET[1], ("x-user-id", "ann")];
     let mut memory = Memory::new(&config().store);
-    let first = edition(&config());
+    let first = snapshot(&config());
     let readings = [
         (8, Retry::Now),
         (0, Retry::After(Millis(700))),
@@ -782,7 +792,11 @@ fn a_refusal_under_a_policy_that_is_no_longer_in_force_is_told_and_not_kept() {
     let outcome = told(crate::quota::operation::Verdict::Refused, &readings);
     conclude_at(&mut memory, &ann, &outcome);
     assert!(pending(&ann).recall(&mut memory, Micros(1)).is_some());
-    memory.enter(first.followed_by(first.policy.clone(), Version(1)).epoch);
+    memory.enter(
+        first
+            .followed_by(first.policy.clone(), Version(1))
+            .generation,
+    );
     assert!(pending(&ann).recall(&mut memory, Micros(1)).is_none());
     let action = conclude_at(&mut memory, &ann, &outcome);
     assert!(matches!(action, Action::Respond(_, _)));
@@ -793,12 +807,12 @@ fn a_refusal_under_a_policy_that_is_no_longer_in_force_is_told_and_not_kept() {
 fn a_problem_names_every_limit_that_refuses_by_a_name_of_its_own() {
     let policy = POLICY.replacen('{', r#"{"headers": ["ietf"], "body": "problem","#, 1);
     let config = configured(&policy, "single");
-    let edition = edition(&config);
+    let snapshot = snapshot(&config);
     let headers = [GET[0], GET[1], ("x-user-id", "ann")];
     let headers = headers.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
     let admit = || {
         let sources = &config.sources;
-        match admit(&edition, sources, headers.into_iter(), &Peer("127.0.0.1")).step {
+        match admit(&snapshot, sources, headers.into_iter(), &Peer("127.0.0.1")).step {
             Step::Ask(pending) => pending,
             step => panic!("{step:?}"),
         }

@@ -19,7 +19,7 @@ pub(super) struct SlidingWindow {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Entry {
-    /// The last moment at which it may be used, µs since the epoch; what was not leased is used at
+    /// The last moment at which it may be used, µs since the generation; what was not leased is used at
     /// once.
     stamp: u64,
     /// When the first of it was taken. Both grow from entry to entry.

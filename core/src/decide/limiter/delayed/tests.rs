@@ -3,7 +3,7 @@ use std::rc::Rc;
 use super::super::{Facts, Step, admit};
 use super::*;
 use crate::codec::namespace::Namespace;
-use crate::live::snapshot::Edition;
+use crate::live::snapshot::PolicySnapshot;
 use crate::local::timer_queue::MOST;
 use crate::quota::operation::{Kind, Told, Verdict as Said};
 use crate::store::slot::Topology;
@@ -59,10 +59,10 @@ fn pending(path: &str) -> Box<Pending> {
     let LimiterConfig {
         sources, policy, ..
     } = config();
-    let edition = Rc::new(Edition::configured(policy, Namespace::default()));
+    let snapshot = Rc::new(PolicySnapshot::configured(policy, Namespace::default()));
     let head = [(":method", "GET"), (":path", path)];
     let head = head.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-    let Step::Ask(mut pending) = admit(&edition, &sources, head.into_iter(), &Nobody).step else {
+    let Step::Ask(mut pending) = admit(&snapshot, &sources, head.into_iter(), &Nobody).step else {
         panic!()
     };
     assert_eq!(pending.parts(Topology::Single).len(), 1);

@@ -4,7 +4,7 @@ use super::super::{Action, Decision, Facts, Step, admit};
 use super::*;
 use crate::codec::namespace::Namespace;
 use crate::decide::decision;
-use crate::live::snapshot::{Edition, Version};
+use crate::live::snapshot::{PolicySnapshot, Version};
 use crate::policy::key;
 use crate::policy::rollout::Counting;
 use crate::quota::cost::Cost;
@@ -44,7 +44,7 @@ impl Facts for Nobody {
 /// A worker, and a store that answers at once or is away.
 struct Gateway {
     config: LimiterConfig,
-    edition: Rc<Edition>,
+    snapshot: Rc<PolicySnapshot>,
     memory: Memory,
     store: Option<Counters<Vec<u8>>>,
     /// Operations that the store was asked for.
@@ -60,7 +60,7 @@ impl Gateway {
             panic!("{:?}", Config::parse(&text))
         };
         Gateway {
-            edition: Rc::new(Edition::configured(
+            snapshot: Rc::new(PolicySnapshot::configured(
                 config.policy.clone(),
                 Namespace::default(),
             )),
@@ -94,7 +94,7 @@ impl Gateway {
         let head = [(":method", "GET"), (":path", path)];
         let head = head.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
         let sources = &self.config.sources;
-        let admission = admit(&self.edition, sources, head.into_iter(), &Nobody);
+        let admission = admit(&self.snapshot, sources, head.into_iter(), &Nobody);
         let Step::Ask(mut pending) = admission.step else {
             panic!("{:?}", admission.step)
         };
@@ -122,13 +122,13 @@ impl Gateway {
     }
 
     fn used(&mut self, rule: &str) -> u64 {
-        let limits = self.edition.policy.limits();
+        let limits = self.snapshot.policy.limits();
         let (_, limit) = limits
             .into_iter()
             .find(|(_, limit)| limit.rule == rule)
             .unwrap();
         let nobody = Subject::Address(None);
-        let namespace = &self.edition.namespace;
+        let namespace = &self.snapshot.namespace;
         let key = key::of(namespace, limit, Counting::Enforced, &nobody, None);
         let quota = limit.terms.quota;
         let limits = [(key, quota, crate::quota::cost::Cost::ONE)];
@@ -234,14 +234,14 @@ fn a_refusal_that_is_known_does_not_stand_in_the_way_of_a_lease() {
         retry: Retry::After(Millis(60_000)),
         reset: Millis(60_000),
     };
-    let limits = gateway.edition.policy.limits();
+    let limits = gateway.snapshot.policy.limits();
     let (_, limit) = limits
         .into_iter()
         .find(|(_, limit)| limit.rule == "leased")
         .unwrap();
     let check = Check {
         key: key::of(
-            &gateway.edition.namespace,
+            &gateway.snapshot.namespace,
             limit,
             Counting::Enforced,
             &Subject::Address(None),
@@ -269,9 +269,9 @@ fn another_policy_takes_nothing_over_from_the_leases_of_the_last() {
     let mut gateway = Gateway::new();
     gateway.request("/leased");
     let next = gateway
-        .edition
+        .snapshot
         .followed_by(gateway.config.policy.clone(), Version(1));
-    gateway.memory.enter(next.epoch);
+    gateway.memory.enter(next.generation);
     for part in gateway.memory.leases.expire(Micros(0)) {
         gateway.answer(&part);
     }
@@ -279,7 +279,7 @@ fn another_policy_takes_nothing_over_from_the_leases_of_the_last() {
     // One that began under the last policy neither spends nor asks for a lease.
     assert_eq!(source(&gateway.request("/leased")), decision::Source::Store);
     assert_eq!(gateway.used("leased"), 2);
-    gateway.edition = Rc::new(next);
+    gateway.snapshot = Rc::new(next);
     gateway.request("/leased");
     assert_eq!(
         source(&gateway.request("/leased")),
