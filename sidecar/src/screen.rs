@@ -7,7 +7,7 @@ use std::fmt;
 use bytes::Bytes;
 use weir_core::codec::namespace::Namespace;
 use weir_core::codec::resp::{Malformed, Reader, Token};
-use weir_core::live::poller::Errand;
+use weir_core::live::poller::Query;
 use weir_core::store::wire::MAX_COMMANDS;
 
 use crate::redis::slot::{Slot, slot};
@@ -27,7 +27,7 @@ pub struct Served {
     script: Script,
     namespace: Namespace,
     /// Exactly as the limiter sends them.
-    reads: [Vec<u8>; Errand::ALL.len()],
+    reads: [Vec<u8>; Query::ALL.len()],
     policy: Slot,
 }
 
@@ -35,7 +35,7 @@ impl Served {
     pub fn new(script: Script, namespace: Namespace) -> Served {
         Served {
             script,
-            reads: Errand::ALL.map(|errand| errand.command(&namespace)),
+            reads: Query::ALL.map(|query| query.command(&namespace)),
             policy: slot(namespace.policy().as_bytes()),
             namespace,
         }

@@ -57,7 +57,7 @@ struct Stamp {
 
 const PUBLISHED: Layout = Layout::of::<Published>();
 
-/// One worker's look-out for what is published.
+/// One worker's poller for what is published.
 #[derive(Debug)]
 pub struct Watch {
     period: Micros,
@@ -80,15 +80,15 @@ pub struct Watch {
 struct Call {
     id: CallId,
     since: Micros,
-    errand: Errand,
+    query: Query,
 }
 
 /// A call to be sent, one command with one reply; [`Watch::sent`] follows if it was. There are no others.
 /// The first is sent at every look, the rest when there is something new: a document that is too long is
 /// not even fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Errand {
-    Look,
+pub enum Query {
+    Version,
     Measure,
     Fetch,
 }
@@ -97,11 +97,11 @@ pub enum Errand {
 #[derive(Debug)]
 pub enum News {
     /// No answer of Redis's: nobody knows.
-    Silence,
+    NoReply,
     /// All is as before.
     None,
     /// There is something new, and this is to be sent to learn of it.
-    Ask(Errand),
+    Ask(Query),
     Adopt(Adoption),
     /// What is published is no policy; what is in force stays.
     Refuse {
@@ -151,15 +151,15 @@ fn too_long(bytes: u64) -> String {
     )
 }
 
-impl Errand {
-    pub const ALL: [Errand; 3] = [Errand::Look, Errand::Measure, Errand::Fetch];
+impl Query {
+    pub const ALL: [Query; 3] = [Query::Version, Query::Measure, Query::Fetch];
 
     /// The command, as it is sent.
     pub fn command(self, namespace: &Namespace) -> Vec<u8> {
         let (name, fields): (&str, &[&str]) = match self {
-            Errand::Look => ("HMGET", &["version", "published_at"]),
-            Errand::Measure => ("HSTRLEN", &["policy"]),
-            Errand::Fetch => ("HMGET", &["version", "published_at", "policy"]),
+            Query::Version => ("HMGET", &["version", "published_at"]),
+            Query::Measure => ("HSTRLEN", &["policy"]),
+            Query::Fetch => ("HMGET", &["version", "published_at", "policy"]),
         };
         let key = namespace.policy();
         let words = [name, &key].into_iter().chain(fields.iter().copied());
@@ -260,7 +260,7 @@ impl Watch {
     }
 
     /// Time has passed.
-    pub fn tick(&mut self, now: Micros) -> Option<Errand> {
+    pub fn tick(&mut self, now: Micros) -> Option<Query> {
         if now < self.due {
             return None;
         }
@@ -271,37 +271,37 @@ impl Watch {
             return None;
         }
         self.call = None;
-        Some(Errand::Look)
+        Some(Query::Version)
     }
 
-    /// An errand was sent under this name.
-    pub fn sent(&mut self, now: Micros, id: CallId, errand: Errand) {
+    /// An query was sent under this name.
+    pub fn sent(&mut self, now: Micros, id: CallId, query: Query) {
         self.call = Some(Call {
             id,
             since: now,
-            errand,
+            query,
         });
     }
 
     /// What a call's answer means, if it is the watch's: the store's bytes, or nothing if it failed.
     pub fn answered(&mut self, id: CallId, body: Option<&[u8]>) -> Option<News> {
-        let errand = self.call.take_if(|call| call.id == id)?.errand;
+        let query = self.call.take_if(|call| call.id == id)?.query;
         let reply = Reply::read(body.unwrap_or_default());
         if !matches!(reply, Reply::Nothing) {
             self.unheard = None;
         }
         Some(match reply {
-            Reply::Nothing => News::Silence,
+            Reply::Nothing => News::NoReply,
             Reply::Error(words) => News::Unreadable(words),
-            Reply::Length(length) => self.measured(errand, length),
-            Reply::Fields(fields) => self.told(errand, fields),
+            Reply::Length(length) => self.measured(query, length),
+            Reply::Fields(fields) => self.told(query, fields),
         })
     }
 
-    fn measured(&mut self, errand: Errand, length: u64) -> News {
-        match errand {
-            Errand::Measure if length <= MOST_DOCUMENT as u64 => News::Ask(Errand::Fetch),
-            Errand::Measure => {
+    fn measured(&mut self, query: Query, length: u64) -> News {
+        match query {
+            Query::Measure if length <= MOST_DOCUMENT as u64 => News::Ask(Query::Fetch),
+            Query::Measure => {
                 let Some(stamp) = self.found.take() else {
                     return News::None;
                 };
@@ -313,11 +313,11 @@ impl Watch {
                 self.seen = Some(stamp);
                 refusal
             }
-            Errand::Look | Errand::Fetch => News::Silence,
+            Query::Version | Query::Fetch => News::NoReply,
         }
     }
 
-    fn told(&mut self, errand: Errand, fields: Vec<Option<Vec<u8>>>) -> News {
+    fn told(&mut self, query: Query, fields: Vec<Option<Vec<u8>>>) -> News {
         let mut fields = fields.into_iter();
         let (version, published_at) = (fields.next().flatten(), fields.next().flatten());
         let Some(version) = version else {
@@ -331,15 +331,15 @@ impl Watch {
             published_at: published_at.unwrap_or_default(),
         };
         let document = fields.next();
-        match (errand, document) {
-            (Errand::Look, None) => {
+        match (query, document) {
+            (Query::Version, None) => {
                 if self.seen.as_ref() == Some(&stamp) {
                     return News::None;
                 }
                 self.found = Some(stamp);
-                News::Ask(Errand::Measure)
+                News::Ask(Query::Measure)
             }
-            (Errand::Fetch, Some(document)) => {
+            (Query::Fetch, Some(document)) => {
                 self.seen = Some(stamp.clone());
                 match document {
                     Some(document) => Published { stamp, document }.judge(&self.key),
@@ -349,7 +349,7 @@ impl Watch {
                     }),
                 }
             }
-            _ => News::Silence,
+            _ => News::NoReply,
         }
     }
 

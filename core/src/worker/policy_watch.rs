@@ -8,7 +8,7 @@ use super::seats::{Company, Seat};
 use super::shared;
 use super::store_calls::StoreCalls;
 use crate::codec::namespace::Namespace;
-use crate::live::poller::{Adoption, Document, Errand, News, Published, Watch};
+use crate::live::poller::{Adoption, Document, News, Published, Query, Watch};
 use crate::live::snapshot::{PolicySnapshot, Version};
 use crate::live::versions::{self, VersionSkew};
 use crate::policy::Policy;
@@ -149,8 +149,8 @@ impl PolicyWatch {
         let Some(poller) = &mut self.poller else {
             return;
         };
-        if let Some(errand) = poller.watch.tick(now) {
-            poller.send(host, calls, now, errand);
+        if let Some(query) = poller.watch.tick(now) {
+            poller.send(host, calls, now, query);
             self.report_version(host);
         }
     }
@@ -168,7 +168,7 @@ impl PolicyWatch {
         };
         match poller.watch.answered(id, body) {
             None => return Claimed::NotMine,
-            Some(News::Ask(errand)) => poller.send(host, calls, now, errand),
+            Some(News::Ask(query)) => poller.send(host, calls, now, query),
             Some(News::Adopt(adoption)) => {
                 self.adopt(host, adoption);
                 self.report_version(host);
@@ -265,10 +265,10 @@ impl PolicyWatch {
 }
 
 impl Poller {
-    fn send(&mut self, host: &impl Host, calls: &mut StoreCalls, now: Micros, errand: Errand) {
+    fn send(&mut self, host: &impl Host, calls: &mut StoreCalls, now: Micros, query: Query) {
         // One that cannot be sent is one that is not answered: the next look comes soon enough.
-        if let Ok(id) = calls.call(host, now, 1, &errand.command(&self.namespace)) {
-            self.watch.sent(now, id, errand);
+        if let Ok(id) = calls.call(host, now, 1, &query.command(&self.namespace)) {
+            self.watch.sent(now, id, query);
         }
     }
 
@@ -320,7 +320,7 @@ impl Poller {
                     );
                 }
             }
-            News::Silence | News::Ask(_) | News::Adopt(_) => {}
+            News::NoReply | News::Ask(_) | News::Adopt(_) => {}
         }
     }
 }

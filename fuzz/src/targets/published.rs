@@ -1,10 +1,10 @@
-//! What Redis says of the published policy, whoever wrote it there: a look-out never goes wrong over
+//! What Redis says of the published policy, whoever wrote it there: a poller never goes wrong over
 //! it, adopts only what the parser takes, and is back in step at the next look.
 //!
 //! An input is the replies to one look, divided by NUL.
 
 use weir_core::codec::namespace::Namespace;
-use weir_core::live::poller::{Document, Errand, News, Published, Watch};
+use weir_core::live::poller::{Document, News, Published, Query, Watch};
 use weir_core::time::{Micros, Millis};
 
 use crate::Target;
@@ -52,16 +52,16 @@ fn run(data: &[u8]) {
 
 /// How many calls one look took.
 fn look<'a>(watch: &mut Watch, now: Micros, replies: &mut impl Iterator<Item = &'a [u8]>) -> u32 {
-    let mut errand = watch.tick(now).expect("it is time");
+    let mut query = watch.tick(now).expect("it is time");
     for calls in 1.. {
         let id = weir_core::store::call::CallId(calls);
-        assert!(!errand.command(&Namespace::default()).is_empty());
-        watch.sent(now, id, errand);
+        assert!(!query.command(&Namespace::default()).is_empty());
+        watch.sent(now, id, query);
         let news = watch.answered(id, replies.next());
         match news.expect("the answer to its call") {
             News::Ask(next) => {
-                assert_ne!(next, Errand::Look);
-                errand = next;
+                assert_ne!(next, Query::Version);
+                query = next;
             }
             News::Adopt(adoption) => {
                 assert!(adoption.version.0 > 0);
@@ -86,7 +86,7 @@ fn look<'a>(watch: &mut Watch, now: Micros, replies: &mut impl Iterator<Item = &
                 assert!(!words.contains(char::is_control), "one line in the log");
                 return calls;
             }
-            News::Silence | News::None | News::Gone => return calls,
+            News::NoReply | News::None | News::Gone => return calls,
         }
     }
     0

@@ -16,14 +16,14 @@ struct Redis<'a> {
 }
 
 impl Redis<'_> {
-    fn reply(self, errand: Errand) -> Vec<u8> {
-        let fields = match errand {
-            Errand::Look => vec![self.version, self.published_at],
-            Errand::Measure => {
+    fn reply(self, query: Query) -> Vec<u8> {
+        let fields = match query {
+            Query::Version => vec![self.version, self.published_at],
+            Query::Measure => {
                 let length = self.policy.map_or(0, str::len);
                 return format!(":{length}\r\n").into_bytes();
             }
-            Errand::Fetch => vec![self.version, self.published_at, self.policy],
+            Query::Fetch => vec![self.version, self.published_at, self.policy],
         };
         let mut out = format!("*{}\r\n", fields.len()).into_bytes();
         for field in fields {
@@ -51,15 +51,15 @@ fn publishing<'a>(version: &'a str, policy: &'a str) -> Redis<'a> {
 }
 
 /// Looks once at the next opportunity; what was sent, and what came of it.
-fn look(watch: &mut Watch, redis: Redis<'_>) -> (Vec<Errand>, News) {
+fn look(watch: &mut Watch, redis: Redis<'_>) -> (Vec<Query>, News) {
     let mut sent = Vec::new();
-    let mut errand = watch.tick(watch.due).unwrap();
+    let mut query = watch.tick(watch.due).unwrap();
     loop {
-        sent.push(errand);
-        watch.sent(watch.due, CallId(9), errand);
+        sent.push(query);
+        watch.sent(watch.due, CallId(9), query);
         assert!(watch.answered(CallId(8), None).is_none());
-        match watch.answered(CallId(9), Some(&redis.reply(errand))) {
-            Some(News::Ask(next)) => errand = next,
+        match watch.answered(CallId(9), Some(&redis.reply(query))) {
+            Some(News::Ask(next)) => query = next,
             Some(news) => return (sent, news),
             None => panic!("the answer is the watch's"),
         }
@@ -85,10 +85,10 @@ fn a_version_is_adopted_once_and_then_costs_a_look() {
     let mut watch = watch();
     let redis = publishing("3", POLICY);
     let (sent, news) = look(&mut watch, redis);
-    assert_eq!(sent, [Errand::Look, Errand::Measure, Errand::Fetch]);
+    assert_eq!(sent, [Query::Version, Query::Measure, Query::Fetch]);
     assert_eq!(adopted(news), 3);
     let (sent, news) = look(&mut watch, redis);
-    assert_eq!(sent, [Errand::Look]);
+    assert_eq!(sent, [Query::Version]);
     assert!(matches!(news, News::None));
     assert_eq!(adopted(look(&mut watch, publishing("4", POLICY)).1), 4);
 }
@@ -124,7 +124,7 @@ fn what_is_no_policy_is_refused_once_with_its_place() {
         "{told}"
     );
     let (sent, news) = look(&mut watch, broken);
-    assert_eq!(sent, [Errand::Look]);
+    assert_eq!(sent, [Query::Version]);
     assert!(matches!(news, News::None));
     assert_eq!(adopted(look(&mut watch, publishing("3", POLICY)).1), 3);
 }
@@ -171,13 +171,13 @@ fn a_document_that_is_too_long_is_refused_unread() {
     let long = " ".repeat(MOST_DOCUMENT + 1);
     let mut watch = watch();
     let (sent, news) = look(&mut watch, publishing("5", &long));
-    assert_eq!(sent, [Errand::Look, Errand::Measure]);
+    assert_eq!(sent, [Query::Version, Query::Measure]);
     let told = refused(news);
     assert!(
         told.starts_with("5: policy: has 524289 bytes; at most 524288"),
         "{told}"
     );
-    assert_eq!(look(&mut watch, publishing("5", &long)).0, [Errand::Look]);
+    assert_eq!(look(&mut watch, publishing("5", &long)).0, [Query::Version]);
     assert!(Document::read(long.as_bytes()).is_err());
 }
 
@@ -215,8 +215,8 @@ fn a_store_that_does_not_answer_leaves_all_as_it_is() {
         (Some(b"*2\r\n:1\r\n:2\r\n"), "Silence"),
         (Some(b":5\r\n"), "Silence"),
     ] {
-        let errand = watch.tick(watch.due).unwrap();
-        watch.sent(watch.due, CallId(1), errand);
+        let query = watch.tick(watch.due).unwrap();
+        watch.sent(watch.due, CallId(1), query);
         let news = watch.answered(CallId(1), body).unwrap();
         assert_eq!(format!("{news:?}"), expected);
     }
@@ -231,13 +231,13 @@ fn a_call_without_an_answer_holds_up_the_look_out_no_longer_than_it_may_take() {
     let mut watch = watch();
     let start = watch.due;
     watch.tick(start).unwrap();
-    watch.sent(start, CallId(1), Errand::Look);
+    watch.sent(start, CallId(1), Query::Version);
     // The first looks come so soon that the first call might still be answered.
     watch.due = Micros(start.0 + 99_999);
     assert_eq!(watch.tick(watch.due), None);
     watch.due = Micros(start.0 + 100_000);
-    assert_eq!(watch.tick(watch.due), Some(Errand::Look));
-    watch.sent(watch.due, CallId(2), Errand::Look);
+    assert_eq!(watch.tick(watch.due), Some(Query::Version));
+    watch.sent(watch.due, CallId(2), Query::Version);
     assert!(
         watch.answered(CallId(1), None).is_none(),
         "late, and nobody's"
