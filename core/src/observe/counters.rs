@@ -16,7 +16,7 @@ use crate::policy::{OnStoreFailure, Policy};
 
 /// The counts under one policy.
 #[derive(Debug)]
-pub struct Tally {
+pub struct Counters {
     policy: Rc<Policy>,
     layout: Layout,
     /// The rules' names, in the policy's order.
@@ -103,8 +103,8 @@ const SCOPE_SIZE: usize = Count::ALL.len();
 const RULE_SIZE: usize = SCOPES.len() * SCOPE_SIZE;
 const VARIANT_SIZE: usize = Outcome::ALL.len();
 
-impl Tally {
-    pub fn new(policy: Rc<Policy>) -> Tally {
+impl Counters {
+    pub fn new(policy: Rc<Policy>) -> Counters {
         let rules = policy.rules().iter().enumerate();
         let rules: HashMap<&str, usize> = rules.map(|(at, rule)| (rule.name(), at)).collect();
         let places = policy.limits().map(|(_, limit)| Place {
@@ -118,7 +118,7 @@ impl Tally {
             rules: rules.len(),
             variants: experiments.map(|one| one.variants.len()).sum(),
         };
-        Tally {
+        Counters {
             places: places.collect(),
             names: policy
                 .rules()

@@ -13,7 +13,7 @@ use crate::decide::answer::Answer;
 use crate::decide::decision::{Outcome, Record};
 use crate::decide::limiter::Pending;
 use crate::live::snapshot::PolicySnapshot;
-use crate::observe::counters::{Series, Tally};
+use crate::observe::counters::{Counters, Series};
 use crate::observe::notice::Notice;
 use crate::observe::report::{self, View};
 use crate::observe::time_series::Latency;
@@ -67,7 +67,7 @@ struct State {
 
 struct Sheet {
     snapshot: Rc<PolicySnapshot>,
-    tally: Tally,
+    counters: Counters,
     /// By the number of the series; defined when it first counts.
     metrics: Vec<Option<Metric>>,
 }
@@ -115,16 +115,16 @@ impl Telemetry {
     /// A request was decided.
     pub fn count(&mut self, pending: &Pending, record: &Record) {
         let State { sheets, view, .. } = &mut self.state;
-        let Some(tally) = sheet(sheets, pending.snapshot()) else {
+        let Some(counters) = sheet(sheets, pending.snapshot()) else {
             return;
         };
-        tally.count(record, pending.met());
+        counters.count(record, pending.met());
         let refused = match record.outcome {
             Outcome::Denied => record.shown.map(|shown| shown.limit),
             _ => record.shadow_denied.first().copied(),
         };
         if let Some(limit) = refused
-            && let (Some(subject), Some(rule)) = (pending.subject(), tally.rule_of(limit))
+            && let (Some(subject), Some(rule)) = (pending.subject(), counters.rule_of(limit))
         {
             view.offenders.refused(subject, &By::Rule(rule.clone()));
         }
@@ -138,8 +138,8 @@ impl Telemetry {
         listed: Option<&Listed>,
     ) {
         let State { sheets, view, .. } = &mut self.state;
-        if let Some(tally) = sheet(sheets, snapshot) {
-            tally.decided(outcome);
+        if let Some(counters) = sheet(sheets, snapshot) {
+            counters.decided(outcome);
         }
         if let (Outcome::Blocked, Some(listed)) = (outcome, listed) {
             let by = By::List(listed.text().into());
@@ -157,8 +157,8 @@ impl Telemetry {
 
     /// A request came from somebody whose tier the policy does not name.
     pub fn tier_unknown(&mut self, snapshot: &Rc<PolicySnapshot>) {
-        if let Some(tally) = sheet(&mut self.state.sheets, snapshot) {
-            tally.tier_unknown();
+        if let Some(counters) = sheet(&mut self.state.sheets, snapshot) {
+            counters.tier_unknown();
         }
     }
 
@@ -367,7 +367,10 @@ fn view(Seat(seat): Seat) -> String {
 }
 
 /// The counts under a policy.
-fn sheet<'a>(sheets: &'a mut Vec<Sheet>, snapshot: &Rc<PolicySnapshot>) -> Option<&'a mut Tally> {
+fn sheet<'a>(
+    sheets: &'a mut Vec<Sheet>,
+    snapshot: &Rc<PolicySnapshot>,
+) -> Option<&'a mut Counters> {
     let place = sheets
         .iter()
         .rposition(|sheet| sheet.snapshot.generation == snapshot.generation);
@@ -375,16 +378,16 @@ fn sheet<'a>(sheets: &'a mut Vec<Sheet>, snapshot: &Rc<PolicySnapshot>) -> Optio
         sheets.push(Sheet::new(snapshot.clone()));
         sheets.len() - 1
     });
-    sheets.get_mut(place).map(|sheet| &mut sheet.tally)
+    sheets.get_mut(place).map(|sheet| &mut sheet.counters)
 }
 
 impl Sheet {
     fn new(snapshot: Rc<PolicySnapshot>) -> Sheet {
-        let tally = Tally::new(snapshot.policy.clone());
+        let counters = Counters::new(snapshot.policy.clone());
         Sheet {
-            metrics: vec![None; tally.layout().size()],
+            metrics: vec![None; counters.layout().size()],
             snapshot,
-            tally,
+            counters,
         }
     }
 }
@@ -396,14 +399,14 @@ impl State {
         } = self;
         for Sheet {
             snapshot,
-            tally,
+            counters,
             metrics,
-        } in sheets.iter_mut().filter(|sheet| sheet.tally.has_news())
+        } in sheets.iter_mut().filter(|sheet| sheet.counters.has_news())
         {
             *news = true;
-            let (names, layout) = (tally.rules().to_vec(), tally.layout());
+            let (names, layout) = (counters.rules().to_vec(), counters.layout());
             let mut interval = view.traffic.now(time);
-            tally.drain(|number, series, more| {
+            counters.drain(|number, series, more| {
                 let mut metric = |number: usize, series: Series| {
                     let metric = metrics.get_mut(number)?;
                     Some(*metric.get_or_insert_with(|| Metric::of(host, series, snapshot)))

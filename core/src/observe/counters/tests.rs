@@ -16,13 +16,13 @@ const POLICY: &str = r#"{"rules": [
             {"name": "z", "weight": 1, "rules": {"b": {"ip_limits":
                 {"default": {"type": "fixed_window", "limit": 4, "window": 60}}}}}]}]}"#;
 
-fn tally() -> Tally {
+fn counters() -> Counters {
     let json = Json::parse(POLICY, "policy").unwrap();
-    Tally::new(Rc::new(Policy::try_new(&At::new(&json, "policy")).unwrap()))
+    Counters::new(Rc::new(Policy::try_new(&At::new(&json, "policy")).unwrap()))
 }
 
-fn limits(tally: &Tally) -> Vec<LimitId> {
-    tally.policy().limits().map(|(id, _)| id).collect()
+fn limits(counters: &Counters) -> Vec<LimitId> {
+    counters.policy().limits().map(|(id, _)| id).collect()
 }
 
 fn status(limit: LimitId) -> Option<LimitStatus> {
@@ -34,27 +34,27 @@ fn status(limit: LimitId) -> Option<LimitStatus> {
     Some(LimitStatus { limit, reading })
 }
 
-fn told(tally: &mut Tally) -> Vec<(String, u32)> {
-    let policy = tally.policy().clone();
+fn told(counters: &mut Counters) -> Vec<(String, u32)> {
+    let policy = counters.policy().clone();
     let mut told = Vec::new();
-    tally.drain(|_, series, count| told.push((series.name(&policy).unwrap(), count)));
+    counters.drain(|_, series, count| told.push((series.name(&policy).unwrap(), count)));
     told.sort();
     told
 }
 
-fn expect(tally: &mut Tally, expected: &[(&str, u32)]) {
+fn expect(counters: &mut Counters, expected: &[(&str, u32)]) {
     let expected: Vec<(String, u32)> = expected
         .iter()
         .map(|(name, count)| (format!("weir.{name}"), *count))
         .collect();
-    assert_eq!(told(tally), expected);
+    assert_eq!(told(counters), expected);
 }
 
 #[test]
 fn every_series_has_a_number_of_its_own() {
-    let tally = tally();
-    let policy = tally.policy();
-    let layout = tally.layout();
+    let counters = counters();
+    let policy = counters.policy();
+    let layout = counters.layout();
     let mut names: Vec<String> = (0..layout.size())
         .map(|number| {
             let series = layout.series(number).unwrap();
@@ -69,39 +69,39 @@ fn every_series_has_a_number_of_its_own() {
 
 #[test]
 fn what_passed_counts_once_for_each_rule_under_the_scope_with_the_fewest_left() {
-    let mut tally = tally();
-    let [global, user, ip, ..] = limits(&tally)[..] else {
+    let mut counters = counters();
+    let [global, user, ip, ..] = limits(&counters)[..] else {
         panic!()
     };
     let record = Record::new(Outcome::Allowed, Source::Store, status(user));
     for _ in 0..2 {
         let met = [(global, Some(5)), (user, Some(4)), (ip, Some(9))];
-        tally.count(&record, met.into_iter());
+        counters.count(&record, met.into_iter());
     }
     let rule = "requests_total.rule.a.scope.user.outcome.allowed";
     expect(
-        &mut tally,
+        &mut counters,
         &[
             ("decisions_total.outcome.allowed", 2),
             (&format!("{rule}.scope.user.outcome.allowed"), 2),
             ("requests_total.rule.b.scope.ip.outcome.allowed", 2),
         ],
     );
-    expect(&mut tally, &[]);
+    expect(&mut counters, &[]);
 }
 
 #[test]
 fn what_was_refused_counts_for_the_limit_that_refused_and_for_no_other() {
-    let mut tally = tally();
-    let ids = limits(&tally);
+    let mut counters = counters();
+    let ids = limits(&counters);
     let met = || ids.iter().take(3).map(|&id| (id, None));
     let cached = Record::new(Outcome::Denied, Source::Denials, status(ids[2]));
-    tally.count(&cached, met());
+    counters.count(&cached, met());
     let blind = Record::new(Outcome::Unavailable, Source::Failure(Degraded::Deny), None);
-    tally.count(&blind, met());
+    counters.count(&blind, met());
     let rule = "rule.a.scope.user.outcome.allowed.scope.user";
     expect(
-        &mut tally,
+        &mut counters,
         &[
             ("decisions_total.outcome.denied", 1),
             ("decisions_total.outcome.unavailable", 1),
@@ -116,8 +116,8 @@ fn what_was_refused_counts_for_the_limit_that_refused_and_for_no_other() {
 
 #[test]
 fn trials_warnings_and_delays_are_said_besides() {
-    let mut tally = tally();
-    let ids = limits(&tally);
+    let mut counters = counters();
+    let ids = limits(&counters);
     let record = Record {
         delay: Millis(250),
         shadow_denied: vec![ids[2]],
@@ -126,12 +126,12 @@ fn trials_warnings_and_delays_are_said_besides() {
         warned: vec![ids[0]],
         ..Record::new(Outcome::Delayed, Source::Leases, None)
     };
-    tally.count(&record, [(ids[0], None)].into_iter());
-    tally.decided(Outcome::Unmatched);
-    tally.tier_unknown();
+    counters.count(&record, [(ids[0], None)].into_iter());
+    counters.decided(Outcome::Unmatched);
+    counters.tier_unknown();
     let rule = "rule.a.scope.user.outcome.allowed.scope.global";
     expect(
-        &mut tally,
+        &mut counters,
         &[
             ("decisions_total.outcome.delayed", 1),
             ("decisions_total.outcome.unmatched", 1),
