@@ -31,7 +31,7 @@ pub const CASES: &[Case] = cases![
     the_table_in_the_docs_is_what_prometheus_reads,
     the_gateway_tells_operators_of_its_traffic_and_nobody_else,
     counts_go_on_under_a_policy_that_is_published,
-    the_worst_offenders_are_told_as_the_status_call_tells_subjects,
+    heavy_hitters_are_told_as_the_status_call_tells_subjects,
     blocked_callers_are_told_with_the_entry_that_blocks_them,
     guesses_at_the_operators_secret_are_few_counted_and_told,
     operators_stay_those_of_the_configuration_where_a_policy_names_none,
@@ -537,7 +537,7 @@ fn counts_go_on_under_a_policy_that_is_published(world: &World) {
     }
 }
 
-fn the_worst_offenders_are_told_as_the_status_call_tells_subjects(world: &World) {
+fn heavy_hitters_are_told_as_the_status_call_tells_subjects(world: &World) {
     let redis = Redis::start().unwrap();
     let gateway = start(world, &redis);
     let hammer = |visitor: &Visitor, times: usize| {
@@ -555,14 +555,15 @@ fn the_worst_offenders_are_told_as_the_status_call_tells_subjects(world: &World)
     for _ in 0..10 {
         hammer(&Visitor::of_tier(&gateway, "free"), 2);
     }
-    let told = reports(&gateway, "offenders", |report| {
-        report["offenders"][0]["denied_at_least"] == 80 && report["offenders"][12].is_object()
+    let told = reports(&gateway, "heavy_hitters", |report| {
+        report["heavy_hitters"][0]["denied_at_least"] == 80
+            && report["heavy_hitters"][12].is_object()
     });
-    let offenders = told["offenders"].as_array().unwrap();
+    let heavy_hitters = told["heavy_hitters"].as_array().unwrap();
     let line = |place: usize| {
-        let offender = &offenders[place];
-        let text = |field: &str| offender[field].as_str().unwrap().to_owned();
-        let at_most = offender["denied_at_most"].as_u64().unwrap();
+        let heavy_hitter = &heavy_hitters[place];
+        let text = |field: &str| heavy_hitter[field].as_str().unwrap().to_owned();
+        let at_most = heavy_hitter["denied_at_most"].as_u64().unwrap();
         (text("kind"), text("subject"), text("rule"), at_most)
     };
     let expected = |kind: &str, subject: &str, times: u64| {
@@ -576,7 +577,7 @@ fn the_worst_offenders_are_told_as_the_status_call_tells_subjects(world: &World)
     assert_eq!(line(0), expected("user", "Ann: \"the\" <hammer>", 80));
     assert_eq!(line(1), expected("api_key", "api-key:8254c329a928", 30));
     assert_eq!(line(2), expected("address", &anonymous.address, 20));
-    let query = |place: usize| offenders[place]["query"].as_str().unwrap();
+    let query = |place: usize| heavy_hitters[place]["query"].as_str().unwrap();
     let operators = Visitor::of_tier(&gateway, "operators");
     for (place, subject) in [(0, "Ann: \"the\" <hammer>"), (1, "api-key:8254c329a928")] {
         let status = operators.get(format!("{STATUS}?{}", query(place)));
@@ -584,8 +585,12 @@ fn the_worst_offenders_are_told_as_the_status_call_tells_subjects(world: &World)
         assert_eq!(status.json().unwrap()["user_id"], subject);
     }
     assert_eq!(query(2), format!("address={}", anonymous.address));
-    assert_eq!(offenders.len(), 13);
-    assert!(offenders[3..].iter().all(|one| one["denied_at_most"] == 1));
+    assert_eq!(heavy_hitters.len(), 13);
+    assert!(
+        heavy_hitters[3..]
+            .iter()
+            .all(|one| one["denied_at_most"] == 1)
+    );
 }
 
 /// A list of whom nobody knows who they are cannot be taken back, nor seen to hit the right ones.
@@ -609,7 +614,7 @@ fn blocked_callers_are_told_with_the_entry_that_blocks_them(world: &World) {
     let told = reports(&gateway, "blocked callers", |report| {
         sum(&report["requests"]["blocked"]) == 18
     });
-    let lines = told["offenders"].as_array().unwrap().iter();
+    let lines = told["heavy_hitters"].as_array().unwrap().iter();
     let lines = lines.map(|line| {
         let text = |field: &str| line[field].as_str().unwrap_or_default().to_owned();
         let times = line["denied_at_most"].as_u64().unwrap();
@@ -673,7 +678,7 @@ fn guesses_at_the_operators_secret_are_few_counted_and_told(world: &World) {
     let told = reports(&gateway, "wrong secrets", |report| {
         report["wrong_secrets"] == 41
     });
-    let worst = &told["offenders"][0];
+    let worst = &told["heavy_hitters"][0];
     assert_eq!(
         (
             &worst["subject"],

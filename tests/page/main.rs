@@ -65,12 +65,15 @@ fn an_operator_sees_in_a_browser_what_a_gateway_does() {
         "the rule is there",
         "at('rules').innerText.includes('hammered')",
     );
-    let offenders = browser.text("at('offenders').innerText").unwrap();
-    assert!(offenders.contains("mallory"), "{offenders}");
-    assert!(offenders.contains("tried (on trial)"), "{offenders}");
+    let heavy_hitters = browser.text("at('heavy_hitters').innerText").unwrap();
+    assert!(heavy_hitters.contains("mallory"), "{heavy_hitters}");
     assert!(
-        offenders.contains("<img src=x onerror=document.title='owned'>"),
-        "a caller's name is text: {offenders}"
+        heavy_hitters.contains("tried (on trial)"),
+        "{heavy_hitters}"
+    );
+    assert!(
+        heavy_hitters.contains("<img src=x onerror=document.title='owned'>"),
+        "a caller's name is text: {heavy_hitters}"
     );
     // Which gateway it is: by its address, where Envoy was given no name.
     let name = gateway.address().to_string();
@@ -81,8 +84,8 @@ fn an_operator_sees_in_a_browser_what_a_gateway_does() {
     let which = browser.text("at('which').textContent").unwrap();
     assert!(which.contains(&name), "{which}");
     assert!(
-        offenders.contains("deny.users"),
-        "who is blocked, and by what: {offenders}"
+        heavy_hitters.contains("deny.users"),
+        "who is blocked, and by what: {heavy_hitters}"
     );
     follow(&mut browser, "mallory");
     until(
@@ -230,7 +233,7 @@ fn traffic(gateway: &Gateway) {
 fn follow(browser: &mut Browser, caller: &str) {
     let caller = serde_json::to_string(caller).unwrap();
     let script = format!(
-        "[...at('offenders').querySelectorAll('a')].find(a => a.textContent === {caller}).click()"
+        "[...at('heavy_hitters').querySelectorAll('a')].find(a => a.textContent === {caller}).click()"
     );
     browser.text(&script).unwrap();
 }

@@ -1,5 +1,5 @@
 //! What became of one request, in ids of its policy: the one thing that statistics, access logs and
-//! the list of top offenders are fed from. It is made on every request's way and so allocates
+//! the list of top heavy hitters are fed from. It is made on every request's way and so allocates
 //! nothing for what the policy does not ask for; names are looked up where somebody reads.
 
 use postcard_schema::Schema;

@@ -19,7 +19,7 @@ use crate::observe::advice;
 use crate::observe::counters::Count;
 use crate::observe::notice::Notice;
 use crate::observe::time_series::{self, INTERVAL_SECONDS, INTERVALS, Interval, Latency, Traffic};
-use crate::observe::top_k::{By, Offender, Offenders};
+use crate::observe::top_k::{By, HeavyHitter, HeavyHitters};
 use crate::store::batch::Health;
 use crate::time::Micros;
 
@@ -31,7 +31,7 @@ pub const LONGEST_SILENCE: Micros = Micros(5_000_000);
 /// way to the store holds no longer. What it counted does.
 const PRESENT: Micros = Micros(15_000_000);
 /// Callers on the list: more than anybody reads in an incident.
-const MOST_OFFENDERS: usize = 20;
+const MOST_HEAVY_HITTERS: usize = 20;
 
 /// What one worker has seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Schema)]
@@ -51,7 +51,7 @@ pub struct View {
     /// When a call was answered last, as of the last time that this was told.
     pub answered_at: Micros,
     pub traffic: Traffic,
-    pub offenders: Offenders,
+    pub heavy_hitters: HeavyHitters,
 }
 
 #[derive(Serialize)]
@@ -79,7 +79,7 @@ struct Report {
     wrong_secrets: u64,
     /// Requests that the store did not decide, by what was done with them.
     degraded: BTreeMap<&'static str, u64>,
-    offenders: Vec<OffenderReport>,
+    heavy_hitters: Vec<HeavyHitterReport>,
 }
 
 #[derive(Serialize)]
@@ -142,7 +142,7 @@ struct LatencyReport {
 }
 
 #[derive(Serialize)]
-struct OffenderReport {
+struct HeavyHitterReport {
     kind: &'static str,
     subject: String,
     /// What the status call finds them by, if it can.
@@ -217,11 +217,11 @@ pub fn report(
         .collect();
 
     let mut sums = Sums::default();
-    let mut offenders = Offenders::default();
+    let mut heavy_hitters = HeavyHitters::default();
     for view in &seen {
-        let mut own = view.offenders.clone();
+        let mut own = view.heavy_hitters.clone();
         own.age(now);
-        offenders.merge(&own);
+        heavy_hitters.merge(&own);
         for interval in view.traffic.intervals() {
             let place = interval.number.checked_sub(first);
             if let Some(place) = place.and_then(|place| usize::try_from(place).ok()) {
@@ -268,10 +268,10 @@ pub fn report(
             rules: busiest_first(sums.rules),
             wrong_secrets: sums.wrong_secrets,
             degraded: sums.degraded,
-            offenders: offenders
-                .top(MOST_OFFENDERS)
+            heavy_hitters: heavy_hitters
+                .top(MOST_HEAVY_HITTERS)
                 .into_iter()
-                .map(OffenderReport::from)
+                .map(HeavyHitterReport::from)
                 .collect(),
         },
     )
@@ -395,15 +395,15 @@ impl RuleReport {
     }
 }
 
-impl From<Offender> for OffenderReport {
-    fn from(offender: Offender) -> OffenderReport {
-        OffenderReport {
-            kind: offender.name.kind(),
-            subject: offender.name.text(),
-            query: offender.name.query(),
-            by: offender.by.into(),
-            denied_at_least: offender.at_least,
-            denied_at_most: offender.at_most,
+impl From<HeavyHitter> for HeavyHitterReport {
+    fn from(heavy_hitter: HeavyHitter) -> HeavyHitterReport {
+        HeavyHitterReport {
+            kind: heavy_hitter.name.kind(),
+            subject: heavy_hitter.name.text(),
+            query: heavy_hitter.name.query(),
+            by: heavy_hitter.by.into(),
+            denied_at_least: heavy_hitter.at_least,
+            denied_at_most: heavy_hitter.at_most,
         }
     }
 }

@@ -30,7 +30,7 @@ const HALVING: Micros = Micros(180_000_000);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(from = "Packed")]
-pub struct Offenders {
+pub struct HeavyHitters {
     /// By place: a hash of the name, which is what is searched. Nothing hangs on its strength, since
     /// names are compared besides.
     hashes: Vec<u64>,
@@ -86,7 +86,7 @@ struct PackedEntry {
 
 /// A caller that is refused much.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Offender {
+pub struct HeavyHitter {
     pub name: Name,
     /// Refusals of late, older ones counting less: no fewer than `at_least`, no more than `at_most`.
     pub at_least: u64,
@@ -94,7 +94,7 @@ pub struct Offender {
     pub by: By,
 }
 
-impl Offenders {
+impl HeavyHitters {
     /// A request was refused.
     pub fn refused(&mut self, subject: &Subject, by: &By) {
         let mut name = std::mem::take(&mut self.draft);
@@ -178,7 +178,7 @@ impl Offenders {
     }
 
     /// Adds what another worker saw.
-    pub fn merge(&mut self, other: &Offenders) {
+    pub fn merge(&mut self, other: &HeavyHitters) {
         let (own, others) = (self.bound(), other.bound());
         for entry in &mut self.entries {
             if !other.holds(&entry.name) {
@@ -217,7 +217,7 @@ impl Offenders {
     }
 
     /// The most refused, most first.
-    pub fn top(&self, most: usize) -> Vec<Offender> {
+    pub fn top(&self, most: usize) -> Vec<HeavyHitter> {
         let mut entries: Vec<&Entry> = self.entries.iter().collect();
         entries.sort_by(|one, other| {
             let rank = |entry: &Entry| (entry.count.saturating_sub(entry.error), entry.count);
@@ -225,13 +225,13 @@ impl Offenders {
                 .cmp(&rank(one))
                 .then_with(|| one.name.cmp(&other.name))
         });
-        let offender = |entry: &&Entry| Offender {
+        let heavy_hitter = |entry: &&Entry| HeavyHitter {
             name: entry.name.clone(),
             at_least: entry.count.saturating_sub(entry.error) / WHOLE,
             at_most: entry.count.div_ceil(WHOLE),
             by: entry.by.clone(),
         };
-        entries.iter().take(most).map(offender).collect()
+        entries.iter().take(most).map(heavy_hitter).collect()
     }
 
     /// For the other workers.
@@ -250,19 +250,19 @@ impl Offenders {
     }
 }
 
-impl Serialize for Offenders {
+impl Serialize for HeavyHitters {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.packed().serialize(serializer)
     }
 }
 
-impl Schema for Offenders {
+impl Schema for HeavyHitters {
     const SCHEMA: &'static NamedType = Packed::SCHEMA;
 }
 
-impl From<Packed> for Offenders {
+impl From<Packed> for HeavyHitters {
     /// No more than a worker keeps, whoever packed it.
-    fn from(packed: Packed) -> Offenders {
+    fn from(packed: Packed) -> HeavyHitters {
         let entries = packed.entries.into_iter().take(MOST).map(|entry| Entry {
             name: entry.name,
             count: entry.count,
@@ -270,7 +270,7 @@ impl From<Packed> for Offenders {
             by: entry.by.map(|text| text.as_str().into()),
         });
         let entries: Vec<Entry> = entries.collect();
-        Offenders {
+        HeavyHitters {
             hashes: entries.iter().map(|entry| fnv::of(&entry.name.0)).collect(),
             entries,
             missed: packed.missed,

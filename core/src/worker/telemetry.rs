@@ -126,7 +126,7 @@ impl Telemetry {
         if let Some(limit) = refused
             && let (Some(subject), Some(rule)) = (pending.subject(), counters.rule_of(limit))
         {
-            view.offenders.refused(subject, &By::Rule(rule.clone()));
+            view.heavy_hitters.refused(subject, &By::Rule(rule.clone()));
         }
     }
 
@@ -143,7 +143,7 @@ impl Telemetry {
         }
         if let (Outcome::Blocked, Some(listed)) = (outcome, listed) {
             let by = By::List(listed.text().into());
-            view.offenders.refused(&listed.caller.subject, &by);
+            view.heavy_hitters.refused(&listed.caller.subject, &by);
         }
     }
 
@@ -152,7 +152,7 @@ impl Telemetry {
         let state = &mut self.state;
         state.wrong_secrets = state.wrong_secrets.saturating_add(1);
         let client = Subject::Address(client);
-        state.view.offenders.refused(&client, &By::Secret);
+        state.view.heavy_hitters.refused(&client, &By::Secret);
     }
 
     /// A request came from somebody whose tier the policy does not name.
@@ -198,8 +198,8 @@ impl Telemetry {
         let begins = !std::mem::replace(&mut self.counting, true);
         if begins {
             // What was counted before is as old as it is.
-            let offenders = &mut self.state.view.offenders;
-            offenders.age(host.wall_clock());
+            let heavy_hitters = &mut self.state.view.heavy_hitters;
+            heavy_hitters.age(host.wall_clock());
         }
         begins
     }
@@ -240,7 +240,7 @@ impl Telemetry {
         state
             .calls
             .retain(|(_, since, _)| now.0.saturating_sub(since.0) < LOST_CALL.0);
-        state.view.offenders.age(time);
+        state.view.heavy_hitters.age(time);
         self.statistics.tell_health(host, state, health, time);
         self.statistics.tell_wrong_secrets(host, state, time);
         state.tell_counts(host, time);

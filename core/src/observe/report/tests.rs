@@ -44,9 +44,9 @@ fn view(seconds: u64, denied: u32) -> View {
     interval.check_requests += 5;
     interval.latency.add(Micros(300));
     interval.latency.add(Micros(300));
-    view.offenders.age(ago(seconds));
+    view.heavy_hitters.age(ago(seconds));
     for _ in 0..denied {
-        view.offenders
+        view.heavy_hitters
             .refused(&Subject::User(b"ann".to_vec()), &By::Rule(rule.clone()));
     }
     view
@@ -95,7 +95,7 @@ fn the_views_of_all_workers_are_put_together() {
     assert_eq!(store["batch_size"], 2.5);
     assert_eq!(store["latency_micros"], json!({"p50": 384, "p99": 384}));
     assert_eq!(
-        report["offenders"],
+        report["heavy_hitters"],
         json!([{"kind": "user", "subject": "ann", "query": "user_id=ann", "rule": "api",
                 "denied_at_least": 12, "denied_at_most": 12}])
     );
@@ -108,7 +108,7 @@ fn a_worker_that_is_no_more_leaves_its_counts_and_nothing_of_its_store() {
     assert_eq!(sum(&report["requests"]["denied"]), 9);
     assert_eq!(report["store"]["open_lanes"], 1);
     // Of eight that were long ago, two count.
-    assert_eq!(report["offenders"][0]["denied_at_most"], 3);
+    assert_eq!(report["heavy_hitters"][0]["denied_at_most"], 3);
 }
 
 /// Half of the lanes shut read as half of a Redis, when the other half had not been asked.
@@ -176,7 +176,7 @@ fn what_is_packed_comes_out_again_and_another_layout_does_not() {
     let packed = view.pack();
     let mut told = View::unpack(&packed).unwrap();
     // Where names are drafted is not told.
-    told.offenders = view.offenders.clone();
+    told.heavy_hitters = view.heavy_hitters.clone();
     assert_eq!(told, view);
     for end in 0..packed.len() {
         assert_eq!(View::unpack(&packed[..end]), None);

@@ -33,7 +33,7 @@ impl Everybody {
 
 /// Nobody is underestimated, nobody's error exceeds what is said, and whoever has more than a
 /// part in MOST (for each sketch) is there.
-fn holds(sketch: &Offenders, everybody: &Everybody, sketches: f64) {
+fn holds(sketch: &HeavyHitters, everybody: &Everybody, sketches: f64) {
     let whole = WHOLE as f64;
     // What halving rounds.
     let grain = 0.02 * sketches;
@@ -65,8 +65,8 @@ fn refusals() -> impl Strategy<Value = Vec<u32>> {
     prop::collection::vec(who, 0..900)
 }
 
-fn run(refusals: &[u32]) -> (Offenders, Everybody) {
-    let (mut sketch, mut everybody) = (Offenders::default(), Everybody::default());
+fn run(refusals: &[u32]) -> (HeavyHitters, Everybody) {
+    let (mut sketch, mut everybody) = (HeavyHitters::default(), Everybody::default());
     let rule = rule("api");
     for &who in refusals {
         if who == 0 {
@@ -108,13 +108,13 @@ proptest! {
     #[test]
     fn what_is_packed_comes_out_again(refusals in refusals()) {
         let (sketch, _) = run(&refusals);
-        prop_assert_eq!(Offenders::from(sketch.packed()), sketch);
+        prop_assert_eq!(HeavyHitters::from(sketch.packed()), sketch);
     }
 }
 
 #[test]
 fn the_worst_comes_first_and_in_the_end_all_is_forgotten() {
-    let mut sketch = Offenders::default();
+    let mut sketch = HeavyHitters::default();
     let (api, other) = (rule("api"), rule("other"));
     for _ in 0..100 {
         sketch.refused(&Subject::User(b"bob".to_vec()), &api);
