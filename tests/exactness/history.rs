@@ -7,7 +7,7 @@ use std::num::NonZeroU64;
 use weir_core::codec::resp::{Reader, Token};
 use weir_core::quota::cost::Cost;
 use weir_core::quota::limit::{Algorithm, Quota};
-use weir_core::quota::operation::{self, Kind, Told};
+use weir_core::quota::operation::{self, Kind, OperationReply};
 use weir_core::quota::packed::PackedQuota;
 use weir_core::store::reply::{self, Answer, ReplySchema};
 use weir_core::time::{Micros, Millis};
@@ -50,7 +50,7 @@ pub struct Call {
 pub struct Operation {
     pub kind: Kind,
     pub limits: Vec<(KeyId, Quota, Cost)>,
-    pub told: Told,
+    pub told: OperationReply,
 }
 
 // === impl Fault ===
@@ -191,7 +191,7 @@ impl History {
             operations.push(Operation {
                 kind,
                 limits,
-                told: Told {
+                told: OperationReply {
                     verdict: operation::Verdict::Unreadable,
                     limits: Vec::new(),
                 },

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use redis::Value;
 use weir_core::quota::limit::{Algorithm, Quota};
 use weir_core::quota::model::Counters;
-use weir_core::quota::operation::{Kind, Reading, Retry, Told, Verdict};
+use weir_core::quota::operation::{Kind, OperationReply, Reading, Retry, Verdict};
 use weir_core::store::script::{self, By, Script};
 use weir_core::time::{Micros, Millis};
 use weir_lab::redis::Redis;
@@ -21,7 +21,7 @@ fn at(micros: u64) -> Micros {
     Micros(EPOCH + micros)
 }
 
-fn remaining(told: &Told) -> Vec<i64> {
+fn remaining(told: &OperationReply) -> Vec<i64> {
     told.limits
         .iter()
         .map(|reading| reading.remaining)

@@ -10,7 +10,7 @@ use redis::{ConnectionLike, Value};
 use weir_core::quota::cost::Cost;
 use weir_core::quota::limit::Algorithm;
 use weir_core::quota::model::Counters;
-use weir_core::quota::operation::{Kind, Told, Verdict};
+use weir_core::quota::operation::{Kind, OperationReply, Verdict};
 use weir_core::quota::packed;
 use weir_core::store::error::{ErrorClass, refused_command};
 use weir_core::store::reply::{self, ReplySchema};
@@ -24,7 +24,7 @@ use crate::weir::{Operation, Weir, cost, operation, quota};
 const HOUR: u64 = 3600;
 const TEN_YEARS: u64 = 10 * 365 * 24 * HOUR;
 
-fn verdicts(told: &[Told]) -> Vec<Verdict> {
+fn verdicts(told: &[OperationReply]) -> Vec<Verdict> {
     told.iter().map(|told| told.verdict).collect()
 }
 
@@ -256,7 +256,7 @@ fn whatever_a_key_holds_neighbours_are_told_the_same() {
                     (*kind, limits.as_slice())
                 });
                 let expected = counters.run_batch(asked, Micros(EPOCH), answer.together);
-                let told: Vec<Told> = (0..batch.len())
+                let told: Vec<OperationReply> = (0..batch.len())
                     .filter(theirs)
                     .map(|index| answer.told[index].clone())
                     .collect();

@@ -132,7 +132,12 @@ impl Weir {
     }
 
     /// The single operation's answer.
-    pub fn one(&mut self, kind: Kind, permits: u64, limits: &[(&str, Quota)]) -> operation::Told {
+    pub fn one(
+        &mut self,
+        kind: Kind,
+        permits: u64,
+        limits: &[(&str, Quota)],
+    ) -> operation::OperationReply {
         let mut answer = self
             .call(&[operation(kind, permits, limits)])
             .expect("an answer");

@@ -190,7 +190,7 @@ impl Asker {
 }
 
 fn told(effects: &Effects<()>) -> usize {
-    let told = |outcome: &Outcome| matches!(outcome, Outcome::Told { .. });
+    let told = |outcome: &Outcome| matches!(outcome, Outcome::Answered { .. });
     effects
         .settled
         .iter()

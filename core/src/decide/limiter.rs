@@ -36,12 +36,12 @@ use crate::request::subject::Subject;
 use crate::store::check::{Check, CheckRequest, ShardRequest};
 use crate::store::clock::{StoreClock, StoreTime};
 use crate::store::config::StoreConfig;
-use crate::store::fan_in::{FanIn, Heard, Outcome};
+use crate::store::fan_in::{CheckReply, FanIn, Outcome};
 use crate::store::slot::Topology;
 use crate::time::Micros;
 
 pub use delayed::DelayedRequest;
-use head::{Head, Told};
+use head::{Head, KnownFacts};
 pub use redirect::{Counted, Redirected, Redirects};
 use settlement::PendingCost;
 pub use settlement::Settlement;
@@ -172,7 +172,7 @@ pub fn admit<'a>(
 ) -> Admission {
     let policy = &snapshot.policy;
     let mut head = Head::read(sources, policy, headers);
-    let facts = &Told::new(facts, sources, head.peer);
+    let facts = &KnownFacts::new(facts, sources, head.peer);
     let mut remove = Vec::new();
     if head.credentials.any() || !head.costs.is_empty() {
         match sources.trust.belief(|| facts.direct_peer()) {
@@ -255,7 +255,7 @@ fn service_step(
     snapshot: &Rc<PolicySnapshot>,
     sources: &Sources,
     head: &Head<'_>,
-    facts: &Told<'_, impl Facts>,
+    facts: &KnownFacts<'_, impl Facts>,
     attempt: &mut Option<Attempt>,
 ) -> Step {
     let (caller, treatment) = caller(snapshot, sources, head.credentials, facts);
@@ -335,7 +335,7 @@ fn passage_step(
     sources: &Sources,
     path: &[u8],
     head: &Head<'_>,
-    facts: &Told<'_, impl Facts>,
+    facts: &KnownFacts<'_, impl Facts>,
 ) -> (Step, bool) {
     let policy = &snapshot.policy;
     let target = Target {
@@ -531,7 +531,7 @@ impl Memory {
     }
 
     /// What the store's clock read, by an answer that came now.
-    pub fn heard(&mut self, answered: Micros, told: Micros) {
+    pub fn replies(&mut self, answered: Micros, told: Micros) {
         self.store_time.set(answered, told);
     }
 
@@ -602,12 +602,12 @@ impl Pending {
             Wants::Passage(passage) => passage.limits.as_slice(),
             Wants::Status(_) => &[],
         };
-        let heard = self.fan_in.operations().next();
-        let heard = heard.map_or(&[][..], |(_, heard)| heard);
+        let replies = self.fan_in.operations().next();
+        let replies = replies.map_or(&[][..], |(_, replies)| replies);
         limits.iter().enumerate().map(|(place, &limit)| {
-            let left = match heard.get(place) {
-                Some(Heard::Told(reading)) => Some(reading.remaining),
-                Some(Heard::Nothing) | None => None,
+            let left = match replies.get(place) {
+                Some(CheckReply::Read(reading)) => Some(reading.remaining),
+                Some(CheckReply::Unknown) | None => None,
             };
             (limit, left)
         })
@@ -654,7 +654,7 @@ impl Pending {
             [] => None,
             _ => operations.next(),
         };
-        let (refused, heard) = enforced.unwrap_or((false, &[]));
+        let (refused, replies) = enforced.unwrap_or((false, &[]));
         // Where requests are asked about in parts, what is refused may be refused for what another
         // one took and is about to refund: that is not kept. Nor is a refusal of a policy that is
         // no longer in force.
@@ -664,13 +664,13 @@ impl Pending {
             && (memory.topology == Topology::Single || policy.is_of_one_slot())
             && let Some(asked) = self.fan_in.asked()
         {
-            for (check, heard) in checks.iter().zip(heard) {
-                if let Heard::Told(reading) = heard {
+            for (check, replies) in checks.iter().zip(replies) {
+                if let CheckReply::Read(reading) = replies {
                     memory.denials.learn(check, *reading, asked);
                 }
             }
         }
-        self.learn_low(passage, heard, memory);
+        self.learn_low(passage, replies, memory);
         let mut receipt = Micros(0);
         let take_local = |places: &[usize]| {
             let checks: Vec<&Check> = places
@@ -681,7 +681,7 @@ impl Pending {
             memory.local.take(&checks, receipt)
         };
         let limits = &passage.limits;
-        let decided = verdict::decide(policy, limits, refused, heard, take_local);
+        let decided = verdict::decide(policy, limits, refused, replies, take_local);
         let source = match decided.degraded {
             Some(how) => decision::Source::Failure(how),
             None if passage.is_covered() => decision::Source::Leases,
@@ -689,11 +689,11 @@ impl Pending {
         };
         let shadows = passage.shadows.iter().zip(operations);
         let would: Vec<Option<ShadowVerdict>> = shadows
-            .map(|(shadow, (refused, heard))| shadow.outcome(refused, heard))
+            .map(|(shadow, (refused, replies))| shadow.outcome(refused, replies))
             .collect();
         let settlement = self.settlement(passage, &decided, receipt, memory);
         if self.may_lease(memory) {
-            self.note_left(heard, memory);
+            self.note_left(replies, memory);
         }
         let known: Vec<LimitStatus> = match policy.answers.name_all() {
             true => decided.statuses.iter().flatten().copied().collect(),
@@ -714,10 +714,10 @@ impl Pending {
 
     /// Remembers what the store said of limits that are nearly used up, for when it is away. What
     /// came out of a lease the store did not say now.
-    fn learn_low(&self, passage: &Passage, heard: &[Heard], memory: &mut Memory) {
+    fn learn_low(&self, passage: &Passage, replies: &[CheckReply], memory: &mut Memory) {
         let checks = self.fan_in.check_request().checks();
-        for (place, (check, heard)) in checks.iter().zip(heard).enumerate() {
-            if let Heard::Told(reading) = heard
+        for (place, (check, replies)) in checks.iter().zip(replies).enumerate() {
+            if let CheckReply::Read(reading) = replies
                 && fallback::is_low(&check.terms.quota, *reading)
                 && let Some(limit) = passage.limits.get(place)
                 && verdict::on_failure(&self.snapshot.policy, *limit) == verdict::Degraded::Local
@@ -817,7 +817,7 @@ fn caller(
     snapshot: &PolicySnapshot,
     sources: &Sources,
     credentials: Credentials<'_>,
-    facts: &Told<'_, impl Facts>,
+    facts: &KnownFacts<'_, impl Facts>,
 ) -> (Caller, Treatment) {
     let (user, tier, api_key) = (
         facts.claim(&sources.user),

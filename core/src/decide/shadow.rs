@@ -4,7 +4,7 @@ use crate::decide::verdict::{self, LimitStatus, Verdict};
 use crate::policy::ids::LimitId;
 use crate::quota::cost::Cost;
 use crate::quota::operation::Retry;
-use crate::store::fan_in::Heard;
+use crate::store::fan_in::CheckReply;
 
 /// The limits that a rule in shadow mode has for a request: an operation of their own after what is
 /// enforced, in the same check request.
@@ -27,14 +27,14 @@ pub enum ShadowVerdict {
 impl ShadowRule {
     /// What the store's answer means; nothing where the store could not say. A trial is never decided
     /// from memory, and never a reason to answer without the store.
-    pub fn outcome(&self, refused: bool, heard: &[Heard]) -> Option<ShadowVerdict> {
-        let told = self.limits.iter().zip(heard);
-        let statuses = told.filter_map(|(&limit, heard)| match heard {
-            Heard::Told(reading) => Some(LimitStatus {
+    pub fn outcome(&self, refused: bool, replies: &[CheckReply]) -> Option<ShadowVerdict> {
+        let told = self.limits.iter().zip(replies);
+        let statuses = told.filter_map(|(&limit, replies)| match replies {
+            CheckReply::Read(reading) => Some(LimitStatus {
                 limit,
                 reading: *reading,
             }),
-            Heard::Nothing => None,
+            CheckReply::Unknown => None,
         });
         let mut statuses: Vec<LimitStatus> = statuses.collect();
         if refused {

@@ -19,7 +19,7 @@ use crate::request::address;
 use crate::request::identity::{ANONYMOUS_TIER, Caller, DEFAULT_TIER, Sources};
 use crate::request::subject::{Subject, id_text};
 use crate::store::check::{Check, CheckRequest};
-use crate::store::fan_in::{FanIn, Heard};
+use crate::store::fan_in::{CheckReply, FanIn};
 
 /// Where the filter answers status calls.
 pub const PATH: &[u8] = b"/api/v1/rate-limits/status";
@@ -391,24 +391,24 @@ impl Inquiry {
     pub fn answer(&self, snapshot: &PolicySnapshot, fan_in: &FanIn) -> Answer {
         let policy = &snapshot.policy;
         let mut operations = fan_in.operations();
-        let Some((refused, [Heard::Told(own)])) = operations.next() else {
+        let Some((refused, [CheckReply::Read(own)])) = operations.next() else {
             return answer::unavailable();
         };
         if refused {
             return answer::status_refused(&policy.status.terms.quota, *own);
         }
-        let mut heard = operations.map(|(_, heard)| heard);
+        let mut replies = operations.map(|(_, replies)| replies);
         // Nothing was asked about somebody whom no limit is for.
         let own = match self.limits.as_slice() {
             [] => &[][..],
-            _ => heard.next().unwrap_or_default(),
+            _ => replies.next().unwrap_or_default(),
         };
         let Some(rate_limits) = by_rule(policy, &self.limits, own) else {
             return answer::unavailable();
         };
         let mut other_tiers = BTreeMap::new();
-        for ((tier, limits), heard) in self.others.iter().zip(heard) {
-            let Some(mut of_tier) = by_rule(policy, limits, heard) else {
+        for ((tier, limits), replies) in self.others.iter().zip(replies) {
+            let Some(mut of_tier) = by_rule(policy, limits, replies) else {
                 return answer::unavailable();
             };
             of_tier.0.retain(|(_, usage)| usage.is_used());
@@ -474,11 +474,12 @@ impl Inquiry {
 fn by_rule<'a>(
     policy: &'a Policy,
     limits: &[(LimitId, Counting)],
-    heard: &[Heard],
+    replies: &[CheckReply],
 ) -> Option<InOrder<'a>> {
     let mut rules: Vec<(&str, OfRule<'_>)> = Vec::new();
     for (place, (id, counting)) in limits.iter().enumerate() {
-        let (Some(limit), Some(Heard::Told(reading))) = (policy.limit(*id), heard.get(place))
+        let (Some(limit), Some(CheckReply::Read(reading))) =
+            (policy.limit(*id), replies.get(place))
         else {
             return None;
         };

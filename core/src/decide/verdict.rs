@@ -5,8 +5,8 @@ use postcard_schema::Schema;
 
 use crate::policy::ids::LimitId;
 use crate::policy::{OnStoreFailure, Policy};
-use crate::quota::operation::{self, Reading, Retry, Told};
-use crate::store::fan_in::Heard;
+use crate::quota::operation::{self, OperationReply, Reading, Retry};
+use crate::store::fan_in::CheckReply;
 
 /// What becomes of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,8 +52,8 @@ pub fn decide(
     policy: &Policy,
     limits: &[LimitId],
     refused: bool,
-    heard: &[Heard],
-    take_local: impl FnOnce(&[usize]) -> Told,
+    replies: &[CheckReply],
+    take_local: impl FnOnce(&[usize]) -> OperationReply,
 ) -> Decided {
     let mut statuses: Vec<Option<LimitStatus>> = Vec::with_capacity(limits.len());
     let mut local: Vec<usize> = Vec::new();
@@ -64,13 +64,13 @@ pub fn decide(
         statuses,
         local,
     };
-    for (place, (&limit, heard)) in limits.iter().zip(heard).enumerate() {
-        match heard {
-            Heard::Told(reading) => statuses.push(Some(LimitStatus {
+    for (place, (&limit, replies)) in limits.iter().zip(replies).enumerate() {
+        match replies {
+            CheckReply::Read(reading) => statuses.push(Some(LimitStatus {
                 limit,
                 reading: *reading,
             })),
-            Heard::Nothing => {
+            CheckReply::Unknown => {
                 statuses.push(None);
                 let how = on_failure(policy, limit);
                 degraded = degraded.max(Some(how));

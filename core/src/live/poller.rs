@@ -240,7 +240,7 @@ impl Watch {
     }
 
     /// Whether the store ever answered.
-    pub fn has_heard(&self) -> bool {
+    pub fn has_replies(&self) -> bool {
         self.unheard.is_none()
     }
 

@@ -11,7 +11,7 @@ use crate::local::two_generations::Generations;
 use crate::quota::cost::Cost;
 use crate::quota::limit::{Quota, Share};
 use crate::quota::model::{Counters, Usage};
-use crate::quota::operation::{Kind, Reading, Told};
+use crate::quota::operation::{Kind, OperationReply, Reading};
 use crate::store::check::Check;
 use crate::time::Micros;
 
@@ -70,7 +70,7 @@ impl Local {
     }
 
     /// Takes from all of these limits' shares, or from none. Times are the store's.
-    pub fn take(&mut self, checks: &[&Check], now: Micros) -> Told {
+    pub fn take(&mut self, checks: &[&Check], now: Micros) -> OperationReply {
         for check in checks {
             self.recall(check, now);
         }
@@ -130,7 +130,7 @@ impl Local {
         }
     }
 
-    fn run(&mut self, kind: Kind, checks: &[&Check], now: Micros) -> Told {
+    fn run(&mut self, kind: Kind, checks: &[&Check], now: Micros) -> OperationReply {
         let limits: Vec<_> = checks
             .iter()
             .map(|check| (check.key.clone(), self.quota(check), check.cost))
@@ -138,7 +138,12 @@ impl Local {
         self.run_on(kind, &limits, now)
     }
 
-    fn run_on(&mut self, kind: Kind, limits: &[(Vec<u8>, Quota, Cost)], now: Micros) -> Told {
+    fn run_on(
+        &mut self,
+        kind: Kind,
+        limits: &[(Vec<u8>, Quota, Cost)],
+        now: Micros,
+    ) -> OperationReply {
         for (key, ..) in limits {
             self.young.adopt(key, &mut self.old);
         }

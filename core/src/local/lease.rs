@@ -236,7 +236,7 @@ impl Leases {
             ..
         } = bid;
         let told = match outcome {
-            Outcome::Told { now, asked, told } => told
+            Outcome::Answered { now, asked, told } => told
                 .last()
                 .and_then(|told| told.limits.first())
                 .map(|reading| (Receipt(*now), *asked, *reading)),

@@ -42,7 +42,7 @@ impl Kind {
 
 /// What became of one operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct OperationReply {
     pub verdict: Verdict,
     /// One for each limit, in order.
     pub limits: Vec<Reading>,
@@ -108,9 +108,9 @@ pub const NOTHING: Reading = Reading {
     reset: Millis(0),
 };
 
-impl Told {
-    pub fn unreadable(limits: usize) -> Told {
-        Told {
+impl OperationReply {
+    pub fn unreadable(limits: usize) -> OperationReply {
+        OperationReply {
             verdict: Verdict::Unreadable,
             limits: vec![NOTHING; limits],
         }

@@ -862,7 +862,7 @@ impl<T> Command<T> {
     fn took(&self, outcomes: &[Outcome]) -> bool {
         let mut told = self.asked.iter().zip(outcomes);
         told.any(|(asked, outcome)| match outcome {
-            Outcome::Told { told, .. } => asked.check_request.took(told),
+            Outcome::Answered { told, .. } => asked.check_request.took(told),
             Outcome::Failed => false,
         })
     }
@@ -901,7 +901,7 @@ impl<T> Command<T> {
             return Answered::Failed(STRANGE.to_string(), None);
         };
         let mut told = answer.told.into_iter();
-        let outcomes = self.asked.iter().map(|waiting| Outcome::Told {
+        let outcomes = self.asked.iter().map(|waiting| Outcome::Answered {
             now: answer.now,
             asked,
             told: told

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use crate::quota::cost::Cost;
 use crate::quota::limit::{Algorithm, Quota};
-use crate::quota::operation::{Kind, Told, Verdict};
+use crate::quota::operation::{Kind, OperationReply, Verdict};
 use crate::quota::packed::Terms;
 use crate::store::encode::Encoder;
 use crate::store::probe;
@@ -115,7 +115,7 @@ impl CheckRequest {
     }
 
     /// Whether the store, as it told of its operations, took something: then it takes writes.
-    pub fn took(&self, told: &[Told]) -> bool {
+    pub fn took(&self, told: &[OperationReply]) -> bool {
         let all = self.operations.iter().zip(told);
         all.into_iter().any(|(operation, told)| {
             let takes = matches!(operation.kind, Kind::Take | Kind::Charge);

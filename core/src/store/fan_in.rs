@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use crate::quota::operation::{Kind, Reading, Told, Verdict};
+use crate::quota::operation::{Kind, OperationReply, Reading, Verdict};
 use crate::store::check::{CheckRequest, ShardRequest};
 use crate::store::slot::Topology;
 use crate::time::Micros;
@@ -11,12 +11,12 @@ use crate::time::Micros;
 /// What the store had to say to one part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    Told {
+    Answered {
         /// The store's time.
         now: Micros,
         /// When it was asked, on the worker's clock.
         asked: Micros,
-        told: Vec<Told>,
+        told: Vec<OperationReply>,
     },
     /// It could not be asked, or did not answer in time.
     Failed,
@@ -24,10 +24,10 @@ pub enum Outcome {
 
 /// One check's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
-    Told(Reading),
+pub enum CheckReply {
+    Read(Reading),
     /// The store could not be asked about it, or the key holds something that is not Weir's.
-    Nothing,
+    Unknown,
 }
 
 /// A check request on its way to the store.
@@ -36,7 +36,7 @@ pub struct FanIn {
     check_request: Rc<CheckRequest>,
     parts: Vec<ShardRequest>,
     waiting: usize,
-    heard: Vec<Heard>,
+    replies: Vec<CheckReply>,
     refused: Vec<bool>,
     taken: Vec<Taken>,
     now: Micros,
@@ -60,7 +60,7 @@ impl FanIn {
             check_request: Rc::new(check_request),
             parts: Vec::new(),
             waiting: 0,
-            heard: Vec::new(),
+            replies: Vec::new(),
             refused: Vec::new(),
             taken: Vec::new(),
             now: Micros(0),
@@ -71,18 +71,18 @@ impl FanIn {
     /// The parts to ask about, each of which will have an outcome. Of some checks, by their places,
     /// the answers are `known`.
     pub fn split(&mut self, topology: Topology, known: &[(usize, Reading)]) -> Vec<ShardRequest> {
-        self.heard = vec![Heard::Nothing; self.check_request.checks().len()];
+        self.replies = vec![CheckReply::Unknown; self.check_request.checks().len()];
         self.parts = if known.is_empty() {
             self.check_request.split(topology)
-        } else if known.len() == self.heard.len() {
+        } else if known.len() == self.replies.len() {
             Vec::new()
         } else {
             let places: Vec<usize> = known.iter().map(|(place, _)| *place).collect();
             self.check_request.split_without(topology, &places)
         };
         for (place, reading) in known {
-            if let Some(heard) = self.heard.get_mut(*place) {
-                *heard = Heard::Told(*reading);
+            if let Some(replies) = self.replies.get_mut(*place) {
+                *replies = CheckReply::Read(*reading);
             }
         }
         self.waiting = self.parts.len();
@@ -92,7 +92,7 @@ impl FanIn {
 
     /// Takes the outcome of a part; whether all are in.
     pub fn receive(&mut self, at: usize, outcome: &Outcome) -> bool {
-        if let Outcome::Told { now, asked, told } = outcome {
+        if let Outcome::Answered { now, asked, told } = outcome {
             self.now = self.now.max(*now);
             self.asked = Some(self.asked.map_or(*asked, |earliest| earliest.min(*asked)));
             self.read(at, *now, told);
@@ -101,7 +101,7 @@ impl FanIn {
         self.waiting == 0
     }
 
-    fn read(&mut self, at: usize, now: Micros, told: &[Told]) {
+    fn read(&mut self, at: usize, now: Micros, told: &[OperationReply]) {
         let Some(part) = self.parts.get(at) else {
             return;
         };
@@ -122,11 +122,11 @@ impl FanIn {
             }
             if told.verdict != Verdict::Unreadable {
                 for (nth, reading) in told.limits.iter().enumerate() {
-                    let heard = part
+                    let replies = part
                         .check(check + nth)
-                        .and_then(|whole| self.heard.get_mut(whole));
-                    if let Some(heard) = heard {
-                        *heard = Heard::Told(*reading);
+                        .and_then(|whole| self.replies.get_mut(whole));
+                    if let Some(replies) = replies {
+                        *replies = CheckReply::Read(*reading);
                     }
                 }
             }
@@ -155,8 +155,8 @@ impl FanIn {
     }
 
     /// Each operation's answers, and whether any part of it was refused.
-    pub fn operations(&self) -> impl Iterator<Item = (bool, &[Heard])> {
-        let mut rest = self.heard.as_slice();
+    pub fn operations(&self) -> impl Iterator<Item = (bool, &[CheckReply])> {
+        let mut rest = self.replies.as_slice();
         self.check_request
             .schema()
             .zip(&self.refused)
@@ -265,7 +265,7 @@ mod tests {
         check_request.ask(Kind::Take, ["{a}2", "{b}2"].map(check));
         let mut fan_in = FanIn::new(check_request);
         let parts = fan_in.split(Topology::Cluster, &[]);
-        let told = |verdict| Told {
+        let told = |verdict| OperationReply {
             verdict,
             limits: vec![Reading {
                 remaining: 0,
@@ -281,7 +281,7 @@ mod tests {
             };
             let told = vec![told(Verdict::Passed), told(second)];
             let (now, asked) = (Micros(7), Micros(0));
-            fan_in.receive(number, &Outcome::Told { now, asked, told });
+            fan_in.receive(number, &Outcome::Answered { now, asked, told });
         }
         assert_eq!(keys(&fan_in.refunds_of_refused()), ["{a}2"]);
         assert_eq!(keys(&fan_in.refunds_of_passed()), ["{a}1", "{b}1"]);

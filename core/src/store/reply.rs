@@ -4,7 +4,7 @@
 use std::fmt;
 
 use crate::quota::cost::Cost;
-use crate::quota::operation::{NOTHING, Reading, Retry, Told, Verdict};
+use crate::quota::operation::{NOTHING, OperationReply, Reading, Retry, Verdict};
 use crate::time::{Micros, Millis};
 
 /// What a reply is read by: how many limits each operation has, and of each limit the place of its key
@@ -27,7 +27,7 @@ pub struct Answer {
     /// then.
     pub together: bool,
     /// One for each operation, in order.
-    pub told: Vec<Told>,
+    pub told: Vec<OperationReply>,
 }
 
 /// Why integers are not an answer to the operations they came for.
@@ -145,7 +145,7 @@ pub fn decode(
 fn decode_each(
     schema: &ReplySchema,
     reply: &mut impl Iterator<Item = i64>,
-) -> Result<Vec<Told>, AnswerError> {
+) -> Result<Vec<OperationReply>, AnswerError> {
     let mut told = Vec::with_capacity(schema.operations.len());
     for (operation, limits) in schema.operations.iter().enumerate() {
         let mut next = || reply.next().ok_or(AnswerError::TooShort { operation });
@@ -163,11 +163,11 @@ fn decode_each(
             readings.push(reading.unwrap_or(NOTHING));
         }
         told.push(match verdict.filter(|_| sound) {
-            Some(verdict) => Told {
+            Some(verdict) => OperationReply {
                 verdict,
                 limits: readings,
             },
-            None => Told::unreadable(*limits),
+            None => OperationReply::unreadable(*limits),
         });
     }
     Ok(told)
@@ -178,7 +178,7 @@ fn decode_each(
 fn decode_together(
     schema: &ReplySchema,
     reply: &mut impl Iterator<Item = i64>,
-) -> Result<Vec<Told>, AnswerError> {
+) -> Result<Vec<OperationReply>, AnswerError> {
     let mut next = || reply.next().ok_or(AnswerError::TooShort { operation: 0 });
     let mut keys = Vec::with_capacity(schema.limits.len());
     for _ in 0..schema.keys() {
@@ -201,9 +201,9 @@ fn decode_together(
                 .filter_map(|(key, cost)| take(*key, signed(*cost))),
         );
         if readings.len() < limits.len() {
-            return Told::unreadable(limits.len());
+            return OperationReply::unreadable(limits.len());
         }
-        Told {
+        OperationReply {
             verdict: Verdict::Passed,
             limits: readings,
         }

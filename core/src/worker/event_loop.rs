@@ -109,7 +109,7 @@ impl<H: Host> Worker<H> {
         let policy = PolicyWatch::new(&host, policy, &store, seat, configuration);
         let mut memory = Memory::new(&store);
         memory.enter(policy.in_force().generation);
-        memory.heard(host.now(), host.wall_clock());
+        memory.replies(host.now(), host.wall_clock());
         // Neighbours differ most, whatever their number.
         let jitter = number.wrapping_mul(JITTER_STEP).to_le_bytes()[0];
         let telemetry = Telemetry::define(&host, family, seat);
@@ -341,8 +341,8 @@ impl<H: Host> Worker<H> {
                 self.telemetry.came_back(&self.host, id, now, answer.ok());
                 let effects = self.batcher.answered(now, id, answer);
                 // The last is of this answer, if any is.
-                if let Some((_, Outcome::Told { now: told, .. })) = effects.settled.last() {
-                    self.memory.heard(now, *told);
+                if let Some((_, Outcome::Answered { now: told, .. })) = effects.settled.last() {
+                    self.memory.replies(now, *told);
                 }
                 self.perform(effects);
                 self.log_kept();

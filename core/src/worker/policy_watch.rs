@@ -198,7 +198,7 @@ impl PolicyWatch {
         let Some(poller) = &mut self.poller else {
             return;
         };
-        if poller.watch.has_heard() {
+        if poller.watch.has_replies() {
             return;
         }
         let good = shared::read(host, &poller.good);
@@ -239,7 +239,7 @@ impl PolicyWatch {
     fn report_version(&self, host: &impl Host) {
         let Some(poller) = &self.poller else { return };
         let now = host.wall_clock();
-        let until = match self.serves || poller.watch.has_heard() {
+        let until = match self.serves || poller.watch.has_replies() {
             true => now.0 + ANSWERS * poller.period.0 * 1000 + MOMENT.0,
             false => self.begun.0 + BEGINNING.0,
         };

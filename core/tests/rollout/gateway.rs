@@ -202,7 +202,7 @@ impl Store {
             assert!(!limits.is_empty(), "the script takes no empty operation");
             self.counters.run(operation.kind, &limits, now)
         });
-        Outcome::Told {
+        Outcome::Answered {
             now,
             asked: now,
             told: told.collect(),

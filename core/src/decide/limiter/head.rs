@@ -17,7 +17,7 @@ use crate::request::identity::{Credentials, Field, Peer, Source, Sources};
 use crate::request::subject::Subject;
 
 /// What the proxy tells of a request: an address that came with another is not asked for again.
-pub struct Told<'a, F> {
+pub struct KnownFacts<'a, F> {
     facts: &'a F,
     sources: &'a Sources,
     /// The direct peer's address, and maybe the client's behind it.
@@ -45,10 +45,10 @@ pub struct Head<'a> {
 
 // === impl Told ===
 
-impl<'a, F: Facts> Told<'a, F> {
-    pub fn new(facts: &'a F, sources: &'a Sources, header: Option<&'a [u8]>) -> Told<'a, F> {
+impl<'a, F: Facts> KnownFacts<'a, F> {
+    pub fn new(facts: &'a F, sources: &'a Sources, header: Option<&'a [u8]>) -> KnownFacts<'a, F> {
         let addresses = header.map_or(OnceCell::new(), |told| Cow::Borrowed(told).into());
-        Told {
+        KnownFacts {
             facts,
             sources,
             addresses,

@@ -7,7 +7,7 @@ use crate::policy::ids::LimitId;
 use crate::policy::lease_terms::LeaseTerms;
 use crate::quota::operation::Reading;
 use crate::store::check::{Check, ShardRequest};
-use crate::store::fan_in::Heard;
+use crate::store::fan_in::CheckReply;
 use crate::time::Micros;
 
 impl Passage {
@@ -49,9 +49,9 @@ impl Pending {
     }
 
     /// What the store said is left of the limits that are leased.
-    pub(super) fn note_left(&self, heard: &[Heard], memory: &mut Memory) {
+    pub(super) fn note_left(&self, replies: &[CheckReply], memory: &mut Memory) {
         for (place, check, terms) in self.leased_and_asked() {
-            if let Some(Heard::Told(reading)) = heard.get(place) {
+            if let Some(CheckReply::Read(reading)) = replies.get(place) {
                 memory.leases.note_left(check, terms, reading.remaining);
             }
         }

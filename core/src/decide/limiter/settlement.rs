@@ -29,7 +29,7 @@ pub(super) struct PendingCost {
 #[derive(Debug)]
 pub struct Settlement {
     items: Vec<Item>,
-    told: Told,
+    told: OperationReply,
 }
 
 /// What one rule holds for the request, and where.
@@ -57,7 +57,7 @@ struct HeldLocal {
 
 /// Where the caller stood with the limits that were enforced when the request went on.
 #[derive(Debug)]
-struct Told {
+struct OperationReply {
     snapshot: Rc<PolicySnapshot>,
     /// All of them, known or not.
     limits: Vec<LimitId>,
@@ -120,7 +120,7 @@ impl Memory {
     }
 }
 
-impl Told {
+impl OperationReply {
     /// Puts where the caller stands once these are settled in the place of where they stood.
     fn tell(&self, balances: &[Balance], headers: &mut Headers) {
         if balances.iter().all(|balance| *balance == Balance::Even) {
@@ -227,7 +227,7 @@ impl Pending {
                 item: places.iter().position(|places| places.contains(&place)),
             })
         });
-        let told = Told {
+        let told = OperationReply {
             snapshot: self.snapshot.clone(),
             limits: passage.limits.clone(),
             accounts: accounts.collect(),

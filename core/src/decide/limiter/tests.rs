@@ -1,6 +1,6 @@
 use super::*;
 use crate::live::snapshot::Version;
-use crate::quota::operation::{Retry, Told};
+use crate::quota::operation::{OperationReply, Retry};
 use crate::request::identity;
 use crate::time::Millis;
 use crate::worker::config::Config;
@@ -649,11 +649,11 @@ fn told(verdict: crate::quota::operation::Verdict, readings: &[(i64, Retry)]) ->
         retry,
         reset: Millis(59_001),
     });
-    let told = vec![Told {
+    let told = vec![OperationReply {
         verdict,
         limits: limits.collect(),
     }];
-    Outcome::Told {
+    Outcome::Answered {
         now: Micros(0),
         asked: Micros(0),
         told,

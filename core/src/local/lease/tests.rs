@@ -49,7 +49,7 @@ fn ask(store: &mut Counters<Vec<u8>>, part: &ShardRequest, now: Micros, asked: M
             .collect();
         store.run(operation.kind, &limits, now)
     });
-    Outcome::Told {
+    Outcome::Answered {
         now,
         asked,
         told: told.collect(),
@@ -433,9 +433,9 @@ impl Worker {
     }
 
     fn hear(&mut self) -> bool {
-        let heard = self.answered.pop_front();
-        let heard = heard.map(|(bid, outcome)| self.leases.settle(bid, &outcome));
-        heard.is_some()
+        let replies = self.answered.pop_front();
+        let replies = replies.map(|(bid, outcome)| self.leases.settle(bid, &outcome));
+        replies.is_some()
     }
 }
 

@@ -16,7 +16,7 @@ use self::fixed_window::FixedWindow;
 use self::sliding_window::SlidingWindow;
 use crate::quota::cost::Cost;
 use crate::quota::limit::{Algorithm, Quota};
-use crate::quota::operation::{Kind, Reading, Retry, Told, Verdict};
+use crate::quota::operation::{Kind, OperationReply, Reading, Retry, Verdict};
 use crate::time::{Micros, Millis};
 
 /// Usage stops growing here, as it does in the scripts: beyond it a double loses integers.
@@ -66,12 +66,12 @@ impl<K: Clone + Eq + Hash> Counters<K> {
         operations: impl DoubleEndedIterator<Item = (Kind, &'a [(K, Quota, Cost)])> + Clone,
         now: Micros,
         together: bool,
-    ) -> Vec<Told>
+    ) -> Vec<OperationReply>
     where
         K: 'a,
     {
         let run = |(kind, limits): (Kind, &[_])| self.run(kind, limits, now);
-        let mut all: Vec<Told> = operations.clone().map(run).collect();
+        let mut all: Vec<OperationReply> = operations.clone().map(run).collect();
         if together {
             let mut resets = HashMap::new();
             for ((_, limits), told) in operations.rev().zip(all.iter_mut().rev()) {
@@ -84,7 +84,7 @@ impl<K: Clone + Eq + Hash> Counters<K> {
     }
 
     /// Does one operation over all of `limits`, each at its cost, as the script does.
-    pub fn run(&mut self, kind: Kind, limits: &[(K, Quota, Cost)], now: Micros) -> Told {
+    pub fn run(&mut self, kind: Kind, limits: &[(K, Quota, Cost)], now: Micros) -> OperationReply {
         let out_of_range = matches!(kind, Kind::Lease { ttl } if ttl > Kind::LONGEST_LEASE);
         let strangers = limits.iter().any(|(key, quota, _)| !self.holds(key, quota));
         if out_of_range || strangers || names_twice(limits) {
@@ -137,7 +137,7 @@ impl<K: Clone + Eq + Hash> Counters<K> {
         for (reading, granted) in readings.iter_mut().zip(granted) {
             *reading = Reading::leased(reading.remaining, granted, reading.reset);
         }
-        Told {
+        OperationReply {
             verdict,
             limits: readings,
         }
@@ -185,13 +185,13 @@ impl<K: Clone + Eq + Hash> Counters<K> {
             .is_none_or(|state| state.algorithm() == quota.algorithm())
     }
 
-    fn unreadable(&self, limits: &[(K, Quota, Cost)]) -> Told {
+    fn unreadable(&self, limits: &[(K, Quota, Cost)]) -> OperationReply {
         let read = |(key, quota, _): &(K, Quota, Cost)| Reading {
             remaining: if self.holds(key, quota) { 0 } else { -1 },
             retry: Retry::Now,
             reset: Millis(0),
         };
-        Told {
+        OperationReply {
             verdict: Verdict::Unreadable,
             limits: limits.iter().map(read).collect(),
         }

@@ -96,7 +96,7 @@ fn requests_of_one_turn_share_a_call_and_each_has_its_own_outcome() {
     assert!(outgoing.is_empty() && batcher.is_idle());
     assert_eq!(tickets(&settled), [0, 1]);
     for (ticket, outcome) in settled {
-        let Outcome::Told { now, told, .. } = outcome else {
+        let Outcome::Answered { now, told, .. } = outcome else {
             panic!("{outcome:?}")
         };
         assert_eq!(now, Micros(1_000_000));
@@ -600,7 +600,7 @@ fn a_cluster_is_asked_a_command_for_each_slot_and_one_may_fail_alone() {
     replies.extend(b"-CLUSTERDOWN The cluster is down\r\n");
     let settled = answered(&mut batcher, 1, 1, &replies).settled;
     assert_eq!(tickets(&settled), [0, 2, 1]);
-    assert!(matches!(settled[0].1, Outcome::Told { .. }));
+    assert!(matches!(settled[0].1, Outcome::Answered { .. }));
     assert_eq!(settled[2].1, Outcome::Failed);
     let mut replies = b"-NOSCRIPT\r\n".to_vec();
     let again = answered(&mut batcher, 1, 0, &replies).outgoing;

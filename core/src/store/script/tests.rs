@@ -1,7 +1,7 @@
 use super::*;
 use crate::quota::cost::Cost;
 use crate::quota::limit::{Algorithm, Quota};
-use crate::quota::operation::{Kind, Reading, Retry, Told, Verdict};
+use crate::quota::operation::{Kind, OperationReply, Reading, Retry, Verdict};
 use crate::quota::packed::Terms;
 use crate::store::check::{Check, CheckRequest};
 use crate::store::reply::{AnswerError, NO_INTEGER, ReplySchema, decode, integers};
@@ -92,14 +92,14 @@ fn an_answer_is_read_to_its_last_integer() {
     assert_eq!(
         answer.told,
         [
-            Told {
+            OperationReply {
                 verdict: Verdict::Refused,
                 limits: vec![
                     reading(0, Retry::After(Millis(30)), 40),
                     reading(-2, Retry::Never, 50)
                 ],
             },
-            Told {
+            OperationReply {
                 verdict: Verdict::Passed,
                 limits: vec![reading(3, Retry::Now, 0)],
             },
@@ -112,7 +112,7 @@ fn what_was_decided_together_is_told_one_by_one() {
     let asked = schema(&[&[(0, 1), (1, 3)], &[(1, 2)], &[(0, 1), (2, 1)]]);
     let whole = [9, 2, 10, 40, 100, 50, 7, 60];
     let answer = decode(&asked, whole).unwrap();
-    let passed = |limits: &[(i64, u64)]| Told {
+    let passed = |limits: &[(i64, u64)]| OperationReply {
         verdict: Verdict::Passed,
         limits: limits
             .iter()
@@ -168,7 +168,11 @@ fn a_number_out_of_range_spoils_its_operation_and_no_other() {
     let asked = schema(&[&[(0, 1)], &[(1, 1), (2, 1)], &[(0, 1)]]);
     let whole = [9, 1, 3, 0, 0, 1, 5, 0, 7, 0, 70, 80, 1, 2, 0, 0];
     let sound = decode(&asked, whole).unwrap().told;
-    let spoiled = [sound[0].clone(), Told::unreadable(2), sound[2].clone()];
+    let spoiled = [
+        sound[0].clone(),
+        OperationReply::unreadable(2),
+        sound[2].clone(),
+    ];
     for (at, value) in [
         (5, 3),
         (5, NO_INTEGER),

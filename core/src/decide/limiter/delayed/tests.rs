@@ -5,7 +5,7 @@ use super::*;
 use crate::codec::namespace::Namespace;
 use crate::live::snapshot::PolicySnapshot;
 use crate::local::timer_queue::MOST;
-use crate::quota::operation::{Kind, Told, Verdict as Said};
+use crate::quota::operation::{Kind, OperationReply, Verdict as Said};
 use crate::store::slot::Topology;
 use crate::worker::config::{Config, LimiterConfig};
 
@@ -76,10 +76,10 @@ fn told(readings: Option<&[(i64, u64)]>) -> Outcome {
             retry: Retry::Now,
             reset: Millis(reset),
         });
-        Outcome::Told {
+        Outcome::Answered {
             now: Micros(7),
             asked: Micros(0),
-            told: vec![Told {
+            told: vec![OperationReply {
                 verdict: Said::Passed,
                 limits: limits.collect(),
             }],

@@ -82,7 +82,7 @@ impl Gateway {
             told.push(store.run(operation.kind, &limits, Micros(0)));
             self.asked += 1;
         }
-        Outcome::Told {
+        Outcome::Answered {
             now: Micros(0),
             asked: Micros(0),
             told,
