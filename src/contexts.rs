@@ -9,7 +9,7 @@ use proxy_wasm::traits::{Context, HttpContext, RootContext, StreamContext};
 use proxy_wasm::types::{Action, ContextType};
 use weir_core::local::timer_queue::StreamId;
 use weir_core::request::subject::hex_digest;
-use weir_core::store::batch::Silence;
+use weir_core::store::batch::NoReply;
 use weir_core::store::call::CallId;
 use weir_core::store::links::LinkId;
 use weir_core::worker::config::Config;
@@ -72,7 +72,7 @@ impl Context for Root {
             .then(|| host::call_response_body(body))
             .flatten();
         self.tell(|worker| {
-            worker.call_answered(CallId(call), body.as_deref().ok_or(Silence::Late));
+            worker.call_answered(CallId(call), body.as_deref().ok_or(NoReply::Late));
         });
     }
 

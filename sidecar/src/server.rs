@@ -21,7 +21,7 @@ use weir_core::store::wire::{MAX_BODY, PATH, SECRET_HEADER};
 
 use crate::door::{Door, Visit};
 use crate::listen::Listener;
-use crate::redis::node::Silence;
+use crate::redis::node::NoReply;
 use crate::redis::{Redis, Reply};
 use crate::screen::{CheckRequest, Screened, Served, screen};
 
@@ -180,7 +180,7 @@ impl Service {
                 Screened::Refused(refusal) => body.extend_from_slice(&refusal.reply()),
                 Screened::Passes(_) => match replies.next() {
                     Some(reply) => self.write(reply, &mut body),
-                    None => self.write(Err(Silence::Timeout), &mut body),
+                    None => self.write(Err(NoReply::Timeout), &mut body),
                 },
             }
         }
@@ -190,12 +190,12 @@ impl Service {
     fn write(&self, reply: Reply, body: &mut BytesMut) {
         match reply {
             Ok(reply) => body.extend_from_slice(&reply),
-            Err(Silence::Timeout) => {
+            Err(NoReply::Timeout) => {
                 let limit = self.timeout.as_millis();
                 let error = format!("-TIMEOUT weir-sidecar: no reply within {limit} ms\r\n");
                 body.extend_from_slice(error.as_bytes());
             }
-            Err(Silence::Unreachable(reason)) => {
+            Err(NoReply::Unreachable(reason)) => {
                 // An error ends at the first line end.
                 let reason = reason.replace(['\r', '\n'], " ");
                 let error = format!("-UNREACHABLE weir-sidecar: {reason}\r\n");

@@ -3,8 +3,8 @@
 use crate::store::error::ErrorClass;
 
 /// One sentence.
-pub fn on(trouble: &str) -> &'static str {
-    match ErrorClass::of(trouble.as_bytes()) {
+pub fn on(last_error: &str) -> &'static str {
+    match ErrorClass::of(last_error.as_bytes()) {
         ErrorClass::ReadOnly | ErrorClass::MasterDown => {
             "The address leads to a replica; it has to lead to the primary."
         }
@@ -33,7 +33,7 @@ mod tests {
 
     #[test]
     fn what_is_to_be_done_goes_by_what_redis_said() {
-        for (trouble, advice) in [
+        for (last_error, advice) in [
             (
                 "READONLY You can't write against a read only replica.",
                 "primary",
@@ -46,7 +46,11 @@ mod tests {
             ("upstream failure", "is up"),
             ("no answer in time", "is up"),
         ] {
-            assert!(on(trouble).contains(advice), "{trouble}: {}", on(trouble));
+            assert!(
+                on(last_error).contains(advice),
+                "{last_error}: {}",
+                on(last_error)
+            );
         }
     }
 }

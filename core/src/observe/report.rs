@@ -47,7 +47,7 @@ pub struct View {
     /// The time of day at which the first of the open lanes was shut, and why, in the words of the call
     /// that failed last; 0 and nothing where all are asked.
     pub shut_at: Micros,
-    pub trouble: String,
+    pub last_error: String,
     /// When a call was answered last, as of the last time that this was told.
     pub answered_at: Micros,
     pub traffic: Traffic,
@@ -291,8 +291,8 @@ fn not_asked(active: &[&View]) -> Option<NotAsked> {
     let view = first_shut(active)?;
     Some(NotAsked {
         since: view.shut_at.0 / 1_000_000,
-        why: view.trouble.clone(),
-        advice: advice::on(&view.trouble),
+        why: view.last_error.clone(),
+        advice: advice::on(&view.last_error),
     })
 }
 

@@ -104,7 +104,7 @@ struct LaneState<T> {
     alone: bool,
     breaker: Breaker,
     /// What was wrong with the call that failed last.
-    trouble: String,
+    last_error: String,
     /// What to ask when the breaker wants to know whether the store is back.
     probe: Option<Probe>,
     sent: u64,
@@ -157,7 +157,7 @@ struct Command<T> {
 
 /// Why a call has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Silence {
+pub enum NoReply {
     /// None came in time, as far as the proxy says.
     Late,
     /// What was to bring it was closed at the other end.
@@ -286,11 +286,11 @@ impl<T> Batcher<T> {
     }
 
     /// Why the store is not asked, in the words of the call that failed last.
-    pub fn trouble(&self) -> Option<&str> {
+    pub fn last_error(&self) -> Option<&str> {
         self.lanes
             .iter()
             .find(|lane| lane.breaker.is_shut())
-            .map(|lane| lane.trouble.as_str())
+            .map(|lane| lane.last_error.as_str())
     }
 
     /// Whether nobody waits and nothing is to be looked after.
@@ -340,7 +340,7 @@ impl<T> Batcher<T> {
             if outgoing.call.hangs_up() {
                 lane.hang_up = HangUp::No;
             } else {
-                lane.trouble = why;
+                lane.last_error = why;
                 lane.fail(now, outgoing.call.probe());
             }
         }
@@ -352,7 +352,7 @@ impl<T> Batcher<T> {
         &mut self,
         now: Micros,
         id: CallId,
-        answer: Result<&[u8], Silence>,
+        answer: Result<&[u8], NoReply>,
     ) -> Effects<T> {
         let mut settled = Settled::new();
         let mut again = None;
@@ -470,7 +470,7 @@ impl<T> LaneState<T> {
             round_trip: Micros(0),
             alone: false,
             breaker: Breaker::new(jitter),
-            trouble: String::new(),
+            last_error: String::new(),
             probe: None,
             sent: 0,
             failed: 0,
@@ -586,12 +586,12 @@ impl<T> LaneState<T> {
         &mut self,
         now: Micros,
         call: Call<T>,
-        answer: Result<&[u8], Silence>,
+        answer: Result<&[u8], NoReply>,
         script: &Script,
         settled: &mut Settled<T>,
     ) -> Call<T> {
         let mut reader = Reader::new(answer.unwrap_or_default());
-        let silence = answer.err().unwrap_or(Silence::Late);
+        let silence = answer.err().unwrap_or(NoReply::Late);
         let mut unknown = Call {
             since: call.since,
             commands: Vec::new(),
@@ -614,8 +614,8 @@ impl<T> LaneState<T> {
                         ..command
                     });
                 }
-                Answered::Failed(trouble, class) => {
-                    self.trouble = trouble;
+                Answered::Failed(last_error, class) => {
+                    self.last_error = last_error;
                     if let Some(class) = class.filter(|class| class.stays()) {
                         self.leave(now, class);
                     }
@@ -647,7 +647,7 @@ impl<T> LaneState<T> {
 
     /// Whether this was the call that makes redis_proxy hang up. Without a reply, or with one of
     /// redis_proxy's own, it does.
-    fn hung_up(&mut self, now: Micros, id: CallId, answer: Result<&[u8], Silence>) -> bool {
+    fn hung_up(&mut self, now: Micros, id: CallId, answer: Result<&[u8], NoReply>) -> bool {
         if !matches!(self.hang_up, HangUp::UnderWay { id: own, .. } if own == id) {
             return false;
         }
@@ -668,7 +668,7 @@ impl<T> LaneState<T> {
                     "redis_proxy keeps a connection to Redis that answers {:?}: CLIENT REPLY OFF, \
                      which makes it hang up, is answered {:?}; it needs custom_commands: [client] \
                      in redis_proxy, and +client|reply for Redis's user",
-                    self.trouble,
+                    self.last_error,
                     words(error)
                 ));
             }
@@ -803,11 +803,11 @@ impl<T> Call<T> {
     }
 }
 
-impl fmt::Display for Silence {
+impl fmt::Display for NoReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Silence::Late => "no answer in time",
-            Silence::Closed => {
+            NoReply::Late => "no answer in time",
+            NoReply::Closed => {
                 "its cluster closes the stream (\"transport\": \"stream\" is for the bridge, and needs the \
                  upstream_config of envoy/store-bridge.yaml)"
             }
@@ -877,7 +877,7 @@ impl<T> Command<T> {
         &self,
         asked: Micros,
         reader: &mut Reader<'_>,
-        silence: Silence,
+        silence: NoReply,
         script: &Script,
     ) -> Answered {
         let reply = match reader.token() {

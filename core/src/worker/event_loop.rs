@@ -21,7 +21,7 @@ use crate::local::lease::Bid;
 use crate::local::timer_queue::StreamId;
 use crate::observe::advice;
 use crate::request::identity::Sources;
-use crate::store::batch::{Batcher, Effects, Health, MOST_TOLD, Next, Settled, Silence};
+use crate::store::batch::{Batcher, Effects, Health, MOST_TOLD, Next, NoReply, Settled};
 use crate::store::call::CallId;
 use crate::store::check::ShardRequest;
 use crate::store::fan_in::Outcome;
@@ -153,7 +153,7 @@ impl<H: Host> Worker<H> {
     }
 
     /// A call over HTTP has its answer, or will have none.
-    pub fn call_answered(&mut self, call: CallId, answer: Result<&[u8], Silence>) {
+    pub fn call_answered(&mut self, call: CallId, answer: Result<&[u8], NoReply>) {
         self.begin();
         self.answered(call, answer);
     }
@@ -170,7 +170,7 @@ impl<H: Host> Worker<H> {
     pub fn link_closed(&mut self, link: LinkId) {
         self.begin();
         if let Some(call) = self.calls.closed(&self.host, link) {
-            self.answered(call, Err(Silence::Closed));
+            self.answered(call, Err(NoReply::Closed));
         }
     }
 
@@ -181,7 +181,7 @@ impl<H: Host> Worker<H> {
         let now = self.host.now();
         self.release(now);
         while let Some(call) = self.calls.late(&self.host, now) {
-            self.answered(call, Err(Silence::Late));
+            self.answered(call, Err(NoReply::Late));
         }
         let lost = self.redirects.expire(now);
         self.settle_unanswered(&lost);
@@ -330,7 +330,7 @@ impl<H: Host> Worker<H> {
         }
     }
 
-    fn answered(&mut self, id: CallId, answer: Result<&[u8], Silence>) {
+    fn answered(&mut self, id: CallId, answer: Result<&[u8], NoReply>) {
         let now = self.host.now();
         let call = (id, answer.ok());
         if self.eviction.answered(&self.host, now, call) {
@@ -415,7 +415,7 @@ impl<H: Host> Worker<H> {
                     self.batcher.sent(outgoing, id);
                 }
                 Err(_) => {
-                    let why = self.calls.trouble().map_or_else(
+                    let why = self.calls.last_error().map_or_else(
                         || "Envoy did not make the call".to_string(),
                         |notice| notice.to_string(),
                     );
@@ -431,19 +431,19 @@ impl<H: Host> Worker<H> {
         let health = self.batcher.health();
         let before = std::mem::replace(&mut self.logged, health);
         if health.opened > before.opened
-            && let Some(trouble) = self.batcher.trouble()
+            && let Some(last_error) = self.batcher.last_error()
         {
             self.host.log(
                 Level::Warn,
                 format_args!(
-                    "Redis is not asked for now, by this worker on {} of its {}: {trouble}. {} Meanwhile \
+                    "Redis is not asked for now, by this worker on {} of its {}: {last_error}. {} Meanwhile \
                      each limit does what its on_store_failure says.",
                     health.open,
                     count(health.lanes, "lane"),
-                    advice::on(trouble)
+                    advice::on(last_error)
                 ),
             );
-            self.telemetry.trouble(trouble);
+            self.telemetry.last_error(last_error);
         }
         if health.open == 0 && before.open > 0 {
             self.host.log(

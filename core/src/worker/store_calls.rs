@@ -49,7 +49,7 @@ impl StoreCalls {
     }
 
     /// Why this worker could not make a call, if that is known.
-    pub fn trouble(&self) -> Option<Notice> {
+    pub fn last_error(&self) -> Option<Notice> {
         self.is_unknown.then(|| self.unknown_cluster())
     }
 

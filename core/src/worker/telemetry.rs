@@ -163,8 +163,8 @@ impl Telemetry {
     }
 
     /// Why the store is not asked, in the words of the call that failed last.
-    pub fn trouble(&mut self, words: &str) {
-        self.state.view.trouble = words.to_string();
+    pub fn last_error(&mut self, words: &str) {
+        self.state.view.last_error = words.to_string();
     }
 
     /// A call to the store is under way.
@@ -297,7 +297,7 @@ impl Statistics {
         match (told.open, health.open) {
             (_, 0) => {
                 state.view.shut_at = Micros(0);
-                state.view.trouble.clear();
+                state.view.last_error.clear();
             }
             (0, _) => state.view.shut_at = time,
             _ => {}

@@ -14,7 +14,7 @@ use weir_core::codec::resp::{Reader, Replies, Token, command};
 
 use super::address::Address;
 use super::dial::Dial;
-use super::node::{Node, Silence};
+use super::node::{NoReply, Node};
 use super::slot::{SLOTS, Slot};
 use super::{Reply, ask_node};
 use crate::screen::CheckRequest;
@@ -102,7 +102,7 @@ impl Cluster {
     }
 
     pub async fn ask(&self, check_requests: Vec<CheckRequest>, deadline: Instant) -> Vec<Reply> {
-        let unknown = || Err(Silence::Unreachable("no node owns the key's slot".into()));
+        let unknown = || Err(NoReply::Unreachable("no node owns the key's slot".into()));
         let mut replies: Vec<Reply> = check_requests.iter().map(|_| unknown()).collect();
         let start = |(place, check_request)| Journey {
             place,
@@ -121,7 +121,7 @@ impl Cluster {
                     continue;
                 };
                 for (mut journey, reply) in arrivals {
-                    if let Err(Silence::Unreachable(_)) = &reply {
+                    if let Err(NoReply::Unreachable(_)) = &reply {
                         self.stale.notify_one();
                     }
                     let redirection = reply
@@ -238,7 +238,7 @@ impl Cluster {
             .pop()
         {
             Some(Ok(reply)) => ranges(&reply, address),
-            Some(Err(Silence::Unreachable(reason))) => bail!("{reason}"),
+            Some(Err(NoReply::Unreachable(reason))) => bail!("{reason}"),
             _ => bail!("CLUSTER SLOTS was not answered within {MAP_TIMEOUT:?}"),
         }
     }

@@ -16,7 +16,7 @@ use crate::screen::CheckRequest;
 use address::Address;
 use cluster::Cluster;
 use dial::Dial;
-use node::{Node, Silence};
+use node::{NoReply, Node};
 
 /// How Redis runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub enum Redis {
 }
 
 /// One reply as Redis wrote it, or why there is none.
-pub type Reply = Result<Bytes, Silence>;
+pub type Reply = Result<Bytes, NoReply>;
 
 impl Redis {
     /// Connects in the background; a Redis that is not there yet is tried again and again.

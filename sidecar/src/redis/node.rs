@@ -58,7 +58,7 @@ pub struct Node {
 
 /// Why there is no reply. Whether the commands ran is not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Silence {
+pub enum NoReply {
     /// Not in time.
     Timeout,
     /// There is no connection, or it broke; with the reason.
@@ -68,7 +68,7 @@ pub enum Silence {
 /// Commands that are written in one piece.
 struct Pipeline {
     commands: Vec<Bytes>,
-    answer: oneshot::Sender<Result<Vec<Bytes>, Silence>>,
+    answer: oneshot::Sender<Result<Vec<Bytes>, NoReply>>,
 }
 
 /// Commands that were written, waiting for `lacking` more replies.
@@ -80,7 +80,7 @@ struct Pending {
 }
 
 enum Asker {
-    Request(oneshot::Sender<Result<Vec<Bytes>, Silence>>),
+    Request(oneshot::Sender<Result<Vec<Bytes>, NoReply>>),
     Ourselves,
 }
 
@@ -133,7 +133,7 @@ impl Node {
         &self,
         commands: Vec<Bytes>,
         deadline: Instant,
-    ) -> Result<Vec<Bytes>, Silence> {
+    ) -> Result<Vec<Bytes>, NoReply> {
         let (answer, answered) = oneshot::channel();
         let asked = async {
             // A node's task lives as long as the node.
@@ -142,8 +142,8 @@ impl Node {
         };
         match timeout_at(deadline, asked).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(Silence::Unreachable("the connection broke".into())),
-            Err(_) => Err(Silence::Timeout),
+            Ok(Err(_)) => Err(NoReply::Unreachable("the connection broke".into())),
+            Err(_) => Err(NoReply::Timeout),
         }
     }
 
@@ -218,7 +218,7 @@ async fn keep_connected(
 /// Answers requests while there is no connection; returns when the node was dropped.
 async fn refuse(requests: &mut mpsc::Receiver<Pipeline>, reason: &Arc<str>) {
     while let Some(Pipeline { answer, .. }) = requests.recv().await {
-        let _ = answer.send(Err(Silence::Unreachable(reason.clone())));
+        let _ = answer.send(Err(NoReply::Unreachable(reason.clone())));
     }
 }
 

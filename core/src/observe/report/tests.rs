@@ -23,7 +23,7 @@ fn view(seconds: u64, denied: u32) -> View {
         open_lanes: 1,
         opened: 2,
         shut_at: ago(seconds + 60),
-        trouble: "READONLY You can't write".to_string(),
+        last_error: "READONLY You can't write".to_string(),
         ..View::default()
     };
     let rule: Rc<str> = "api".into();
@@ -118,7 +118,7 @@ fn a_lane_that_nobody_has_asked_since_is_not_told_as_one_that_is_well() {
         answered_at: ago(seconds),
         open_lanes: 0,
         shut_at: Micros(0),
-        trouble: String::new(),
+        last_error: String::new(),
         ..view(0, 0)
     };
     let mut shut = view(0, 1);

@@ -471,7 +471,7 @@ fn broken() -> Batcher<u32> {
     for id in 0..3 {
         ask(&mut batcher, Micros(0), id..id + 1);
         send(&mut batcher, Micros(0), id);
-        batcher.answered(Micros(0), CallId(id), Err(Silence::Late));
+        batcher.answered(Micros(0), CallId(id), Err(NoReply::Late));
     }
     batcher
 }
@@ -491,7 +491,7 @@ fn a_store_that_keeps_failing_is_not_asked_and_nobody_waits_for_it() {
         }
     );
     assert!(!batcher.is_idle(), "it is still looked after");
-    assert_eq!(batcher.trouble(), Some("no answer in time"));
+    assert_eq!(batcher.last_error(), Some("no answer in time"));
 }
 
 #[test]
@@ -501,7 +501,7 @@ fn whoever_waits_when_the_breaker_opens_is_settled_at_once() {
         ask(&mut batcher, Micros(0), id..id + 1);
         send(&mut batcher, Micros(0), id);
         ask(&mut batcher, Micros(0), 10 + id..11 + id);
-        let effects = batcher.answered(Micros(0), CallId(id), Err(Silence::Late));
+        let effects = batcher.answered(Micros(0), CallId(id), Err(NoReply::Late));
         if id < 2 {
             hand_over(&mut batcher, effects.outgoing, 20 + id);
             answered(&mut batcher, 0, 20 + id, b"-ERR\r\n");
@@ -511,7 +511,7 @@ fn whoever_waits_when_the_breaker_opens_is_settled_at_once() {
     ask(&mut batcher, Micros(0), 30..31);
     send(&mut batcher, Micros(0), 30);
     ask(&mut batcher, Micros(0), 31..33);
-    let Effects { outgoing, settled } = batcher.answered(Micros(0), CallId(30), Err(Silence::Late));
+    let Effects { outgoing, settled } = batcher.answered(Micros(0), CallId(30), Err(NoReply::Late));
     assert!(failed(&settled) && outgoing.is_empty());
     assert_eq!(tickets(&settled), [30, 31, 32]);
 }
@@ -550,7 +550,7 @@ fn a_look_that_took_nothing_leaves_the_lane_shut_until_a_take_passes() {
         hand_over(&mut batcher, outgoing, 50);
         answered(&mut batcher, 101_000, 50, &verdict(look));
         assert_eq!(batcher.health().open, 1);
-        assert_eq!(batcher.trouble(), Some("no answer in time"));
+        assert_eq!(batcher.last_error(), Some("no answer in time"));
         if peeked {
             batcher.ask(Micros(101_001), Some(60), &large(Kind::Peek, 1).0[0]);
             send(&mut batcher, Micros(101_001), 60);
@@ -751,7 +751,7 @@ fn without_an_answer_redis_proxy_is_given_its_own_time() {
     let mut batcher = batcher();
     let effects = after_readonly(&mut batcher, 0, 1);
     hand_over(&mut batcher, effects.outgoing, 2);
-    let silence = batcher.answered(Micros(50_100), CallId(2), Err(Silence::Late));
+    let silence = batcher.answered(Micros(50_100), CallId(2), Err(NoReply::Late));
     assert!(silence.outgoing.is_empty());
     ask(&mut batcher, Micros(80_000), 7..8);
     assert!(batcher.tick(Micros(90_000)).outgoing.is_empty());
@@ -803,6 +803,6 @@ fn a_command_that_the_user_lacks_is_named_with_the_mend() {
         }
     }
     let told = "may not use EXISTS: ACL SETUSER … +exists";
-    let trouble = batcher.trouble().unwrap();
-    assert!(trouble.contains(told), "{trouble}");
+    let last_error = batcher.last_error().unwrap();
+    assert!(last_error.contains(told), "{last_error}");
 }
