@@ -90,16 +90,16 @@ fn counters<'a>(policy: &'a Policy, rule: &str) -> Counters<'a> {
 /// Those whom limits of one counter are for: `user free, premium`.
 fn whose(limits: &[&Limit]) -> String {
     let first = limits[0];
-    let mut whom: Vec<&str> = limits.iter().map(|limit| limit.whom.as_str()).collect();
-    whom.sort_unstable();
-    whom.dedup();
+    let mut label: Vec<&str> = limits.iter().map(|limit| limit.label.as_str()).collect();
+    label.sort_unstable();
+    label.dedup();
     let variant = match (first.scope, &first.variant) {
         (Scope::Global | Scope::Ip, Some(variant)) => format!(" in {variant}"),
         _ => String::new(),
     };
     match first.scope {
         Scope::Global => format!("everybody{variant}"),
-        scope => format!("{} {}{variant}", scope.name(), whom.join(", ")),
+        scope => format!("{} {}{variant}", scope.name(), label.join(", ")),
     }
 }
 

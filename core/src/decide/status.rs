@@ -372,9 +372,11 @@ impl Inquiry {
                 }
                 room -= 1;
                 let known = self.others.iter_mut();
-                match known.into_iter().find(|(tier, _)| *tier == limit.whom) {
+                match known.into_iter().find(|(tier, _)| *tier == limit.label) {
                     Some((_, limits)) => limits.push((id, counting)),
-                    None => self.others.push((limit.whom.clone(), vec![(id, counting)])),
+                    None => self
+                        .others
+                        .push((limit.label.clone(), vec![(id, counting)])),
                 }
             }
         }
@@ -513,7 +515,7 @@ fn usage<'a>(counting: Counting, limits: &[(&'a Limit, Reading)]) -> Option<Usag
             .iter()
             .map(|(limit, reading)| Scoped {
                 scope: limit.scope.name(),
-                name: &limit.whom,
+                name: &limit.label,
                 line: line(limit, *reading),
             })
             .collect(),

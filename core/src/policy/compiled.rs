@@ -116,7 +116,7 @@ pub enum OnStoreFailure {
 pub struct Limit {
     pub rule: String,
     /// The tier or network that it is written for; nothing for a global limit.
-    pub whom: String,
+    pub label: String,
     pub scope: Scope,
     /// As the operator called it.
     pub name: Option<String>,
@@ -500,8 +500,8 @@ impl fmt::Display for Described<'_> {
                 write!(f, "{variant} ")?;
             }
             f.write_str(limit.scope.name())?;
-            if !limit.whom.is_empty() {
-                write!(f, " {}", limit.whom)?;
+            if !limit.label.is_empty() {
+                write!(f, " {}", limit.label)?;
             }
             let quota = limit.terms.quota;
             write!(

@@ -125,7 +125,7 @@ fn below_a_tier(rule: &Rule, own: &[&Limit]) -> Vec<String> {
     let below = of(Scope::Ip).filter_map(|address| {
         let (lower, upper) = (address.terms.quota, of(Scope::User));
         let tiers = upper.filter(|user| lower.comes_before(user.terms.quota));
-        let tiers: Vec<String> = tiers.map(|user| format!("{} ({})", user.whom, Size(user))).collect();
+        let tiers: Vec<String> = tiers.map(|user| format!("{} ({})", user.label, Size(user))).collect();
         (!tiers.is_empty()).then(|| {
             format!(
                 "rule {}: callers of {} never reach their limit, since that of their address ({}, for {}) \
@@ -134,7 +134,7 @@ fn below_a_tier(rule: &Rule, own: &[&Limit]) -> Vec<String> {
                 rule.name,
                 tiers.join(", "),
                 Size(address),
-                address.whom
+                address.label
             )
         })
     });
@@ -147,7 +147,7 @@ fn never_bind(rule: &Rule, own: &[&Limit]) -> Vec<String> {
     for (place, limit) in own.iter().enumerate() {
         let first = own.iter().enumerate().find(|(other_place, other)| {
             let is_everybodys = other.scope == Scope::Global && limit.scope != Scope::Global;
-            let is_beside = other.scope == limit.scope && other.whom == limit.whom;
+            let is_beside = other.scope == limit.scope && other.label == limit.label;
             let is_other = *other_place != place && other.variant == limit.variant;
             // Of equals the second is too much.
             let is_equal = limit.terms.quota.comes_before(other.terms.quota);
@@ -173,8 +173,8 @@ fn never_bind(rule: &Rule, own: &[&Limit]) -> Vec<String> {
 fn whose(limit: &Limit) -> String {
     match limit.scope {
         Scope::Global => "everybody".into(),
-        Scope::User => format!("tier {}", limit.whom),
-        Scope::Ip => format!("addresses in {}", limit.whom),
+        Scope::User => format!("tier {}", limit.label),
+        Scope::Ip => format!("addresses in {}", limit.label),
     }
 }
 
@@ -197,11 +197,11 @@ impl<'a> Tiers<'a> {
         let mut seen = HashSet::new();
         let named = limits.iter().filter(|limit| {
             limit.scope == Scope::User
-                && limit.whom != "default"
+                && limit.label != "default"
                 && in_force.contains(limit.rule.as_str())
-                && seen.insert(limit.whom.as_str())
+                && seen.insert(limit.label.as_str())
         });
-        let tiers = named.map(|limit| (limit.whom.as_str(), limit.rule.as_str()));
+        let tiers = named.map(|limit| (limit.label.as_str(), limit.rule.as_str()));
         let tiers = tiers.collect();
         Tiers(tiers)
     }

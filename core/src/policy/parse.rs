@@ -169,7 +169,7 @@ pub(super) fn policy(source: &At<'_>) -> Result<Policy, ConfigError> {
 /// All tiers that are named anywhere, if a rule has limits by tier.
 fn tiers(limits: &[Limit], exemptions: &Exemptions, status: &Status) -> Vec<String> {
     let named = limits.iter().filter(|limit| limit.scope == Scope::User);
-    let mut tiers: Vec<String> = named.map(|limit| limit.whom.clone()).collect();
+    let mut tiers: Vec<String> = named.map(|limit| limit.label.clone()).collect();
     tiers.retain(|tier| tier != "default");
     if tiers.is_empty() {
         return tiers;
@@ -257,7 +257,7 @@ impl Limits {
             cost_rule,
         }: Whose<'_>,
         scope: Scope,
-        whom: &str,
+        label: &str,
     ) -> Result<Vec<LimitId>, ConfigError> {
         let mut ids = Vec::new();
         let mut names: HashSet<String> = HashSet::new();
@@ -325,7 +325,7 @@ impl Limits {
             self.share(&key_end, (id, &quota), at)?;
             self.list.push(Limit {
                 rule: rule.to_string(),
-                whom: whom.to_string(),
+                label: label.to_string(),
                 scope,
                 name,
                 counter,

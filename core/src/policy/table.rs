@@ -63,7 +63,7 @@ fn requests(rule: &Rule) -> String {
 
 fn limits(rule: &Rule, policy: &Policy) -> String {
     let own = || policy.limits_of(rule);
-    let is_of_tiers = |limit: &Limit| limit.scope == Scope::User && limit.whom != DEFAULT;
+    let is_of_tiers = |limit: &Limit| limit.scope == Scope::User && limit.label != DEFAULT;
     let other = match own().any(is_of_tiers) {
         true => "any other tier",
         false => "any tier",
@@ -93,11 +93,11 @@ fn one(limit: &Limit, other: &str) -> String {
         .variant
         .as_ref()
         .map_or_else(String::new, |variant| format!("variant {variant} "));
-    let whom = match (limit.scope, limit.whom.as_str()) {
+    let label = match (limit.scope, limit.label.as_str()) {
         (Scope::Global, _) => "everyone",
         (Scope::User, DEFAULT) => other,
         (Scope::Ip, DEFAULT) => "an address",
-        (Scope::User | Scope::Ip, whom) => whom,
+        (Scope::User | Scope::Ip, label) => label,
     };
     let quota = limit.terms.quota;
     let algorithm = quota.algorithm();
@@ -106,7 +106,7 @@ fn one(limit: &Limit, other: &str) -> String {
         _ => String::new(),
     };
     format!(
-        "{variant}{whom} {}/{} {}{burst}{}",
+        "{variant}{label} {}/{} {}{burst}{}",
         quota.limit(),
         window(quota.window_seconds()),
         algorithm.name().replace('_', " "),

@@ -42,9 +42,9 @@ pub(super) fn of(limits: &[Limit]) -> Vec<String> {
 
 fn whose(limit: &Limit) -> String {
     let scope = limit.scope.name();
-    match limit.whom.as_str() {
+    match limit.label.as_str() {
         "" => format!("{}.{scope}", limit.rule),
-        whom => format!("{}.{scope}.{whom}", limit.rule),
+        label => format!("{}.{scope}.{label}", limit.rule),
     }
 }
 

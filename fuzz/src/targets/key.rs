@@ -116,7 +116,7 @@ fn counter(input: &mut Input<'_>) -> (Counted, Vec<u8>) {
     };
     let limit = Limit {
         rule: rule.to_string(),
-        whom: String::new(),
+        label: String::new(),
         scope,
         name: None,
         variant: None,

@@ -22,7 +22,7 @@ fn limit(scope: Scope, algorithm: Algorithm, window: u64, nth: usize) -> Limit {
 fn written(scope: Scope, quota: Quota, counter: &str, variant: Option<&str>) -> Limit {
     Limit {
         rule: "general_api".to_string(),
-        whom: String::new(),
+        label: String::new(),
         scope,
         name: None,
         counter: counter.to_string(),
