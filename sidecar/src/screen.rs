@@ -8,9 +8,8 @@ use bytes::Bytes;
 use weir_core::codec::namespace::Namespace;
 use weir_core::codec::resp::{Malformed, Reader, Token};
 use weir_core::live::poller::Query;
+use weir_core::store::slot::Slot;
 use weir_core::store::wire::MAX_COMMANDS;
-
-use crate::redis::slot::{Slot, slot};
 
 /// The script that may be called.
 #[derive(Clone, Debug)]
@@ -36,7 +35,7 @@ impl Served {
         Served {
             script,
             reads: Query::ALL.map(|query| query.command(&namespace)),
-            policy: slot(namespace.policy().as_bytes()),
+            policy: Slot::of(namespace.policy().as_bytes()),
             namespace,
         }
     }
@@ -151,7 +150,7 @@ fn judge(reader: &mut Reader<'_>, served: &Served) -> Result<Result<Slot, Refusa
                 if !namespace.holds(arg) {
                     verdict = Err(Refusal::Key);
                 } else if place == 3 {
-                    verdict = Ok(Some(slot(arg)));
+                    verdict = Ok(Some(Slot::of(arg)));
                 }
             }
             _ => {}

@@ -21,7 +21,8 @@ pub enum Topology {
     Cluster,
 }
 
-const SLOTS: u16 = 16_384;
+/// How many there are.
+pub const SLOTS: u16 = 16_384;
 /// Enough that a shard's range does not fill many more lanes than it must, few enough that lanes
 /// still gather batches: with k shards, at most k − 1 of these lanes touch two.
 const CLUSTER_LANES: usize = 16;
@@ -79,6 +80,8 @@ mod tests {
         for (key, slot) in [
             ("123456789", 12739),
             ("foo", 12182),
+            ("{foo}bar", 12182),
+            ("x{foo}{bar}", 12182),
             ("{user1000}.following", 3443),
             ("{user1000}.followers", 3443),
             ("foo{}{bar}", 8363),

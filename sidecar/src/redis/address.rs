@@ -5,10 +5,14 @@ use std::fmt;
 use std::str::FromStr;
 
 use anyhow::{Context, Error, Result, bail, ensure};
-use http::Uri;
 use percent_encoding::percent_decode_str;
+use url::{Host, ParseError, Url};
 
 const DEFAULT_PORT: u16 = 6379;
+
+const SCHEME: &str = "the URL must start with redis:// or rediss://";
+const PORT: &str = "the port must be a number from 1 to 65535";
+const NO_HOST: &str = "the URL names no host";
 
 /// A node. The host is a name or an address, an IPv6 one without brackets.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -58,50 +62,48 @@ impl fmt::Debug for RedisUrl {
 impl FromStr for RedisUrl {
     type Err = Error;
 
-    fn from_str(url: &str) -> Result<RedisUrl> {
+    fn from_str(text: &str) -> Result<RedisUrl> {
         // The errors do not repeat the URL: it may hold a password.
-        let uri: Uri = url
-            .parse()
-            .ok()
-            .context("not a URL; write redis://host:6379, and % escapes in a password")?;
-        let transport = match uri.scheme_str() {
-            Some("redis") => Transport::Plain,
-            Some("rediss") => Transport::Tls,
-            _ => bail!("the URL must start with redis:// or rediss://"),
+        let unclear = "not a URL; write redis://host:6379, and % escapes in a password";
+        // A blank would be dropped or escaped, and another password sent than was meant.
+        ensure!(text.bytes().all(|byte| byte.is_ascii_graphic()), unclear);
+        let url = Url::parse(text).map_err(|error| match error {
+            ParseError::InvalidPort => Error::msg(PORT),
+            ParseError::EmptyHost => Error::msg(NO_HOST),
+            ParseError::RelativeUrlWithoutBase => Error::msg(SCHEME),
+            _ => Error::msg(unclear),
+        })?;
+        let transport = match url.scheme() {
+            "redis" => Transport::Plain,
+            "rediss" => Transport::Tls,
+            _ => bail!(SCHEME),
         };
-        let authority = uri.authority().context("the URL names no host")?;
-        let host = authority.host();
-        let host = host.strip_prefix('[').unwrap_or(host);
-        let host = host.strip_suffix(']').unwrap_or(host);
-        ensure!(!host.is_empty(), "the URL names no host");
-        let after_user = authority.as_str().rsplit('@').next().unwrap_or_default();
-        let has_port = after_user
-            .rsplit(']')
-            .next()
-            .unwrap_or_default()
-            .contains(':');
-        let port = match (authority.port_u16(), has_port) {
-            (Some(port), _) if port > 0 => port,
-            (None, false) => DEFAULT_PORT,
-            _ => bail!("the port must be a number from 1 to 65535"),
+        let host = match url.host().context(NO_HOST)? {
+            Host::Domain(name) => name.to_owned(),
+            Host::Ipv4(address) => address.to_string(),
+            Host::Ipv6(address) => address.to_string(),
         };
-        let db = match uri.path().trim_start_matches('/') {
+        ensure!(!host.is_empty(), NO_HOST);
+        let port = url.port().unwrap_or(DEFAULT_PORT);
+        ensure!(port > 0, PORT);
+        let db = match url.path().trim_start_matches('/') {
             "" => 0,
             db => db
                 .parse()
                 .ok()
                 .context("what follows the host must be a database number, as in /0")?,
         };
-        ensure!(uri.query().is_none(), "the URL takes no parameters after ?");
-        let login = match authority.as_str().rsplit_once('@') {
-            Some((userinfo, _)) => Login::from_userinfo(userinfo)?,
-            None => Login::default(),
+        ensure!(url.query().is_none(), "the URL takes no parameters after ?");
+        ensure!(
+            url.fragment().is_none(),
+            "the URL takes nothing after #; write %23 for one in a password"
+        );
+        let login = Login {
+            user: decoded(url.username())?,
+            password: decoded(url.password().unwrap_or_default())?,
         };
         Ok(RedisUrl {
-            address: Address {
-                host: host.to_owned(),
-                port,
-            },
+            address: Address { host, port },
             transport,
             login,
             db,
@@ -109,20 +111,12 @@ impl FromStr for RedisUrl {
     }
 }
 
-impl Login {
-    fn from_userinfo(userinfo: &str) -> Result<Login> {
-        let decode = |text: &str| -> Result<Option<String>> {
-            let text = percent_decode_str(text)
-                .decode_utf8()
-                .context("the user and the password must be UTF-8")?;
-            Ok((!text.is_empty()).then(|| text.into_owned()))
-        };
-        let (user, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
-        Ok(Login {
-            user: decode(user)?,
-            password: decode(password)?,
-        })
-    }
+/// None where there is nothing.
+fn decoded(text: &str) -> Result<Option<String>> {
+    let text = percent_decode_str(text)
+        .decode_utf8()
+        .context("the user and the password must be UTF-8")?;
+    Ok((!text.is_empty()).then(|| text.into_owned()))
 }
 
 #[cfg(test)]
@@ -150,6 +144,10 @@ mod tests {
                 "redis://ann:s:t@h:1",
                 r#"h:1 (Plain, db 0) Some("ann") Some("s:t")"#,
             ),
+            (
+                "redis://:%23%2F%3F@h",
+                r##"h:6379 (Plain, db 0) None Some("#/?")"##,
+            ),
             ("redis://ann@h", r#"h:6379 (Plain, db 0) Some("ann") None"#),
         ];
         for (url, expected) in table {
@@ -173,6 +171,17 @@ mod tests {
             (
                 "http://localhost",
                 "the URL must start with redis:// or rediss://",
+            ),
+            ("redis://", "the URL names no host"),
+            ("redis:h", "the URL names no host"),
+            ("redis://:secret@", "the URL names no host"),
+            (
+                "redis://a:b#c@h",
+                "the port must be a number from 1 to 65535",
+            ),
+            (
+                "redis://h/0#x",
+                "the URL takes nothing after #; write %23 for one in a password",
             ),
             ("redis://h:0", "the port must be a number from 1 to 65535"),
             (

@@ -11,11 +11,11 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use weir_core::codec::resp::{Reader, Replies, Token, command};
+use weir_core::store::slot::{SLOTS, Slot};
 
 use super::address::Address;
 use super::dial::Dial;
 use super::node::{NoReply, Node};
-use super::slot::{SLOTS, Slot};
 use super::{Reply, ask_node};
 use crate::screen::CheckRequest;
 
@@ -93,7 +93,7 @@ impl Cluster {
             seeds,
             map: Mutex::new(Map {
                 nodes: HashMap::new(),
-                owners: vec![None; SLOTS],
+                owners: vec![None; SLOTS.into()],
             }),
             stale: Notify::new(),
         });
@@ -184,7 +184,7 @@ impl Cluster {
         let map = self.map();
         let mut groups: HashMap<Address, (Arc<Node>, Vec<Journey>)> = HashMap::new();
         for journey in journeys {
-            match map.owners.get(usize::from(journey.check_request.slot)) {
+            match map.owners.get(usize::from(journey.check_request.slot.0)) {
                 Some(Some(owner)) => groups
                     .entry(owner.address.clone())
                     .or_insert_with(|| (owner.clone(), Vec::new()))
@@ -206,7 +206,7 @@ impl Cluster {
     }
 
     fn set_owner(&self, slot: Slot, node: &Arc<Node>) {
-        if let Some(owner) = self.map().owners.get_mut(usize::from(slot)) {
+        if let Some(owner) = self.map().owners.get_mut(usize::from(slot.0)) {
             *owner = Some(node.clone());
         }
     }
@@ -245,10 +245,10 @@ impl Cluster {
 
     /// Connects to every owner, and lets go of nodes that own nothing.
     fn adopt(&self, ranges: Vec<Range>) {
-        let mut owners = vec![None; SLOTS];
+        let mut owners = vec![None; SLOTS.into()];
         for Range { first, last, owner } in ranges {
             let node = self.node(owner);
-            let slots = usize::from(first)..=usize::from(last);
+            let slots = usize::from(first.0)..=usize::from(last.0);
             owners[slots].fill(Some(node));
         }
         let mut map = self.map();
@@ -391,9 +391,10 @@ fn array(reader: &mut Reader<'_>) -> Option<u32> {
 
 fn slot_number(reader: &mut Reader<'_>) -> Option<Slot> {
     match reader.token().ok()?? {
-        Token::Integer(slot) => Slot::try_from(slot)
+        Token::Integer(slot) => u16::try_from(slot)
             .ok()
-            .filter(|slot| usize::from(*slot) < SLOTS),
+            .filter(|slot| *slot < SLOTS)
+            .map(Slot),
         _ => None,
     }
 }
@@ -467,8 +468,8 @@ mod tests {
         let expected =
             [(0, 99, "h", 7001), (100, 16383, "here", 7003)].map(|(first, last, host, port)| {
                 Range {
-                    first,
-                    last,
+                    first: Slot(first),
+                    last: Slot(last),
                     owner: address(host, port),
                 }
             });

@@ -5,7 +5,6 @@ pub mod address;
 pub mod cluster;
 pub mod dial;
 pub mod node;
-pub mod slot;
 
 use std::sync::Arc;
 

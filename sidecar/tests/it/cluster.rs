@@ -1,6 +1,6 @@
 //! A Redis Cluster of three masters.
 
-use weir_sidecar::redis::slot::slot;
+use weir_core::store::slot::Slot;
 
 use crate::support::{Redis, Running, add, add_by_source, eventually, resp, sum};
 
@@ -63,7 +63,7 @@ async fn commands_find_their_nodes_and_replies_their_places() {
     let cluster = Cluster::start().await;
     let sidecar = cluster.sidecar().await;
     let keys: Vec<String> = (0..60).map(|id| format!("weir:2:{{u:{id}}}:x")).collect();
-    let owner = |key: &str| usize::from(slot(key.as_bytes())) / 5461;
+    let owner = |key: &str| usize::from(Slot::of(key.as_bytes()).0) / 5461;
     assert!((0..3).all(|node| keys.iter().any(|key| owner(key).min(2) == node)));
 
     let first: Vec<u8> = keys.iter().flat_map(|key| add_by_source(key, 1)).collect();
@@ -85,8 +85,8 @@ async fn a_slot_that_moves_is_followed_and_nothing_counts_twice() {
     let sidecar = cluster.sidecar().await;
     let key = "weir:2:{u:moving}:x";
     let (from, slot) = (
-        usize::from(slot(key.as_bytes())) / 5461,
-        slot(key.as_bytes()),
+        usize::from(Slot::of(key.as_bytes()).0) / 5461,
+        Slot::of(key.as_bytes()).0,
     );
     let (from, to) = (from.min(2), (from.min(2) + 1) % 3);
     assert_eq!(sidecar.post(&add_by_source(key, 1)).await, sum(1, 1));
@@ -129,7 +129,7 @@ async fn a_dead_shard_is_told_of_and_the_others_go_on() {
     let key_of = |node: usize| {
         (0..)
             .map(|id| format!("weir:2:{{u:{id}}}:x"))
-            .find(|key| (usize::from(slot(key.as_bytes())) / 5461).min(2) == node)
+            .find(|key| (usize::from(Slot::of(key.as_bytes()).0) / 5461).min(2) == node)
             .unwrap()
     };
     let (dead, alive) = (key_of(2), key_of(0));
