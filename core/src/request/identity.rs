@@ -324,7 +324,8 @@ fn peer(at: &At<'_>) -> Result<Peer, ConfigError> {
     }
     let mut fields = at.fields().map_err(|_| {
         at.error(
-            "says where the proxy leaves the direct peer's address: the name of a filter state,              or {\"header\": …}, a header that it sets itself",
+            "says where the proxy leaves the direct peer's address: the name of a filter state, \
+             or {\"header\": …}, a header that it sets itself",
         )
     })?;
     let header = fields.required("header")?;
@@ -337,11 +338,18 @@ fn source(at: &At<'_>) -> Result<Source, ConfigError> {
     if let Ok(name) = at.text() {
         return header_name(at, name).map(Source::Header);
     }
-    let mut fields = at.fields()?;
-    let found = if let Some(at) = fields.optional("header") {
-        Source::Header(header_name(&at, at.text()?)?)
+    let unclear = || {
+        at.error(
+            "says where it comes from, in one way: the name of a header, {\"header\": …}, or \
+             {\"claim\": [\"payload_in_metadata\", \"claim\"]}",
+        )
+    };
+    let mut fields = at.fields().map_err(|_| unclear())?;
+    let (header, claim) = (fields.optional("header"), fields.optional("claim"));
+    let found = if let (Some(at), None) = (&header, &claim) {
+        Source::Header(header_name(at, at.text()?)?)
     } else {
-        let path = fields.required("claim")?;
+        let path = claim.filter(|_| header.is_none()).ok_or_else(unclear)?;
         let segments = path.list()?;
         let mut full = vec![
             "metadata".to_string(),
