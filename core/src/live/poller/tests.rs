@@ -205,15 +205,15 @@ fn a_store_that_does_not_answer_leaves_all_as_it_is() {
     let mut watch = watch();
     look(&mut watch, publishing("1", POLICY));
     for (body, expected) in [
-        (None, "Silence"),
-        (Some(&b""[..]), "Silence"),
+        (None, "NoReply"),
+        (Some(&b""[..]), "NoReply"),
         (
             Some(b"-WRONGTYPE Operation against a key\r\n"),
             "Unreadable(\"WRONGTYPE Operation against a key\")",
         ),
-        (Some(b"upstream connect error"), "Silence"),
-        (Some(b"*2\r\n:1\r\n:2\r\n"), "Silence"),
-        (Some(b":5\r\n"), "Silence"),
+        (Some(b"upstream connect error"), "NoReply"),
+        (Some(b"*2\r\n:1\r\n:2\r\n"), "NoReply"),
+        (Some(b":5\r\n"), "NoReply"),
     ] {
         let query = watch.tick(watch.due).unwrap();
         watch.sent(watch.due, CallId(1), query);
