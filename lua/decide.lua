@@ -27,11 +27,6 @@ local KEYS, ARGV = KEYS, ARGV
 
 local now = clock()
 
--- By a quota whose numbers are out of range no key can be read.
-local function strange_quota()
-  return { algorithm = { settle = function() end } }
-end
-
 -- The quotas, each with what its algorithm makes of it.
 local quotas, size = {}, #ARGV[1]
 if size % QUOTA_SIZE ~= 0 then
@@ -44,9 +39,18 @@ for at = 1, size, QUOTA_SIZE do
     algorithm = algorithm()
     algorithms[code] = algorithm
   end
-  local sound = algorithm and window >= 1000 and window <= LONGEST_WINDOW and window % 1000 == 0
+  local sound, calendar = algorithm and window >= 1000 and window % 1000 == 0, nil
+  if window > LONGEST_WINDOW then
+    -- Longer than any, or else its bytes are a calendar's: so who has none pays nothing for it.
+    local unit, offset_min = struct.unpack('>Bi2', ARGV[1], at + 9)
+    window = code == 1 and ({ 3600000, 86400000, 604800000, 2678400000 })[unit]
+    sound = window and offset_min >= -12 * 60 and offset_min <= 14 * 60
+    calendar = { unit = unit, ahead = offset_min * 60000 }
+  end
   sound = sound and limit >= 1 and capacity >= 1 and limit * window <= MOST and capacity * window <= MOST
-  quotas[#quotas + 1] = sound and algorithm.terms(algorithm, limit, window, capacity, now) or strange_quota()
+  -- By a quota whose numbers are out of range no key can be read.
+  quotas[#quotas + 1] = sound and algorithm.terms(algorithm, limit, window, capacity, now, calendar)
+    or { algorithm = { settle = function() end } }
 end
 
 -- What Redis holds: of each key a text, or false.

@@ -1,4 +1,4 @@
--- At most CAPACITY permits in each window, windows aligned to the Unix epoch.
+-- At most CAPACITY permits in each window, windows aligned to the Unix epoch or to a calendar.
 --
 -- State: one number, in text: the window's end in seconds, and in its last six digits the permits used
 -- in that window. So Redis itself can count on, by INCRBY, which leaves the key's expiry as it is; and
@@ -8,19 +8,20 @@
 -- In memory a key's window is the quota itself, for only the permits are its own; unless the clock went
 -- back.
 
-local call, format, match, tonumber = redis.call, string.format, string.match, tonumber
-local max, min, try = math.max, math.min, redis.pcall
+-- What every call needs. What few need they find themselves: each name that functions share costs a call
+-- some 500 instructions.
+local call, format, tonumber, try = redis.call, string.format, tonumber, redis.pcall
 
 -- The most that a double counts exactly. A debt stops growing there.
 local MOST = 2 ^ 53 - 1
 
--- The first USED that is too long to stand behind END, and the first END it has no place behind.
-local LONG_USED, LONG_END = 10 ^ 6, 9 * 10 ^ 9
+-- The first USED that is too long to stand behind END.
+local LONG_USED = 10 ^ 6
 
-local function terms(algorithm, _, window, capacity, now)
+local function terms(algorithm, _, window, capacity, now, calendar)
   local now_ms = (now - now % 1000) / 1000
-  local ends = now_ms - now_ms % window + window
-  return {
+  local ends = end_of(now_ms, window, calendar)
+  local quota = {
     algorithm = algorithm,
     window = window,
     capacity = capacity,
@@ -29,10 +30,15 @@ local function terms(algorithm, _, window, capacity, now)
     reset = ends - now_ms,
     zero = ends / 1000 * LONG_USED,
   }
+  if calendar then
+    quota.calendar = calendar
+  end
+  return quota
 end
 
 -- What a text tells: permits used, and the window's end in ms. Nothing if it is not a state of ours.
 local function read(text)
+  local match = string.match
   local used, ends = match(text, '^(%d+) (%d+)$')
   if not used then
     ends, used = match(text, '^([1-9]%d*)(%d%d%d%d%d%d)$')
@@ -59,7 +65,7 @@ local function settle(text, quota)
   local now, window = quota.now, quota.window
   if ends <= now then
     return quota, capacity
-  elseif ends > quota.ends and ends <= now + 2 * window and ends % window == 0 then
+  elseif ends > quota.ends and ends <= now + 2 * window and end_of(ends - 1, window, quota.calendar) == ends then
     -- The clock went back, by a window at most.
     return { ends = ends, reset = ends - now }, capacity - used
   end
@@ -68,14 +74,14 @@ local function settle(text, quota)
 end
 
 local function add(_, quota, free, cost)
-  return max(free - cost, quota.capacity - MOST)
+  return math.max(free - cost, quota.capacity - MOST)
 end
 
 -- Only in the window that the receipt names: the next one owes nothing.
 local function give_back(state, quota, free, cost, receipt)
-  local taken, window = (receipt - receipt % 1000) / 1000, quota.window
-  if free < quota.capacity and taken - taken % window + window == state.ends then
-    return min(free + cost, quota.capacity)
+  local taken = (receipt - receipt % 1000) / 1000
+  if free < quota.capacity and end_of(taken, quota.window, quota.calendar) == state.ends then
+    return math.min(free + cost, quota.capacity)
   end
 end
 
@@ -85,6 +91,8 @@ end
 
 local function keep(state, quota, free)
   local used, ends = quota.capacity - free, state.ends / 1000
+  -- The first END that USED has no place behind: the number would not be exact.
+  local LONG_END = 9 * 10 ^ 9
   if used < LONG_USED and ends < LONG_END then
     return format('%d', ends * LONG_USED + used)
   end

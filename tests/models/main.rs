@@ -2,6 +2,7 @@
 //! to the same effect. `cases` holds what is worth a name of its own, `spoiled` what is at fault and must
 //! spoil nobody else.
 
+mod calendar;
 mod cases;
 mod scenario;
 mod spoiled;

@@ -8,6 +8,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use weir_core::quota::limit::{Algorithm, Quota};
 use weir_core::quota::operation::{Kind, Retry};
+use weir_core::quota::period::{Calendar, Unit, UtcOffset};
 use weir_core::store::reply::Answer;
 use weir_core::time::{Micros, Millis};
 
@@ -43,7 +44,7 @@ pub enum Shift {
     By(i64),
     /// By so many tenths of a limit's window, and a few µs.
     Window { limit: Pick, tenths: i64, and: i64 },
-    /// To the end of a limit's aligned window, and a few µs.
+    /// To the end of a limit's window, if that is a fixed one, and a few µs.
     Edge { limit: Pick, and: i64 },
     /// By a wait that the last answer told, and a few µs.
     Told { which: usize, and: i64 },
@@ -98,9 +99,15 @@ fn policies() -> impl Strategy<Value = Vec<Vec<Quota>>> {
     ];
     // What a token bucket holds, and how many may wait for a leaky one.
     let more = prop::option::of(1..=8u64);
-    vec(vec((limit, window, more), 1..=3), KEYS).prop_map(|keys| {
-        let quota = |key, (limit, window, more): (u64, u64, Option<u64>)| {
+    // Windows by a calendar, which only fixed ones can be.
+    let calendar = prop::option::weighted(0.4, calendars());
+    vec(vec((limit, window, more, calendar), 1..=3), KEYS).prop_map(|keys| {
+        type Version = (u64, u64, Option<u64>, Option<Calendar>);
+        let quota = |key, (limit, window, more, calendar): Version| {
             let algorithm = Algorithm::ALL[key % 4];
+            if let Some(calendar) = calendar.filter(|_| algorithm == Algorithm::FixedWindow) {
+                return Quota::try_calendar(limit, calendar).expect("a quota");
+            }
             let burst = more.filter(|_| algorithm == Algorithm::TokenBucket);
             let quota = Quota::try_new(algorithm, limit, window, burst).expect("a quota");
             let waiting = more.filter(|_| algorithm == Algorithm::LeakyBucket);
@@ -113,6 +120,19 @@ fn policies() -> impl Strategy<Value = Vec<Vec<Quota>>> {
             .enumerate()
             .map(|(key, versions)| versions.into_iter().map(|v| quota(key, v)).collect())
             .collect()
+    })
+}
+
+/// Every unit, in all time zones that there are, and some that there are not.
+pub fn calendars() -> impl Strategy<Value = Calendar> {
+    let minutes = prop_oneof![
+        1 => Just(0),
+        2 => (-48..=56i16).prop_map(|quarters| quarters * 15),
+        1 => -720..=840i16,
+    ];
+    let unit = prop::sample::select(Unit::ALL.to_vec());
+    (unit, minutes).prop_map(|(unit, minutes)| {
+        Calendar::new(unit, UtcOffset::try_new(minutes).expect("an offset"))
     })
 }
 
@@ -210,8 +230,8 @@ impl Clock {
             Shift::By(micros) => *micros,
             Shift::Window { limit, tenths, and } => window(limit) / 10 * tenths + and,
             Shift::Edge { limit, and } => {
-                let window = window(limit);
-                window - self.now.0 as i64 % window + and
+                let end = scenario.quota(*limit).period().end(self.now.0 / 1000);
+                end as i64 * 1000 - self.now.0 as i64 + and
             }
             Shift::Told { which, and } => match self.waits.len() {
                 0 => 0,

@@ -406,7 +406,29 @@ fn an_argument_out_of_range_spoils_its_operation_and_no_other() {
         cases.push((sound.clone(), b"\x06\x01\x02\x02", vec![strange], false));
         cases.push((sound.clone(), b"\x65\x01\x02\x02", vec![strange], false));
     }
+    let calendar = |unit: u8, minutes: i16| {
+        let [high, low] = minutes.to_be_bytes();
+        u64::from_be_bytes([unit, high, low, 0, 0, 0, 0, 0])
+    };
+    for unit in 1..=4 {
+        for minutes in [-720, 0, 840] {
+            let quota = packed(1, 5, calendar(unit, minutes), 5);
+            cases.push((quota, take, vec![], true));
+        }
+    }
     for quota in [
+        packed(1, 5, calendar(0, 60), 5),
+        packed(1, 5, calendar(5, 60), 5),
+        packed(1, 5, calendar(255, 60), 5),
+        packed(1, 5, calendar(4, -721), 5),
+        packed(1, 5, calendar(4, 841), 5),
+        packed(1, 5, calendar(4, i16::MIN), 5),
+        packed(1, 0, calendar(4, 60), 5),
+        packed(1, 1 << 50, calendar(4, 60), 5),
+        packed(1, 5, calendar(4, 60), 1 << 50),
+        packed(2, 5, calendar(4, 60), 5),
+        packed(3, 5, calendar(4, 60), 5),
+        packed(9, 5, calendar(4, 60), 5),
         packed(9, 5, 1000, 5),
         packed(0, 5, 1000, 5),
         packed(3, 0, 1000, 5),

@@ -66,14 +66,14 @@ fn modes(old: &Rule, new: &Rule) -> Option<String> {
 
 /// A name keeps its count whatever its window.
 fn windows(rule: &str, old: &[&Limit], new: &[&Limit]) -> Option<String> {
-    let seconds = |limits: &[&Limit]| limits[0].terms.quota.window_seconds();
-    (seconds(old) != seconds(new)).then(|| {
+    let window = |limits: &[&Limit]| limits[0].terms.quota.period();
+    (window(old) != window(new)).then(|| {
         format!(
-            "rule {rule}: the count of {} as {} goes on, in windows of {} seconds instead of {}",
+            "rule {rule}: the count of {} as {} goes on, in windows of {:#} instead of {:#}",
             whose(new),
             new[0].counter,
-            seconds(new),
-            seconds(old)
+            window(new),
+            window(old)
         )
     })
 }

@@ -506,10 +506,10 @@ impl fmt::Display for Described<'_> {
             let quota = limit.terms.quota;
             write!(
                 f,
-                " {} {}/{}s",
+                " {} {}/{}",
                 quota.algorithm().name(),
                 quota.limit(),
-                quota.window_seconds()
+                quota.period()
             )?;
             if quota.algorithm() == Algorithm::TokenBucket {
                 write!(f, " burst {}", quota.capacity())?;

@@ -184,7 +184,7 @@ struct Size<'a>(&'a Limit);
 impl fmt::Display for Size<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let quota = self.0.terms.quota;
-        write!(f, "{}/{}s", quota.limit(), quota.window_seconds())
+        write!(f, "{}/{}", quota.limit(), quota.period())
     }
 }
 
@@ -303,10 +303,10 @@ fn unnamed_equals(limits: &[Limit]) -> impl Iterator<Item = String> {
         told.insert((rule, *scope, &limit.counter)).then(|| {
             let quota = limit.terms.quota;
             format!(
-                "rule {rule}: two limits of one list are a {} of {} seconds, and only their order tells \
+                "rule {rule}: two limits of one list are a {} of {:#}, and only their order tells \
                  their counts apart: give each a \"name\", and they can be moved",
                 quota.algorithm().name(),
-                quota.window_seconds(),
+                quota.period(),
             )
         })
     })

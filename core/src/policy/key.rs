@@ -7,7 +7,7 @@
 //!
 //! SLOT is whose usage it is, and all counters of one subject share it. KINDS says what the limit counts
 //! by (`all` everybody together, `user`, `ip`), joined by `+` should there be several. COUNTER is the
-//! algorithm with the limit's name (`tb.burst`) or else with its window (`tb60s`).
+//! algorithm with the limit's name (`tb.burst`) or else with its window (`tb60s`, `fwmonth+0900`).
 //!
 //! Injective whatever bytes an id holds. A key names what is counted, never how much is allowed nor where
 //! a limit stands in its list: a limit that is raised or moved, or a caller in another tier, keeps the
@@ -24,6 +24,7 @@ use crate::policy::Limit;
 use crate::policy::ids::Scope;
 use crate::policy::rollout::Counting;
 use crate::quota::limit::{Algorithm, Quota};
+use crate::quota::period::Unit;
 use crate::request::subject::{Subject, hex_digest};
 
 /// Longer ids are hashed, so that a 10 KB header does not become a 30 KB key.
@@ -82,17 +83,22 @@ pub fn counter(quota: &Quota, name: Option<&str>, nth: usize) -> String {
     let code = quota.algorithm().code();
     match (name, nth) {
         (Some(name), _) => format!("{code}.{name}"),
-        (None, ..=1) => format!("{code}{}s", quota.window_seconds()),
-        (None, nth) => format!("{code}{}s.{nth}", quota.window_seconds()),
+        (None, ..=1) => format!("{code}{}", quota.period()),
+        (None, nth) => format!("{code}{}.{nth}", quota.period()),
     }
 }
 
-/// Whether a name reads as the counter of a limit without one, such as `fw60s` or `tb60s.2`.
+/// Whether a name reads as the counter of a limit without one, such as `fw60s`, `fwmonth+0900` or
+/// `tb60s.2`.
 pub fn is_like_unnamed(name: &str) -> bool {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_offset =
+        |text: &str| text.is_empty() || text.strip_prefix(['+', '-']).is_some_and(is_number);
     let is_window = |text: &str| {
         let (window, nth) = text.split_once('.').unwrap_or((text, "1"));
-        window.strip_suffix('s').is_some_and(is_number) && is_number(nth)
+        let of_unit = |unit: &Unit| window.strip_prefix(unit.name()).is_some_and(is_offset);
+        let is_window = window.strip_suffix('s').is_some_and(is_number);
+        (is_window || Unit::ALL.iter().any(of_unit)) && is_number(nth)
     };
     let mut codes = Algorithm::ALL.iter().map(|algorithm| algorithm.code());
     codes.any(|code| name.strip_prefix(code).is_some_and(is_window))

@@ -21,6 +21,7 @@ use crate::policy::rollout::Mode;
 use crate::policy::soft_limit::{Pace, SoftLimit};
 use crate::quota::limit::{Algorithm, Quota, QuotaError};
 use crate::quota::packed::Terms;
+use crate::quota::period::Period;
 use crate::request::address::{Cidr, CidrError};
 use crate::request::identity::header_name;
 
@@ -261,7 +262,7 @@ impl Limits {
     ) -> Result<Vec<LimitId>, ConfigError> {
         let mut ids = Vec::new();
         let mut names: HashSet<String> = HashSet::new();
-        let mut unnamed: HashMap<(Algorithm, u64), usize> = HashMap::new();
+        let mut unnamed: HashMap<(Algorithm, Period), usize> = HashMap::new();
         for at in &at.one_or_list()? {
             let Drafted {
                 name,
@@ -309,7 +310,7 @@ impl Limits {
                 Some(_) => 1,
                 None => {
                     let equals = unnamed
-                        .entry((quota.algorithm(), quota.window_seconds()))
+                        .entry((quota.algorithm(), quota.period()))
                         .or_default();
                     *equals += 1;
                     *equals
@@ -358,11 +359,11 @@ impl Limits {
             return Ok(());
         };
         let first = self.list.get(first.index());
-        match first.map(|first| first.terms.quota.window_seconds()) {
-            Some(window) if window != quota.window_seconds() => Err(at.error(format!(
-                "has a window of {} seconds, and {place} has the same name and one of {window}: limits \
-                 of one name share a count, and so a window; give one of them another name",
-                quota.window_seconds()
+        match first.map(|first| first.terms.quota.period()) {
+            Some(window) if window != quota.period() => Err(at.error(format!(
+                "has a window of {:#}, and {place} has the same name and one of {window:#}: limits of \
+                 one name share a count, and so a window; give one of them another name",
+                quota.period()
             ))),
             _ => Ok(()),
         }

@@ -8,6 +8,8 @@ use super::compiled::{Host, Limit, Policy, Rule};
 use super::ids::Scope;
 use crate::policy::rollout::Mode;
 use crate::quota::limit::Algorithm;
+use crate::quota::period::Period;
+use crate::time::Millis;
 
 /// From the longest; a window is told in the first that divides it.
 const UNITS: [(u64, &str, &str); 4] = [
@@ -108,13 +110,17 @@ fn one(limit: &Limit, other: &str) -> String {
     format!(
         "{variant}{label} {}/{} {}{burst}{}",
         quota.limit(),
-        window(quota.window_seconds()),
+        window(quota.period()),
         algorithm.name().replace('_', " "),
         limit.soft_limit,
     )
 }
 
-fn window(seconds: u64) -> String {
+fn window(period: Period) -> String {
+    let Period::Fixed(Millis(window)) = period else {
+        return period.to_string();
+    };
+    let seconds = window / 1000;
     let unit = UNITS
         .into_iter()
         .find(|(unit, ..)| seconds.is_multiple_of(*unit));

@@ -23,7 +23,7 @@ pub(super) fn of(limits: &[Limit]) -> Vec<String> {
         if let Some(name) = &limit.name {
             title = format!("{title}.{name}");
         } else if lists.get(&list(limit)).is_some_and(|length| *length > 1) {
-            title = format!("{title}.{}s", limit.terms.quota.window_seconds());
+            title = format!("{title}.{}", limit.terms.quota.period());
         }
         if given.insert(title.clone()) {
             return title;

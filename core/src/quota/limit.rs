@@ -4,12 +4,13 @@
 use std::fmt;
 
 use crate::quota::cost::Cost;
+use crate::quota::period::{Calendar, Period};
 use crate::time::Millis;
 
 /// How usage is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Algorithm {
-    /// At most `limit` in each window aligned to the Unix epoch.
+    /// At most `limit` in each window aligned to the Unix epoch, or to a calendar.
     FixedWindow,
     /// At most `limit` in any (now − window, now]: an exact log.
     SlidingWindow,
@@ -53,7 +54,7 @@ impl Algorithm {
 pub struct Quota {
     algorithm: Algorithm,
     limit: u64,
-    window: Millis,
+    period: Period,
     capacity: u64,
 }
 
@@ -113,7 +114,7 @@ impl Quota {
     /// never refuses. Both count the same requests, at the same cost.
     pub fn comes_before(self, other: Quota) -> bool {
         use Algorithm::{FixedWindow, LeakyBucket, SlidingWindow, TokenBucket};
-        let (own, others) = (self.window.0, other.window.0);
+        let (own, others) = (self.period.shortest().0, other.window().0);
         let is_of_buckets = |quota: Quota| matches!(quota.algorithm, TokenBucket | LeakyBucket);
         // At most so much within any time as long as the other's window.
         let most = match self.algorithm {
@@ -121,7 +122,7 @@ impl Quota {
             // A span that is no whole window can end in one and begin in another.
             FixedWindow => {
                 let is_aligned =
-                    other.algorithm == FixedWindow && own.checked_rem(others) == Some(0);
+                    other.algorithm == FixedWindow && self.period.ends_with(other.period);
                 let windows = others.div_ceil(own).saturating_add(u64::from(!is_aligned));
                 self.limit.saturating_mul(windows)
             }
@@ -180,9 +181,17 @@ impl Quota {
         Ok(Quota {
             algorithm,
             limit,
-            window: Millis(window),
+            period: Period::Fixed(Millis(window)),
             capacity,
         })
+    }
+
+    /// A fixed window that a calendar begins and ends.
+    pub fn try_calendar(limit: u64, calendar: Calendar) -> Result<Quota, QuotaError> {
+        let period = Period::from(calendar);
+        let longest = period.longest().0 / 1000;
+        let quota = Quota::try_new(Algorithm::FixedWindow, limit, longest, None)?;
+        Ok(Quota { period, ..quota })
     }
 
     /// The same rate, holding as many requests as leave within `longest`: the one that leaves now,
@@ -193,13 +202,14 @@ impl Quota {
             window_seconds: self.window_seconds(),
         };
         let leaked = longest.0.checked_mul(self.limit).ok_or(overflow)?;
-        if leaked < self.window.0 {
+        let window = self.window().0;
+        if leaked < window {
             return Err(QuotaError::WaitBelowTurn {
-                turn: Millis(self.window.0.div_ceil(self.limit)),
+                turn: Millis(window.div_ceil(self.limit)),
             });
         }
-        let capacity = 1 + leaked / self.window.0;
-        match capacity.checked_mul(self.window.0) {
+        let capacity = 1 + leaked / window;
+        match capacity.checked_mul(window) {
             Some(product) if product < DOUBLE_EXACT => Ok(Quota { capacity, ..*self }),
             _ => Err(QuotaError::Overflow {
                 capacity,
@@ -210,11 +220,11 @@ impl Quota {
 
     /// From the numbers that a call carries.
     #[cfg(test)]
-    pub fn of_numbers(algorithm: Algorithm, limit: u64, window: Millis, capacity: u64) -> Quota {
+    pub fn of_numbers(algorithm: Algorithm, limit: u64, period: Period, capacity: u64) -> Quota {
         Quota {
             algorithm,
             limit,
-            window,
+            period,
             capacity,
         }
     }
@@ -227,12 +237,18 @@ impl Quota {
         self.limit
     }
 
+    /// When windows begin and end.
+    pub fn period(&self) -> Period {
+        self.period
+    }
+
+    /// How long a window is; of a calendar's the longest.
     pub fn window(&self) -> Millis {
-        self.window
+        self.period.longest()
     }
 
     pub fn window_seconds(&self) -> u64 {
-        self.window.0 / 1000
+        self.window().0 / 1000
     }
 
     /// The most that can be held at once: a token bucket's burst, what waits for its turn in a shaped

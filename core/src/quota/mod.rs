@@ -6,3 +6,4 @@ pub mod limit;
 pub mod model;
 pub mod operation;
 pub mod packed;
+pub mod period;

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use crate::quota::limit::{Algorithm, Quota};
 use crate::quota::packed;
+use crate::quota::period::Period;
 
 /// How a quota is told: its algorithm's number, then limit, window and capacity.
 pub type PackedQuota = [u8; 1 + 3 * 8];
@@ -16,8 +17,16 @@ pub fn pack_quota(quota: &Quota) -> PackedQuota {
         Algorithm::TokenBucket => 3,
         Algorithm::LeakyBucket => 4,
     };
-    let numbers = [quota.limit(), quota.window().0, quota.capacity()];
-    let bytes = numbers.into_iter().flat_map(u64::to_be_bytes);
+    let window = match quota.period() {
+        Period::Fixed(window) => window.0.to_be_bytes(),
+        // As a number it is longer than any window may be, so the script looks twice at these only.
+        Period::Calendar(calendar) => {
+            let [high, low] = calendar.offset().minutes().to_be_bytes();
+            [calendar.unit() as u8, high, low, 0, 0, 0, 0, 0]
+        }
+    };
+    let (limit, capacity) = (quota.limit().to_be_bytes(), quota.capacity().to_be_bytes());
+    let bytes = [limit, window, capacity].into_iter().flatten();
     for (place, byte) in packed.iter_mut().zip([algorithm].into_iter().chain(bytes)) {
         *place = byte;
     }

@@ -14,8 +14,13 @@ pub const CLOCK: &str = include_str!("../../../lua/clock.lua");
 type Module = (&'static str, &'static str, &'static str);
 
 /// In order, for those that follow to call: a batch pays for what it uses.
-const MODULES: [Module; 10] = [
+const MODULES: [Module; 11] = [
     ("ask", "...", include_str!("../../../lua/ask.lua")),
+    (
+        "end_of",
+        "t, window, calendar",
+        include_str!("../../../lua/end_of.lua"),
+    ),
     (
         "fixed_window",
         "",

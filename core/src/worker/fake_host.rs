@@ -16,6 +16,7 @@ use crate::quota::cost::Cost;
 use crate::quota::limit::{Algorithm, Quota};
 use crate::quota::model::Counters;
 use crate::quota::operation::{Kind, Retry, Verdict};
+use crate::quota::period::{Calendar, Period, Unit, UtcOffset};
 use crate::store::call::CallId;
 use crate::store::config::StoreConfig;
 use crate::store::links::LinkId;
@@ -393,6 +394,14 @@ impl FakeRedis {
 
 fn quota(packed: &[u8]) -> Quota {
     let number = |at: usize| u64::from_be_bytes(packed[at..at + 8].try_into().unwrap());
+    let period = match packed[9] {
+        0 => Period::Fixed(Millis(number(9))),
+        unit => {
+            let unit = Unit::ALL[usize::from(unit) - 1];
+            let minutes = i16::from_be_bytes([packed[10], packed[11]]);
+            Calendar::new(unit, UtcOffset::try_new(minutes).unwrap()).into()
+        }
+    };
     let algorithm = match packed[0] {
         1 => Algorithm::FixedWindow,
         2 => Algorithm::SlidingWindow,
@@ -400,7 +409,7 @@ fn quota(packed: &[u8]) -> Quota {
         4 => Algorithm::LeakyBucket,
         code => panic!("algorithm {code}"),
     };
-    Quota::of_numbers(algorithm, number(1), Millis(number(9)), number(17))
+    Quota::of_numbers(algorithm, number(1), period, number(17))
 }
 
 fn numbers(packed: &[u8]) -> Vec<u32> {

@@ -7,6 +7,7 @@ use crate::policy::OnStoreFailure;
 use crate::policy::soft_limit::SoftLimit;
 use crate::quota::cost::Cost;
 use crate::quota::packed::Terms;
+use crate::quota::period::{Calendar, UtcOffset};
 use crate::store::probe::of_probe;
 use crate::store::slot::Slot;
 
@@ -100,6 +101,11 @@ fn a_name_stands_where_else_the_window_does() {
     assert_eq!(counter(&quota, Some("burst"), 3), "tb.burst");
     assert_eq!(counter(&quota, None, 1), "tb60s");
     assert_eq!(counter(&quota, None, 12), "tb60s.12");
+    let month = Calendar::new(Unit::Month, UtcOffset::read("+09:00").unwrap());
+    let month = Quota::try_calendar(10, month).unwrap();
+    assert_eq!(counter(&month, None, 1), "fwmonth+0900");
+    assert_eq!(counter(&month, None, 2), "fwmonth+0900.2");
+    assert_eq!(counter(&month, Some("plan"), 1), "fw.plan");
 }
 
 #[test]
@@ -107,6 +113,11 @@ fn names_that_read_as_unnamed_counters_are_known() {
     for (name, expected) in [
         ("fw60s", true),
         ("tb86400s.2", true),
+        ("fwweek", true),
+        ("fwmonth-0330.2", true),
+        ("fwmonth-", false),
+        ("fwmonthly", false),
+        ("month", false),
         ("daily", false),
         ("fw", false),
         ("fws", false),

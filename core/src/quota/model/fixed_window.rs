@@ -1,4 +1,4 @@
-//! Permits in the current window, windows aligned to the Unix epoch.
+//! Permits in the current window, windows aligned to the Unix epoch or to a calendar.
 
 use super::{MOST, Usage, difference, whole_millis};
 use crate::quota::cost::Cost;
@@ -60,28 +60,23 @@ impl FixedWindow {
     /// Only in the window that the receipt names: the next one owes nothing.
     pub fn refund(&mut self, quota: &Quota, cost: Cost, receipt: Micros, now: Micros) {
         let current = self.current(quota, now);
-        if current.used > 0 && end_of_window(whole_millis(receipt), quota) == current.end {
+        if current.used > 0 && quota.period().end(whole_millis(receipt)) == current.end {
             *self = current;
             self.used = self.used.saturating_sub(cost.get());
         }
     }
 
     fn current(&self, quota: &Quota, now: Micros) -> FixedWindow {
-        let (now, window) = (whole_millis(now), quota.window().0);
-        let end = end_of_window(now, quota);
-        let (ended, aligned) = (self.end <= now, self.end.is_multiple_of(window));
+        let (now, period) = (whole_millis(now), quota.period());
+        let end = period.end(now);
         // The clock went back, by a window at most.
-        let ahead = aligned && self.end > end && self.end <= now + 2 * window;
+        let ahead = self.end > end
+            && self.end <= now + 2 * period.longest().0
+            && period.end(self.end - 1) == self.end;
         FixedWindow {
             // A window that policy cut short or drew out has not ended: its usage counts in this one.
-            used: if ended { 0 } else { self.used },
+            used: if self.end <= now { 0 } else { self.used },
             end: if ahead { self.end } else { end },
         }
     }
-}
-
-/// The end of the window in which this instant lies.
-fn end_of_window(millis: u64, quota: &Quota) -> u64 {
-    let window = quota.window().0;
-    millis - millis % window + window
 }
