@@ -2,6 +2,7 @@ use super::*;
 use crate::quota::limit::Algorithm;
 use crate::quota::operation::{Retry, Verdict};
 use crate::quota::packed::Terms;
+use crate::quota::period::{Calendar, Unit, UtcOffset};
 use crate::time::Millis;
 
 fn check(key: &str, limit: u64) -> Check {
@@ -224,4 +225,22 @@ fn only_what_is_more_than_half_used_is_remembered_and_not_without_number() {
         local.learn(&check, left(0, 60_000), Micros(START * SECOND));
     }
     assert!(local.low.len() <= 2 * MOST_LOW, "{}", local.low.len());
+}
+
+/// A clock that is off by some ms told when the window ends.
+#[test]
+fn a_month_ends_where_the_store_said() {
+    // 2027-02-01T00:00:00Z
+    const END: u64 = 1_801_440_000;
+    let month = Calendar::new(Unit::Month, UtcOffset::default());
+    let check = Check {
+        terms: Terms::new(Quota::try_calendar(20, month).unwrap()),
+        ..of(Algorithm::FixedWindow, 20)
+    };
+    for reset in [9_970, 10_000, 10_030] {
+        let mut local = Local::new(Share::one_of(2));
+        local.learn(&check, left(0, reset), Micros((END - 10) * SECOND));
+        assert_eq!(passing(&mut local, &check, END - 1), 0, "{reset}");
+        assert_eq!(passing(&mut local, &check, END), 10, "{reset}");
+    }
 }

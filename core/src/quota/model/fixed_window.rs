@@ -46,8 +46,9 @@ impl FixedWindow {
 
     /// Up to the end of a window that lies next to the moment told: another clock told it.
     pub fn raise(&mut self, quota: &Quota, usage: Usage, now: Micros) {
-        let window = quota.window().0;
-        let end = (whole_millis(usage.until) + window / 2) / window * window;
+        let period = quota.period();
+        let within = whole_millis(usage.until).saturating_sub(period.longest().0 / 2);
+        let end = period.end(within);
         if end > whole_millis(now) {
             let current = self.current(quota, now);
             *self = FixedWindow {
