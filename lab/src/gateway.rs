@@ -426,23 +426,11 @@ fn listener(admin: &Client) -> Result<Option<SocketAddr>> {
 /// The reason in the log of an Envoy that gave up: what the filter said, else what Envoy said.
 pub fn refusal(log: &str) -> Option<String> {
     let entries = entries(log);
-    let errors: Vec<(&str, &str)> = entries
-        .iter()
-        .filter_map(|entry| entry.split_once("] [source/"))
-        .filter(|(head, _)| head.contains("[error]") || head.contains("[critical]"))
-        .filter_map(|(_, said)| said.split_once("] "))
-        .collect();
-    let of_filter = errors.iter().find_map(|(_, said)| {
-        // Before the colon stand Envoy's names for the filter.
-        said.strip_prefix("wasm log ")?
-            .split_once(": ")
-            .map(|(_, said)| said)
-    });
+    let of_filter = errors(&entries).find_map(|said| Some(of_filter(said)?.1));
     let of_envoy = || {
         // The whole configuration follows.
-        errors
-            .first()
-            .map(|(_, said)| said.split(" initializing config").next().unwrap_or(said))
+        let said = errors(&entries).next()?;
+        said.split(" initializing config").next()
     };
     // Neither sh nor a linker writes entries.
     let of_others = || entries.last().map(String::as_str);
@@ -450,6 +438,30 @@ pub fn refusal(log: &str) -> Option<String> {
         .or_else(of_envoy)
         .or_else(of_others)
         .map(str::to_owned)
+}
+
+/// Why the filter with this `root_id` refused its configuration, if it did.
+pub fn refusal_by(root_id: &str, log: &str) -> Option<String> {
+    let entries = entries(log);
+    let own = |said| {
+        let (names, reason) = of_filter(said)?;
+        (names.split(' ').next() == Some(root_id)).then(|| reason.to_owned())
+    };
+    errors(&entries).find_map(own)
+}
+
+fn errors(entries: &[String]) -> impl Iterator<Item = &str> {
+    let entries = entries
+        .iter()
+        .filter_map(|entry| entry.split_once("] [source/"));
+    let errors =
+        entries.filter(|(head, _)| head.contains("[error]") || head.contains("[critical]"));
+    errors.filter_map(|(_, said)| Some(said.split_once("] ")?.1))
+}
+
+/// Envoy's names for a filter, its `root_id` first if it has one, and what the filter said.
+fn of_filter(said: &str) -> Option<(&str, &str)> {
+    said.strip_prefix("wasm log ")?.split_once(": ")
 }
 
 /// A line that does not begin like an entry continues the one before.

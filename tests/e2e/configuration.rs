@@ -2,14 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use weir_lab::gateway::{self, Gateway, Policy};
 use weir_lab::scratch::Scratch;
-use weir_lab::{deadline, place};
+use weir_lab::{artifact, deadline, place};
 
-use crate::crowd::rush;
 use crate::failure::recovers;
 use crate::visitor::{Visitor, remaining};
 use crate::world::{SOON, World, changed_configuration};
@@ -17,6 +15,7 @@ use crate::{Case, cases};
 
 pub const CASES: &[Case] = cases![
     every_defect_is_refused_with_its_message,
+    envoy_does_not_start_with_a_defect,
     the_rules_are_told_once_whatever_the_number_of_workers,
     limiter_and_bridge_in_one_vm_are_refused,
     a_configuration_that_is_a_struct_is_read,
@@ -24,17 +23,101 @@ pub const CASES: &[Case] = cases![
     a_cluster_that_comes_late_needs_no_password_in_the_environment,
 ];
 
+/// A listener for each defect, because an Envoy for each would spend its time on compiling the filter.
 fn every_defect_is_refused_with_its_message(world: &World) {
     let defects = defects();
     assert!(defects.len() > 30, "{} defects", defects.len());
-    let next = AtomicUsize::new(0);
-    // Envoy spends two seconds of a processor on compiling before it asks for the configuration.
-    let wrong = rush(2, |_| {
-        let own = std::iter::from_fn(|| defects.get(next.fetch_add(1, Ordering::Relaxed)));
-        own.filter_map(|defect| misjudged(world, defect))
-            .collect::<Vec<_>>()
+    let wasm = artifact::wasm().unwrap();
+    let listeners: Vec<Value> = defects
+        .iter()
+        .map(|policy| listener(policy, &wasm))
+        .collect();
+    let scratch = Scratch::try_new("lds").unwrap();
+    let file = scratch.file("lds.json");
+    fs::write(&file, json!({ "resources": listeners }).to_string()).unwrap();
+    let dynamic = format!(
+        "node: {{ id: weir, cluster: weir }}\ndynamic_resources:\n  lds_config:\n    \
+         resource_api_version: V3\n    path_config_source: {{ path: {} }}\nstatic_resources:",
+        file.display()
+    );
+    let folder = changed_configuration("defects", |_, text| {
+        text.replacen("static_resources:", &dynamic, 1)
     });
-    assert_eq!(wrong.concat(), Vec::<String>::new());
+    let gateway = world.gateway().workers(1).configuration(folder.path());
+    let gateway = gateway.start().unwrap();
+    deadline::poll(SOON, "word of the listeners", || {
+        let rejected = gateway.stat("listener_manager.lds.update_rejected")?;
+        Ok((rejected == Some(1)).then_some(()))
+    })
+    .unwrap();
+    let log = gateway.log();
+    let wrong = defects.iter().filter_map(|policy| misjudged(policy, &log));
+    assert_eq!(wrong.collect::<Vec<_>>(), Vec::<String>::new());
+    let listeners = gateway.admin().get("/listeners").send().unwrap().text();
+    let names = listeners.lines().filter_map(|line| line.split("::").next());
+    assert_eq!(names.collect::<Vec<_>>(), ["gateway", "weir_bridge"]);
+}
+
+fn envoy_does_not_start_with_a_defect(world: &World) {
+    let policy = place::project().join("tests/config/zero_limit.json");
+    let gateway = world.gateway().policy(Policy::File(policy.clone()));
+    let log = gateway.start_expecting_refusal().unwrap();
+    let told = gateway::refusal(&log).unwrap();
+    assert_eq!(told, format!("weir: {}", message(&policy)));
+}
+
+/// A gateway with this policy, beside the one that Envoy starts with: in its VM, and named as the file is.
+fn listener(policy: &Path, wasm: &Path) -> Value {
+    let text = fs::read_to_string(policy).unwrap();
+    let configuration =
+        format!(r#"{{"role": "limiter", "identity": {{"trust": "never"}}, "policy": {text}}}"#);
+    let kind = |name: &str| format!("type.googleapis.com/{name}");
+    let filter = json!({
+        "@type": kind("envoy.extensions.filters.http.wasm.v3.Wasm"),
+        "config": {
+            "name": name(policy),
+            // Stands before what the filter says.
+            "root_id": name(policy),
+            "vm_config": {
+                "vm_id": "weir_limiter",
+                "runtime": "envoy.wasm.runtime.v8",
+                "code": { "local": { "filename": wasm } },
+            },
+            "configuration": {
+                "@type": kind("google.protobuf.StringValue"),
+                "value": configuration,
+            },
+        },
+    });
+    let router = json!({ "@type": kind("envoy.extensions.filters.http.router.v3.Router") });
+    let manager =
+        kind("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager");
+    json!({
+        "@type": kind("envoy.config.listener.v3.Listener"),
+        "name": name(policy),
+        "address": { "socket_address": { "address": "127.0.0.1", "port_value": 0 } },
+        "filter_chains": [{ "filters": [{
+            "name": "envoy.filters.network.http_connection_manager",
+            "typed_config": {
+                "@type": manager,
+                "stat_prefix": "defect",
+                "route_config": {},
+                "http_filters": [
+                    { "name": "envoy.filters.http.wasm", "typed_config": filter },
+                    { "name": "envoy.filters.http.router", "typed_config": router },
+                ],
+            },
+        }] }],
+    })
+}
+
+fn name(policy: &Path) -> &str {
+    policy.file_stem().unwrap().to_str().unwrap()
+}
+
+fn message(policy: &Path) -> String {
+    let message = fs::read_to_string(policy.with_extension("txt")).unwrap();
+    message.trim_end().to_owned()
 }
 
 /// The policies that nobody should be able to start Envoy with.
@@ -50,26 +133,10 @@ fn defects() -> Vec<PathBuf> {
 }
 
 /// What is wrong with the refusal of this policy, if anything is.
-fn misjudged(world: &World, policy: &Path) -> Option<String> {
-    let message = fs::read_to_string(policy.with_extension("txt")).unwrap();
-    // Where in its configuration Envoy quotes what is no JSON depends on what stands around it.
-    let expected = message
-        .trim_end()
-        .split(" at line ")
-        .next()
-        .unwrap_or_default();
-    let gateway = world
-        .gateway()
-        .workers(1)
-        .policy(Policy::File(policy.to_owned()));
-    let told = match gateway.start_expecting_refusal() {
-        Ok(log) => gateway::refusal(&log).unwrap_or(log),
-        Err(error) => error.to_string(),
-    };
-    let is_told = told
-        .strip_prefix("weir: ")
-        .is_some_and(|told| told.starts_with(expected));
-    (!is_told).then(|| {
+fn misjudged(policy: &Path, log: &str) -> Option<String> {
+    let told = gateway::refusal_by(name(policy), log).unwrap_or("accepted".to_owned());
+    let expected = format!("weir: {}", message(policy));
+    (told != expected).then(|| {
         format!(
             "{}\n  told     {told}\n  expected {expected}",
             policy.display()
