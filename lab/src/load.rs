@@ -28,6 +28,14 @@ pub struct Rate {
     pub callers: u64,
 }
 
+impl Rate {
+    /// How many are asked in a time.
+    pub fn within(self, time: Duration) -> usize {
+        let requests = time.as_millis() * u128::from(self.per_second) / 1000;
+        usize::try_from(requests).unwrap_or(usize::MAX)
+    }
+}
+
 /// What is asked: by the request's number, a path and a user.
 pub type Ask = Arc<dyn Fn(u64) -> (&'static str, String) + Send + Sync>;
 

@@ -107,6 +107,20 @@ impl Redis {
         Ok(command.query(&mut self.connection()?)?)
     }
 
+    /// How often it has been asked for a command, in small letters.
+    pub fn calls_of(&self, command: &str) -> Result<u64> {
+        let stats: String = redis::from_redis_value(self.command(&["INFO", "commandstats"])?)?;
+        let calls = |line: &str| -> Option<u64> {
+            let rest = line.strip_prefix("cmdstat_")?.strip_prefix(command)?;
+            rest.strip_prefix(":calls=")?
+                .split(',')
+                .next()?
+                .parse()
+                .ok()
+        };
+        Ok(stats.lines().find_map(calls).unwrap_or(0))
+    }
+
     /// Makes for good the user of a file like envoy/redis-user.acl, with this password for the one that stands
     /// there; its name.
     pub fn add_user(&self, acl: &str, password: &str) -> Result<String> {

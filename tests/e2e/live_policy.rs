@@ -114,6 +114,27 @@ fn write(redis: &Redis, version: &str, document: &str) {
         .unwrap();
 }
 
+/// Waits until workers have asked so often what is published.
+fn wait_for_looks(redis: &Redis, looks: u64) {
+    let end = redis.calls_of("hmget").unwrap() + looks;
+    deadline::poll(SOON, "looks at what is published", || {
+        Ok((redis.calls_of("hmget")? >= end).then_some(()))
+    })
+    .unwrap();
+}
+
+/// Calls of a gateway that have ended: late for Envoy on their way to Redis, or answered by a sidecar,
+/// which notices itself that Redis is late.
+fn ended_calls(gateway: &Gateway) -> u64 {
+    let stats = "/stats?filter=upstream_rq_(timeout|completed)$";
+    let stats = gateway.admin().get(stats).send().unwrap().text();
+    let own = stats
+        .lines()
+        .filter(|line| line.starts_with("cluster.weir_"));
+    let ended = own.filter_map(|line| line.rsplit_once(": ")?.1.parse::<u64>().ok());
+    ended.sum()
+}
+
 pub fn follows(gateway: &Gateway, version: u64) {
     deadline::poll(POLL + MARGIN, "change of the policy", || {
         let is_told = |name: &str| -> anyhow::Result<bool> {
@@ -252,8 +273,8 @@ fn what_is_no_policy_is_refused_once_and_changes_nothing(world: &World) {
         Ok((stage.stat("rejected_total") == before + 4).then_some(()))
     })
     .unwrap();
-    // Every worker has looked by now, and twice.
-    std::thread::sleep(2 * POLL);
+    // Every worker has looked by then, and twice: their pauses differ by less than half.
+    wait_for_looks(&stage.redis, 8);
     assert_eq!(stage.stat("rejected_total"), before + 4);
     // Alone, this case may come before Envoy's main thread is known not to be a worker.
     follows(&stage.gateway, version);
@@ -345,8 +366,12 @@ fn a_redis_that_is_away_changes_no_limit(world: &World) {
         .stat("wasmcustom.weir.breaker.opened_total")
         .unwrap();
     stage.redis.pause().unwrap();
-    // Longer than a look and its timeout; nobody calls, so nothing else fails.
-    std::thread::sleep(Duration::from_secs(3));
+    // Nobody calls, so nothing but looks fails.
+    let before = ended_calls(&stage.gateway);
+    deadline::poll(SOON, "looks that fail", || {
+        Ok((ended_calls(&stage.gateway) >= before + 4).then_some(()))
+    })
+    .unwrap();
     stage.redis.resume().unwrap();
     let after = stage
         .gateway
@@ -374,8 +399,8 @@ fn an_idle_gateway_follows_and_begins_with_what_is_published(world: &World) {
         Ok((number(&told, "x-ratelimit-limit") == 80).then_some(()))
     })
     .unwrap();
-    // Longer than a worker without requests ticks for those that it had.
-    std::thread::sleep(Duration::from_millis(1500));
+    // Four workers take longer for these than one without requests ticks for those that it had.
+    wait_for_looks(&stage.redis, 40);
     let version = stage.publish(&limit(81));
     follows(&other, version);
     assert_eq!(limit_told(&other), 81);

@@ -236,7 +236,11 @@ fn those_who_are_asked_about_in_one_call_leave_one_by_one(world: &World) {
                     (Duration::from_micros(at_us), 0)
                 })
             });
-            thread::sleep(INTERVAL);
+            deadline::poll(SOON, "crowd that waits for Redis", || {
+                let waiting = gateway.stat("http.gateway.downstream_rq_active")?;
+                Ok((waiting == Some(CLIENTS as u64)).then_some(()))
+            })
+            .unwrap();
             redis.resume().unwrap();
             crowd.join().unwrap()
         });

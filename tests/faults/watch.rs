@@ -67,6 +67,8 @@ pub struct Watch<'a> {
 /// What the gateway's statistics tell.
 #[derive(Clone, Copy, Debug)]
 pub struct Story {
+    /// Requests, whoever decided them.
+    pub decided: u64,
     pub calls: u64,
     pub failures: u64,
     pub opened: u64,
@@ -109,9 +111,14 @@ impl<'a> Watch<'a> {
         })
     }
 
-    /// Lets time pass under load.
+    /// Goes on until as much more was answered as in this time, where nothing holds it up.
     pub fn go_on(&self, time: Duration) {
-        std::thread::sleep(time);
+        let answered = || self.load.look(<[Sample]>::len);
+        let end = answered() + RATE.within(time);
+        // A load that is held up for longer is for those to judge who look at its samples.
+        let _ = deadline::poll(time + DEGRADES, "load", || {
+            Ok((answered() >= end).then_some(()))
+        });
     }
 
     /// Waits until answers are marked, and lets it go on so for a while.
@@ -150,10 +157,16 @@ impl<'a> Watch<'a> {
     /// Ends the load, and holds it to what is promised whatever happens.
     pub fn ends(self, counted: Counted) -> Result<Outcome> {
         let samples = self.load.stop();
-        std::thread::sleep(TOLD);
+        let answered = samples.iter().filter(|sample| sample.status() != 0).count() as u64;
+        let mut story = self.before;
+        // Who has told of every request has told all. If it never comes to that, what was told is judged.
+        let _ = deadline::poll(TOLD, "word of every request", || {
+            story = Story::read(self.gateway)?.since(self.before);
+            Ok((story.decided >= answered).then_some(()))
+        });
         let outcome = Outcome {
             name: self.name,
-            story: Story::read(self.gateway)?.since(self.before),
+            story,
             samples,
             recovered: self.recovered,
         };
@@ -429,14 +442,15 @@ impl Story {
             .get("/stats?filter=wasmcustom")
             .send()?
             .text();
-        let read = |name: &str| {
+        let sum = |is: &dyn Fn(&str) -> bool| {
             let lines = stats.lines().filter_map(|line| line.split_once(": "));
-            let found = lines.filter(|(own, _)| own.strip_prefix("wasmcustom.weir.") == Some(name));
-            found
-                .filter_map(|(_, value)| value.parse::<u64>().ok())
-                .sum()
+            let own =
+                lines.filter(|(name, _)| name.strip_prefix("wasmcustom.weir.").is_some_and(is));
+            own.filter_map(|(_, value)| value.parse::<u64>().ok()).sum()
         };
+        let read = |name: &str| sum(&|own| own == name);
         Ok(Self {
+            decided: sum(&|name| name.starts_with("decisions_total.")),
             calls: read("store.calls_total"),
             failures: read("store.failures_total"),
             opened: read("breaker.opened_total"),
@@ -449,6 +463,7 @@ impl Story {
 
     fn since(self, before: Self) -> Self {
         Self {
+            decided: self.decided - before.decided,
             calls: self.calls - before.calls,
             failures: self.failures - before.failures,
             opened: self.opened - before.opened,

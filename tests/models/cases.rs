@@ -1,7 +1,6 @@
 //! What the scripts promise beyond what the models can compare: foreign keys, expiry, bounded work,
 //! numbers past a double, a Redis that refuses to write.
 
-use std::thread;
 use std::time::{Duration, Instant};
 
 use redis::Value;
@@ -10,6 +9,7 @@ use weir_core::quota::model::Counters;
 use weir_core::quota::operation::{Kind, OperationReply, Reading, Retry, Verdict};
 use weir_core::store::script::{self, By, Script};
 use weir_core::time::{Micros, Millis};
+use weir_lab::deadline;
 use weir_lab::redis::Redis;
 
 use crate::scenario::EPOCH;
@@ -420,15 +420,10 @@ fn what_has_ended_is_gone_from_redis() {
     let server = Redis::start().expect("a Redis");
     let mut weir = Weir::new(&server);
     weir.one(Kind::Take, 1, &one_of_each(10, 1));
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while weir.integer(&["DBSIZE"]) > 0 {
-        assert!(
-            Instant::now() < deadline,
-            "{:?}",
-            weir.strings(&["KEYS", "*"])
-        );
-        thread::sleep(Duration::from_millis(20));
-    }
+    let gone = deadline::poll(Duration::from_secs(10), "empty Redis", || {
+        Ok((weir.integer(&["DBSIZE"]) == 0).then_some(()))
+    });
+    assert!(gone.is_ok(), "{:?}", weir.strings(&["KEYS", "*"]));
 }
 
 // === long logs, large numbers ===
