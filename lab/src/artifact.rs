@@ -2,7 +2,9 @@
 //! compare them with. cargo decides whether there is anything to do.
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsString,
+    fs,
     path::{Path, PathBuf},
     process::{self, Command, Stdio},
     sync::{Mutex, PoisonError},
@@ -13,7 +15,9 @@ use serde_json::Value;
 
 use crate::{exports, place};
 
-const WASM_TARGET: &str = "wasm32-wasip1";
+pub const WASM_TARGET: &str = "wasm32-wasip1";
+/// The package of the filter.
+pub const FILTER: &str = "weir";
 const NO_RUST: &str = "cannot run cargo or rustc, which build Weir. Install Rust with rustup \
     (https://rustup.rs), or name what is built already: WEIR_WASM=… WEIR_SIDECAR=…";
 
@@ -37,11 +41,31 @@ pub const EXPORTS: [&str; 16] = [
     "proxy_on_upstream_data",
 ];
 
+/// A program of the project, and the package that it is of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Program {
+    pub package: &'static str,
+    pub program: &'static str,
+}
+
+pub const SIDECAR: Program = Program {
+    package: "weir-sidecar",
+    program: "weir-sidecar",
+};
+pub const TOOL: Program = Program {
+    package: "weir-cli",
+    program: "weirctl",
+};
+pub const LAB: Program = Program {
+    package: "weir-lab",
+    program: "weir-lab",
+};
+
 /// The filter, built. `WEIR_WASM` names one that is built already.
 pub fn wasm() -> Result<PathBuf> {
     static BUILT: Once = Once::new();
     BUILT.get("WEIR_WASM", || {
-        let linked = wasm_of("weir")?;
+        let linked = wasm_of(FILTER)?;
         let module = exports::keep(&fs::read(&linked)?, &EXPORTS)?;
         let filter = target_folder()?.join("weir.wasm");
         if fs::read(&filter).is_ok_and(|before| before == module) {
@@ -57,32 +81,62 @@ pub fn wasm() -> Result<PathBuf> {
 
 /// Another package of the project, built as a filter.
 pub fn wasm_of(package: &str) -> Result<PathBuf> {
-    bring_wasm_target()?;
+    bring_target(WASM_TARGET)?;
     let file = package.replace('-', "_");
     let folder = target_folder()?.join(WASM_TARGET).join("release");
     let path = folder.join(file).with_extension("wasm");
     announce(&path, "a minute or two");
-    build(&["--package", package, "--target", WASM_TARGET])?;
+    build(
+        &["--package", package, "--target", WASM_TARGET],
+        &reproducible()?,
+    )?;
     Ok(path)
 }
 
 /// The sidecar, built. `WEIR_SIDECAR` names one that is built already.
 pub fn sidecar() -> Result<PathBuf> {
     static BUILT: Once = Once::new();
-    BUILT.get("WEIR_SIDECAR", || {
-        let path = target_folder()?.join("release/weir-sidecar");
-        announce(&path, "a minute");
-        build(&["--package", "weir-sidecar"])?;
-        Ok(path)
-    })
+    BUILT.get("WEIR_SIDECAR", || SIDECAR.built())
 }
 
 /// `weirctl`, built.
 pub fn policy_tool() -> Result<PathBuf> {
-    let path = target_folder()?.join("release/weirctl");
-    announce(&path, "a minute");
-    build(&["--package", "weir-cli"])?;
-    Ok(path)
+    TOOL.built()
+}
+
+/// What programs are built for that go into images.
+pub fn standalone_target() -> String {
+    format!("{}-unknown-linux-musl", env::consts::ARCH)
+}
+
+impl Program {
+    /// For this machine.
+    fn built(self) -> Result<PathBuf> {
+        let path = target_folder()?.join("release").join(self.program);
+        announce(&path, "a minute");
+        build(&["--package", self.package, "--bin", self.program], &[])?;
+        Ok(path)
+    }
+
+    /// Linked statically: it needs no library of where it runs.
+    pub fn standalone(self) -> Result<PathBuf> {
+        let target = standalone_target();
+        bring_target(&target)?;
+        let folder = target_folder()?.join(&target).join("release");
+        let path = folder.join(self.program);
+        announce(&path, "two minutes or so");
+        let mut variables = reproducible()?;
+        // Otherwise musl's own wrapper is called, which few machines have. ring's C takes nothing from
+        // the C library's headers in which the two differ.
+        let compiler = format!("CC_{}", target.replace('-', "_"));
+        if env::var_os(&compiler).is_none() {
+            let own = env::var_os("CC").unwrap_or_else(|| "cc".into());
+            variables.push((compiler, own));
+        }
+        let what = ["--package", self.package, "--bin", self.program];
+        build(&[&what[..], &["--target", &target]].concat(), &variables)?;
+        Ok(path)
+    }
 }
 
 /// One look at the sources for each process: tests start many gateways.
@@ -117,10 +171,11 @@ fn announce(path: &Path, time: &str) {
     }
 }
 
-fn build(arguments: &[&str]) -> Result<()> {
+fn build(arguments: &[&str], variables: &[(String, OsString)]) -> Result<()> {
     let status = cargo()
         .args(["build", "--release"])
         .args(arguments)
+        .envs(variables.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .status()
         .context(NO_RUST)?;
@@ -130,10 +185,31 @@ fn build(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// What keeps the folders of this machine's user out of what is built: messages of a panic name files
+/// of crates by where cargo keeps them.
+fn reproducible() -> Result<Vec<(String, OsString)>> {
+    let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| {
+        let home = env::var_os("HOME")?;
+        Some(PathBuf::from(home).join(".cargo"))
+    });
+    let sources = cargo_home.context("neither CARGO_HOME nor HOME is set")?;
+    let sources = sources.join("registry/src");
+    let mut flags = Vec::new();
+    // One folder a registry, named by a hash of its address.
+    for registry in fs::read_dir(&sources).into_iter().flatten().flatten() {
+        let registry = registry.path();
+        flags.push(format!("--remap-path-prefix={}=crates", registry.display()));
+    }
+    flags.sort();
+    // Set even where it is empty: flags that a user has for their own machine are not for others'.
+    let flags = flags.join("\u{1f}");
+    Ok(vec![("CARGO_ENCODED_RUSTFLAGS".to_owned(), flags.into())])
+}
+
 /// rustup's own look-up would do, but a machine may have Rust without rustup.
-fn bring_wasm_target() -> Result<()> {
+fn bring_target(target: &str) -> Result<()> {
     let libraries = Command::new("rustc")
-        .args(["--print", "target-libdir", "--target", WASM_TARGET])
+        .args(["--print", "target-libdir", "--target", target])
         .current_dir(place::project())
         .output()
         .context(NO_RUST)?;
@@ -141,13 +217,13 @@ fn bring_wasm_target() -> Result<()> {
         return Ok(());
     }
     let added = Command::new("rustup")
-        .args(["target", "add", WASM_TARGET])
+        .args(["target", "add", target])
         .current_dir(place::project())
         .status()
         .is_ok_and(|status| status.success());
     if !added {
         bail!(
-            "Rust cannot build for {WASM_TARGET} here. Run `rustup target add {WASM_TARGET}`, \
+            "Rust cannot build for {target} here. Run `rustup target add {target}`, \
              or install the target the way you installed Rust"
         );
     }
@@ -167,7 +243,8 @@ fn target_folder() -> Result<PathBuf> {
         .context("cargo metadata names no target directory")
 }
 
-fn cargo() -> Command {
+/// cargo, in the project.
+pub fn cargo() -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(place::project());
     // A cargo that runs this process describes its package here. The inner one would take that for a
