@@ -70,6 +70,30 @@ pub struct Settings {
     /// The longest wait for the store
     #[arg(long, env = "TIMEOUT_MS", default_value_t = 50)]
     timeout_ms: u64,
+    /// The peers whose identity headers count, as a JSON list of networks
+    #[arg(
+        long,
+        env = "TRUST",
+        default_value = r#"["127.0.0.0/8", "::1/128"]"#,
+        value_parser = |text: &str| text.parse::<Value>()
+    )]
+    trust: Value,
+    /// Where it runs, which decides how one speaks to it
+    #[arg(
+        long = "in",
+        env = "WEIR_DEMO",
+        default_value = "checkout",
+        hide = true
+    )]
+    site: Site,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Site {
+    /// Where there is make, and the files are.
+    Checkout,
+    /// In an image of its own, where only the engine reaches it.
+    Container,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -83,6 +107,7 @@ struct Backend {
     host: String,
     port: u16,
     own: Option<Redis>,
+    site: Site,
 }
 
 pub fn run(settings: &Settings) -> Result<()> {
@@ -136,6 +161,7 @@ impl Backend {
                 host: "127.0.0.1".to_owned(),
                 port: own.port(),
                 own: Some(own),
+                site: settings.site,
             });
         };
         let parts = address
@@ -158,6 +184,7 @@ impl Backend {
             host: host.to_owned(),
             port,
             own: None,
+            site: settings.site,
         })
     }
 
@@ -197,9 +224,35 @@ impl Backend {
         format!(
             "The demo goes on without it: each limit does what its on_store_failure says. By default \
              each worker\nkeeps its share of it in memory. Answers carry x-weir-degraded. Redis starts \
-             again by: make demo-recovery{}",
-            self.for_make()
+             again by: {}",
+            self.asked("recovery")
         )
+    }
+
+    /// How the demo is asked for its outage and its recovery.
+    fn asked(&self, wish: &str) -> String {
+        match self.site {
+            Site::Checkout => format!("make demo-{wish}{}", self.for_make()),
+            Site::Container => format!("docker exec {} weir-lab {wish}", container()),
+        }
+    }
+
+    /// How a policy is published for it.
+    fn pushed(&self, settings: &Settings) -> String {
+        let namespace = settings.namespace.name();
+        match self.site {
+            Site::Checkout => format!(
+                "make policy-push FILE={}{}{}",
+                short(&settings.policy),
+                self.for_make(),
+                namespace.map_or_else(String::new, |name| format!(" NAMESPACE={name}"))
+            ),
+            Site::Container => format!(
+                "docker exec -i {} weirctl push -{} < policy.json",
+                container(),
+                namespace.map_or_else(String::new, |name| format!(" --namespace {name}"))
+            ),
+        }
     }
 
     /// What `make` has to be told to mean this Redis.
@@ -290,12 +343,12 @@ fn start_gateway(settings: &Settings, backend: &Backend, operators: &Operators) 
         .admin_port(settings.admin_port)
         .workers(settings.workers)
         .timeout_ms(settings.timeout_ms)
+        .trust(settings.trust.clone())
         .start()
 }
 
 fn explain(settings: &Settings, backend: &Backend, gateway: &Gateway, operators: &Operators) {
     let url = format!("http://{}", gateway.address());
-    let namespace = settings.namespace.name();
     println!();
     let policy = fs::read(&settings.policy).unwrap_or_default();
     let (whence, policy) = in_force(settings, backend, policy);
@@ -306,15 +359,18 @@ fn explain(settings: &Settings, backend: &Backend, gateway: &Gateway, operators:
     }
     println!();
     operators.explain(&url);
-    println!(
-        "Envoy's admin page  http://127.0.0.1:{}",
-        settings.admin_port
-    );
-    println!(
-        "Envoy's log         {}",
-        gateway.process().log_path().display()
-    );
-    println!("Redis               {}:{}", backend.host, backend.port);
+    // Nobody outside of a container reaches them.
+    if matches!(settings.site, Site::Checkout) {
+        println!(
+            "Envoy's admin page  http://127.0.0.1:{}",
+            settings.admin_port
+        );
+        println!(
+            "Envoy's log         {}",
+            gateway.process().log_path().display()
+        );
+        println!("Redis               {}:{}", backend.host, backend.port);
+    }
     println!();
     println!("Try, in another terminal:");
     println!();
@@ -331,17 +387,12 @@ fn explain(settings: &Settings, backend: &Backend, gateway: &Gateway, operators:
     println!("  curl -s -H 'X-User-ID: alice' {url}/api/v1/rate-limits/status");
     println!();
     println!("  # other rules, while it runs");
-    println!(
-        "  make policy-push FILE={}{}{}",
-        short(&settings.policy),
-        backend.for_make(),
-        namespace.map_or_else(String::new, |name| format!(" NAMESPACE={name}"))
-    );
+    println!("  {}", backend.pushed(settings));
     println!();
     if backend.own.is_some() {
         println!("  # Redis is killed, and the demo goes on; it is back");
-        println!("  make demo-outage{}", backend.for_make());
-        println!("  make demo-recovery{}", backend.for_make());
+        println!("  {}", backend.asked("outage"));
+        println!("  {}", backend.asked("recovery"));
         println!();
     }
     println!("Ctrl-C stops everything.");
@@ -382,6 +433,13 @@ fn published(backend: &Backend, settings: &Settings) -> Option<(String, Vec<u8>)
         .query(&mut connection)
         .ok()?;
     fields.0.zip(fields.1)
+}
+
+/// What an engine calls the container that this runs in, unless it was told another name.
+fn container() -> String {
+    let name = fs::read_to_string("/etc/hostname").unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "CONTAINER" } else { name }.to_owned()
 }
 
 /// A path as one would type it here.
