@@ -11,14 +11,14 @@ use std::{
     collections::BTreeSet,
     env,
     fs::{self, File},
-    os::unix::fs::{PermissionsExt, symlink},
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
     sync::{Mutex, PoisonError},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use nix::fcntl::{Flock, FlockArg};
+use weir_images::tree::Tree;
 use weir_lab::{artifact, parts, scratch::Scratch};
 
 use crate::docker::{Docker, run};
@@ -114,91 +114,35 @@ fn clear(docker: &Docker) -> Result<()> {
 }
 
 fn make(docker: &Docker, name: &str) -> Result<()> {
-    let scratch = Scratch::try_new("stand-in")?;
-    let root = Root::try_new(scratch.file("root"))?;
+    let mut root = Tree::default();
+    for name in SHELL {
+        let path = run(Command::new("sh").args(["-c", "command -v \"$0\"", name]))?;
+        root.installed(name, Path::new(&path))?;
+    }
+    root.file("etc/passwd", ACCOUNTS);
     let mut settings = vec![format!("LABEL {LABEL}"), "ENV PATH=/usr/bin".to_owned()];
     let repository = name.split(':').next().unwrap_or(name);
     match repository {
-        "envoyproxy/envoy" => root.add("envoy", &parts::envoy()?)?,
+        "envoyproxy/envoy" => root.installed("envoy", &parts::envoy()?)?,
         "redis" => {
-            root.add("redis-server", &parts::redis_server()?)?;
-            root.write("usr/bin/redis-cli", REDIS_CLI)?;
+            root.installed("redis-server", &parts::redis_server()?)?;
+            root.program("usr/bin/redis-cli", REDIS_CLI);
         }
         _ if repository.ends_with("weir-sidecar") => {
-            root.add("weir-sidecar", &artifact::sidecar()?)?;
+            root.installed("weir-sidecar", &artifact::sidecar()?)?;
             settings.push("ENTRYPOINT [\"weir-sidecar\"]".to_owned());
             settings.push("USER 65532:65532".to_owned());
         }
         other => bail!("nothing is known of {other}"),
     }
-    let tar = root.tar(&scratch.file("root.tar"))?;
+    let scratch = Scratch::try_new("stand-in")?;
+    let tar = scratch.file("root.tar");
+    fs::write(&tar, root.tar()?)?;
     let mut arguments = vec!["image", "import"];
     for setting in &settings {
         arguments.extend(["--change", setting]);
     }
     arguments.extend(["-", name]);
-    docker.docker_given(&arguments, tar)?;
+    docker.docker_given(&arguments, File::open(tar)?)?;
     Ok(())
-}
-
-/// The files of an image.
-struct Root(PathBuf);
-
-impl Root {
-    /// A shell and accounts.
-    fn try_new(folder: PathBuf) -> Result<Self> {
-        for name in ["bin", "lib", "lib64"] {
-            let real = folder.join("usr").join(name);
-            fs::create_dir_all(&real)?;
-            symlink(Path::new("usr").join(name), folder.join(name))?;
-        }
-        let root = Self(folder);
-        for name in SHELL {
-            let path = run(Command::new("sh").args(["-c", "command -v \"$0\"", name]))?;
-            root.add(name, Path::new(&path))?;
-        }
-        root.write("etc/passwd", ACCOUNTS)?;
-        Ok(root)
-    }
-
-    /// A program with the libraries it loads, each where the loader looks for it.
-    fn add(&self, name: &str, program: &Path) -> Result<()> {
-        self.copy(program, Path::new("usr/bin").join(name))?;
-        // What is linked statically has none, and ldd says so by failing.
-        let libraries = run(Command::new("ldd").arg(program)).unwrap_or_default();
-        for library in libraries.split_whitespace() {
-            if let Ok(inside) = Path::new(library).strip_prefix("/") {
-                self.copy(Path::new(library), inside)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn copy(&self, from: &Path, to: impl AsRef<Path>) -> Result<()> {
-        let to = self.0.join(to);
-        fs::create_dir_all(to.parent().context("a file has a folder")?)?;
-        fs::copy(from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
-        Ok(())
-    }
-
-    /// A file that can be executed.
-    fn write(&self, path: &str, text: &str) -> Result<()> {
-        let path = self.0.join(path);
-        fs::create_dir_all(path.parent().context("a file has a folder")?)?;
-        fs::write(&path, text)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-        Ok(())
-    }
-
-    fn tar(&self, file: &Path) -> Result<File> {
-        let mut tar = Command::new("tar");
-        tar.args(["--owner=0", "--group=0", "--mode=go-w", "--create"]);
-        run(tar
-            .arg("--file")
-            .arg(file)
-            .arg("--directory")
-            .arg(&self.0)
-            .arg("."))?;
-        Ok(File::open(file)?)
-    }
 }
