@@ -9,6 +9,8 @@ mod console;
 pub mod difference;
 pub mod document;
 mod exit;
+mod log;
 mod moment;
 mod place;
 pub mod publication;
+mod simulate;

@@ -61,7 +61,10 @@ fn every_example_does_what_the_documentation_says() {
     let mut told = Redactions::new();
     told.insert("[REDIS]", address.clone()).unwrap();
     for (name, pattern) in [
-        ("[TIME]", r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC"),
+        (
+            "[TIME]",
+            r"version \S+  (?<redacted>20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC)",
+        ),
         ("[VERSION]", r"\b1[0-9]{9}\b"),
     ] {
         told.insert(name, regex::Regex::new(pattern).unwrap())

@@ -76,7 +76,7 @@ impl Checked {
     }
 
     fn is_good(&self, strict: bool) -> bool {
-        self.is_policy && !(strict && !self.messages.is_empty())
+        self.is_policy && (!strict || self.messages.is_empty())
     }
 
     fn tell(&self, console: &mut Console) -> Result<()> {

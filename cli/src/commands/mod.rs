@@ -8,6 +8,7 @@ mod publish;
 mod push;
 mod rollback;
 mod show;
+mod simulate;
 mod withdraw;
 
 use std::io;
@@ -51,6 +52,7 @@ enum Verb {
     Withdraw(withdraw::Withdraw),
     Show(show::Show),
     History(history::History),
+    Simulate(simulate::Simulate),
     Completion(completion::Completion),
 }
 
@@ -89,6 +91,7 @@ impl Verb {
             Verb::Withdraw(verb) => verb.run(console),
             Verb::Show(verb) => verb.run(console),
             Verb::History(verb) => verb.run(console),
+            Verb::Simulate(verb) => verb.run(console),
             Verb::Completion(verb) => verb.run(console, command),
         }
     }

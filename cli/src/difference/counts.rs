@@ -194,7 +194,7 @@ mod tests {
             between(&of(86_400), &of(3600)),
             [
                 "rule plan: the count of user free, premium as fw.quota goes on, in windows of 3600 seconds \
-              instead of 86400"
+              instead of 86400 seconds"
             ]
         );
     }
