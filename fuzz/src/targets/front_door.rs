@@ -4,8 +4,8 @@
 use bytes::Bytes;
 use weir_core::codec::namespace::Namespace;
 use weir_core::codec::resp::{Reader, Token};
+use weir_core::store::slot::Slot;
 use weir_core::store::wire::MAX_COMMANDS;
-use weir_sidecar::redis::slot::slot;
 use weir_sidecar::screen::{CheckRequest, Screened, Script, Served, screen};
 
 use crate::Target;
@@ -79,6 +79,6 @@ fn check(check_request: &CheckRequest, body: &Bytes, from: usize) -> usize {
     let keys: usize = String::from_utf8_lossy(words[2]).parse().expect("a number");
     let keys = &words[3..3 + keys];
     assert!(keys.iter().all(|key| key.starts_with(b"weir:")));
-    assert_eq!(check_request.slot, slot(keys[0]));
+    assert_eq!(check_request.slot, Slot::of(keys[0]));
     start + check_request.command.len()
 }
