@@ -58,7 +58,12 @@ fn a_mistake_is_placed_whatever_the_policy_stands_in() {
     );
     for (name, text, line, column) in [
         ("a.json", policy("0"), 3, 37),
-        ("a.json", policy("\"ü\", \"é\": 0"), 3, 42),
+        (
+            "a.json",
+            policy("5, \"description\": \"ü\", \"e\": 0"),
+            3,
+            60,
+        ),
         ("a.yaml", format!("# ü\n{}", policy("0")), 4, 37),
         ("a.yaml", file("misspelled.yaml"), 6, 5),
         ("a.yaml", file("configmap.yaml"), 8, 59),

@@ -1,5 +1,5 @@
-//! Every defect of a policy is a file in `tests/config`, and beside it the message that names it; those of
-//! patterns, which are many, in a folder below, where the end-to-end tests do not look.
+//! Every defect of a policy is a file in `tests/config`, and beside it what is said of it, a line for each
+//! mistake; those of patterns, which are many, in a folder below, where the end-to-end tests do not look.
 //! `WEIR_BLESS=1` writes the messages anew; read what it changed.
 
 #![allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::panic)]
@@ -39,7 +39,10 @@ fn every_defect_is_refused_with_its_message() {
         let policy = fs::read_to_string(&file).unwrap();
         let told = match Config::parse(&configuration(&policy)) {
             Ok(_) => "accepted".to_string(),
-            Err(error) => error.to_string(),
+            Err(mistakes) => {
+                let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+                lines.join("\n")
+            }
         };
         let message = file.with_extension("txt");
         if std::env::var_os("WEIR_BLESS").is_some() {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde::Serialize;
-use weir_core::codec::json::ConfigError;
+use weir_core::codec::json::{ConfigError, Mistakes};
 
 use super::tree::{Places, Span, Unreadable};
 
@@ -40,6 +40,21 @@ impl Message {
             column: None,
             span: None,
         }
+    }
+
+    pub fn all(mistakes: &Mistakes) -> Vec<Message> {
+        let errors = mistakes.iter().map(|ConfigError { path, message }| {
+            Message::new(Severity::Error, path.clone(), message.clone())
+        });
+        let others = match mistakes.others() {
+            0 => None,
+            others => Some(Message::new(
+                Severity::Error,
+                String::new(),
+                format!("there are {others} more mistakes, which are not shown"),
+            )),
+        };
+        errors.chain(others).collect()
     }
 
     pub fn warning(message: String) -> Message {
@@ -134,12 +149,6 @@ fn line_and_column(text: &str, byte: usize) -> (usize, usize) {
         before.matches('\n').count() + 1,
         before[start..].chars().count() + 1,
     )
-}
-
-impl From<ConfigError> for Message {
-    fn from(ConfigError { path, message }: ConfigError) -> Message {
-        Message::new(Severity::Error, path, message)
-    }
 }
 
 impl std::fmt::Display for Message {

@@ -68,12 +68,12 @@ impl Source {
                 source: self,
             },
             Ok((text, places, identity)) => {
-                let (document, mut messages) = match Document::read(&text) {
+                let (document, mut messages) = match Document::judge(&text) {
                     Ok(document) => {
                         let warnings = warnings(&document);
                         (Some(document), warnings)
                     }
-                    Err(defect) => (None, vec![Message::from(defect)]),
+                    Err(mistakes) => (None, Message::all(&mistakes)),
                 };
                 for message in &mut messages {
                     message.find(&places, &self.text);

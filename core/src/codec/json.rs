@@ -2,8 +2,14 @@
 //! error, and every error carries the path to what it speaks of. Any object may hold a description,
 //! which is for whoever reads the document and is skipped here. It knows JSON, not policies.
 
+mod mistakes;
+mod path;
+
 use std::collections::HashSet;
 use std::fmt;
+
+pub use mistakes::{ConfigError, Mistakes};
+pub use path::Path;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
@@ -14,6 +20,12 @@ const SHOWN: usize = 120;
 const DESCRIPTION: &str = "description";
 /// A paragraph. A document has its own bound, and descriptions should not use it up.
 const LONGEST_DESCRIPTION: usize = 1024;
+
+/// Names of so few members are compared with each other; of more there is a set.
+const FEW_MEMBERS: usize = 16;
+
+/// No field and no word is nearly as long.
+const LONGEST_MISSPELLED: usize = 40;
 
 /// What some editors put before a text. Nobody sees it, and JSON does not allow it.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
@@ -35,34 +47,27 @@ pub enum Json {
     Object(Vec<(String, Json)>),
 }
 
-/// What is wrong, where, and how to mend it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError {
-    pub path: String,
-    pub message: String,
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path, self.message)
-    }
-}
-
-impl std::error::Error for ConfigError {}
-
 /// A value together with the path that leads to it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct At<'a> {
     pub value: &'a Json,
-    pub path: String,
+    pub path: Path<'a>,
 }
 
 /// The members of one object, taken one by one; [`Fields::finish`] refuses what is left.
 #[derive(Debug)]
 pub struct Fields<'a> {
-    path: String,
+    path: &'a Path<'a>,
     members: Vec<(&'a str, &'a Json, Taken)>,
     asked: Vec<&'static str>,
+    lacking: Vec<&'static str>,
+}
+
+/// The names of an object's members that came before.
+enum Seen<'a> {
+    /// As they were kept.
+    Few,
+    Many(HashSet<&'a str>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,10 +90,8 @@ impl Json {
                 }
                 false => "",
             };
-            ConfigError {
-                path: root.to_string(),
-                message: format!("is not JSON: {error}, in the line `{shown}`{hint}"),
-            }
+            let message = format!("is not JSON: {error}, in the line `{shown}`{hint}");
+            Path::root(root).error(message)
         })
     }
 
@@ -106,18 +109,16 @@ impl Json {
 }
 
 impl<'a> At<'a> {
-    pub fn new(value: &'a Json, path: impl Into<String>) -> Self {
+    /// A whole document, by the name that messages have for it.
+    pub fn new(value: &'a Json, root: &'a str) -> Self {
         At {
             value,
-            path: path.into(),
+            path: Path::root(root),
         }
     }
 
     pub fn error(&self, message: impl Into<String>) -> ConfigError {
-        ConfigError {
-            path: self.path.clone(),
-            message: message.into(),
-        }
+        self.path.error(message)
     }
 
     pub fn expected(&self, what: &str) -> ConfigError {
@@ -159,145 +160,204 @@ impl<'a> At<'a> {
         }
     }
 
-    pub fn list(&self) -> Result<Vec<At<'a>>, ConfigError> {
-        match self.value {
-            Json::List(items) => Ok(items
-                .iter()
-                .enumerate()
-                .map(|(i, item)| At::new(item, format!("{}[{i}]", self.path)))
-                .collect()),
-            _ => Err(self.expected("a list")),
-        }
+    pub fn list(&self) -> Result<Vec<At<'_>>, ConfigError> {
+        self.items().map(Iterator::collect)
     }
 
-    /// One value, or a list of them.
-    pub fn one_or_list(&self) -> Result<Vec<At<'a>>, ConfigError> {
-        match self.value {
-            Json::List(_) => self.list(),
-            _ => Ok(vec![self.clone()]),
-        }
+    pub fn items(&self) -> Result<impl Iterator<Item = At<'_>>, ConfigError> {
+        let Json::List(items) = self.value else {
+            return Err(self.expected("a list"));
+        };
+        Ok(items.iter().enumerate().map(|(place, value)| At {
+            value,
+            path: self.path.item(place),
+        }))
     }
 
     /// An object whose member names are data (tiers, networks), in order of writing. A description is
-    /// none of them: it is text, which no such member ever is.
-    pub fn entries(&self) -> Result<Vec<(&'a str, At<'a>)>, ConfigError> {
+    /// none of them: it is text, which no such member ever is. Of two members of one name the first stays.
+    pub fn entries(&self, mistakes: &mut Mistakes) -> Option<Vec<(&'a str, At<'_>)>> {
         let Json::Object(members) = self.value else {
-            return Err(self.expected("an object"));
+            mistakes.add(self.expected("an object"));
+            return None;
         };
+        let mut seen = Seen::of(members.len());
         let mut entries: Vec<(&str, At<'_>)> = Vec::with_capacity(members.len());
-        let mut seen = HashSet::with_capacity(members.len());
         for (name, value) in members {
-            if !seen.insert(name) {
-                return Err(self.error(format!("{name:?} stands here twice; keep one of them")));
+            let is_new = match &mut seen {
+                Seen::Few => !entries.iter().any(|(other, _)| other == name),
+                Seen::Many(names) => names.insert(name),
+            };
+            if !is_new {
+                mistakes.add(self.error(format!("{name:?} stands here twice; keep one of them")));
+                continue;
             }
-            entries.push((name, At::new(value, member_path(&self.path, name))));
+            let path = self.path.member(name);
+            entries.push((name, At { value, path }));
         }
-        let description = entries
-            .iter()
-            .position(|(name, at)| *name == DESCRIPTION && matches!(at.value, Json::Text(_)));
-        if let Some(place) = description {
+        let is_description =
+            |(name, at): &(&str, At<'_>)| *name == DESCRIPTION && matches!(at.value, Json::Text(_));
+        if let Some(place) = entries.iter().position(is_description) {
             let (_, at) = entries.remove(place);
-            let length = at.text()?.len();
+            let length = at.text().map_or(0, str::len);
             if length > LONGEST_DESCRIPTION {
-                return Err(at.error(format!(
+                mistakes.add(at.error(format!(
                     "is {length} bytes long; keep it to {LONGEST_DESCRIPTION}"
                 )));
             }
         }
-        Ok(entries)
+        Some(entries)
     }
 
     /// An object whose member names are fixed.
-    pub fn fields(&self) -> Result<Fields<'a>, ConfigError> {
-        let entries = self.entries()?;
-        Ok(Fields {
-            path: self.path.clone(),
+    pub fn fields(&self) -> Result<Fields<'_>, ConfigError> {
+        let mut mistakes = Mistakes::at_most(1);
+        let fields = self.members(&mut mistakes);
+        match (fields, mistakes.into_first()) {
+            (Some(fields), None) => Ok(fields),
+            (_, Some(error)) => Err(error),
+            (None, None) => Err(self.expected("an object")),
+        }
+    }
+
+    /// As [`At::fields`], with all that is wrong.
+    pub fn members(&self, mistakes: &mut Mistakes) -> Option<Fields<'_>> {
+        let entries = self.entries(mistakes)?;
+        Some(Fields {
+            path: &self.path,
             members: entries
                 .into_iter()
                 .map(|(name, at)| (name, at.value, Taken::No))
                 .collect(),
             asked: Vec::new(),
+            lacking: Vec::new(),
         })
     }
 
-    /// The value that this text names among `choices`. YAML's `off` and `on` are false and true when
-    /// they come as JSON.
+    /// The value that this text names among `choices`.
     pub fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Result<T, ConfigError> {
+        let place = self.word(choices.iter().map(|(name, _)| *name))?;
+        let chosen = choices.get(place).map(|(_, value)| *value);
+        chosen.ok_or_else(|| self.expected("one of the words"))
+    }
+
+    /// The place among `words` of the one that this text is. YAML's `off` and `on` are false and true when
+    /// they come as JSON.
+    pub fn word<'w>(
+        &self,
+        words: impl Iterator<Item = &'w str> + Clone,
+    ) -> Result<usize, ConfigError> {
         let switch = match self.value {
             Json::Bool(false) => Some("off"),
             Json::Bool(true) => Some("on"),
             _ => None,
         };
-        let switch = switch.and_then(|text| choices.iter().find(|(name, _)| *name == text));
-        if let Some((_, value)) = switch {
-            return Ok(*value);
+        if let Some(place) = words.clone().position(|word| Some(word) == switch) {
+            return Ok(place);
         }
         let text = self.text()?;
-        choices
-            .iter()
-            .find(|(name, _)| *name == text)
-            .map(|(_, value)| *value)
-            .ok_or_else(|| {
-                let names: Vec<String> = choices
-                    .iter()
-                    .map(|(name, _)| format!("{name:?}"))
-                    .collect();
-                self.error(format!("is {text:?}; expected one of {}", names.join(", ")))
-            })
+        words.clone().position(|word| word == text).ok_or_else(|| {
+            let all: Vec<String> = words.clone().map(|word| format!("{word:?}")).collect();
+            let meant = closest(text, words.clone());
+            let meant = meant.map(|meant| format!(" (did you mean {meant:?}?)"));
+            self.error(format!(
+                "is {text:?}{}; expected one of {}",
+                meant.unwrap_or_default(),
+                all.join(", ")
+            ))
+        })
+    }
+}
+
+impl<'a> Seen<'a> {
+    fn of(members: usize) -> Seen<'a> {
+        match members {
+            ..=FEW_MEMBERS => Seen::Few,
+            _ => Seen::Many(HashSet::with_capacity(members)),
+        }
     }
 }
 
 impl<'a> Fields<'a> {
     pub fn optional(&mut self, name: &'static str) -> Option<At<'a>> {
         self.asked.push(name);
-        let member = self
-            .members
-            .iter_mut()
-            .find(|(member, ..)| *member == name)?;
+        let mut members = self.members.iter_mut();
+        let member = members.find(|(member, ..)| *member == name)?;
         member.2 = Taken::Yes;
-        Some(At::new(member.1, member_path(&self.path, name)))
+        Some(At {
+            value: member.1,
+            path: self.path.member(name),
+        })
     }
 
     pub fn required(&mut self, name: &'static str) -> Result<At<'a>, ConfigError> {
-        self.optional(name).ok_or_else(|| ConfigError {
-            path: self.path.clone(),
-            message: format!("lacks the field {name:?}"),
-        })
+        self.optional(name).ok_or_else(|| lacks(self.path, name))
+    }
+
+    /// As [`Fields::required`]; that it lacks, [`Fields::close`] tells.
+    pub fn needed(&mut self, name: &'static str) -> Option<At<'a>> {
+        let member = self.optional(name);
+        if member.is_none() {
+            self.lacking.push(name);
+        }
+        member
     }
 
     /// Refuses a field that nobody asked for: a misspelled one must never become a default.
     pub fn finish(self) -> Result<(), ConfigError> {
-        match self
-            .members
-            .iter()
-            .find(|(_, _, taken)| *taken == Taken::No)
-        {
-            None => Ok(()),
-            Some((DESCRIPTION, value, _)) => {
-                Err(At::new(value, member_path(&self.path, DESCRIPTION)).expected("a string"))
+        let mut mistakes = Mistakes::at_most(1);
+        self.close(&mut mistakes);
+        mistakes.into_first().map_or(Ok(()), Err)
+    }
+
+    /// As [`Fields::finish`], with all that is wrong. What lacks and is probably there under a misspelled
+    /// name is told once.
+    pub fn close(mut self, mistakes: &mut Mistakes) {
+        let untaken = |(_, _, taken): &&(&str, &Json, Taken)| *taken == Taken::No;
+        for (name, value, _) in self.members.iter().filter(untaken) {
+            let path = self.path.member(name);
+            if *name == DESCRIPTION {
+                mistakes.add(At { value, path }.expected("a string"));
+                continue;
             }
-            Some((name, ..)) => Err(ConfigError {
-                path: member_path(&self.path, name),
-                message: format!(
+            let is_there = |field: &str| self.members.iter().any(|(own, ..)| *own == field);
+            let free = self.asked.iter().filter(|field| !is_there(field));
+            let message = match closest(name, free.copied()) {
+                Some(meant) => {
+                    self.lacking.retain(|field| *field != meant);
+                    format!("is not a field here; did you mean {meant:?}?")
+                }
+                None => format!(
                     "is not a field here; the fields are {}, {DESCRIPTION}",
                     self.asked.join(", ")
                 ),
-            }),
+            };
+            mistakes.add(path.error(message));
+        }
+        for name in self.lacking {
+            mistakes.add(lacks(self.path, name));
         }
     }
 }
 
-/// `a.b` for plain names, `a["10.0.0.0/8"]` for those that would read as a path themselves.
-fn member_path(path: &str, name: &str) -> String {
-    let plain = !name.is_empty()
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
-    if plain {
-        format!("{path}.{name}")
-    } else {
-        format!("{path}[{name:?}]")
+fn lacks(path: &Path<'_>, name: &str) -> ConfigError {
+    path.error(format!("lacks the field {name:?}"))
+}
+
+/// The word that was probably meant. A word of the right letters in another case, or with another stroke
+/// between its parts, is always near.
+pub fn closest<'w>(word: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
+    if word.len() > LONGEST_MISSPELLED {
+        return None;
     }
+    let plain = |word: &str| word.to_ascii_lowercase().replace('-', "_");
+    let word = plain(word);
+    let most = (word.len() / 3).min(2);
+    words
+        .map(|other| (strsim::osa_distance(&word, &plain(other)), other))
+        .filter(|(distance, _)| *distance <= most)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, other)| other)
 }
 
 impl<'de> Deserialize<'de> for Json {

@@ -63,13 +63,11 @@ impl Fingerprint {
     }
 
     /// From 64 hex digits. What is none is not told: it may be the secret itself.
-    pub fn read(at: &At<'_>) -> Result<Fingerprint, ConfigError> {
+    pub fn try_new(text: &str) -> Result<Fingerprint, String> {
         let wrong = || {
-            at.error(
-                "is no SHA-256 in hex; write what `printf %s SECRET | sha256sum` prints, 64 digits",
-            )
+            "is no SHA-256 in hex; write what `printf %s SECRET | sha256sum` prints, 64 digits"
+                .to_string()
         };
-        let text = at.text()?;
         if text.len() != DIGEST_DIGITS {
             return Err(wrong());
         }
@@ -82,10 +80,11 @@ impl Fingerprint {
         }
         let fingerprint = Fingerprint(bytes);
         if fingerprint.is(&Fingerprint::of(b"")) {
-            return Err(at.error(
+            return Err(
                 "is the SHA-256 of nothing: the variable that held the secret was empty; write \
-                 what `printf %s SECRET | sha256sum` prints",
-            ));
+                 what `printf %s SECRET | sha256sum` prints"
+                    .to_string(),
+            );
         }
         Ok(fingerprint)
     }
@@ -151,11 +150,7 @@ mod tests {
 
     #[test]
     fn a_fingerprint_is_of_one_secret() {
-        use crate::codec::json::Json;
-        let read = |text: &str| {
-            let json = Json::Text(text.to_string());
-            Fingerprint::read(&At::new(&json, "sha256"))
-        };
+        let read = Fingerprint::try_new;
         // printf %s 0123456789abcdef | sha256sum
         let digits = "9f9f5111f7b27a781f1f1ddde5ebc2dd2b796bfc7365c9c28b548e564176929f";
         for digits in [digits.to_string(), digits.to_uppercase()] {
@@ -171,7 +166,7 @@ mod tests {
             ("the-secret-itself", "is no SHA-256"),
             (of_nothing, "of nothing"),
         ] {
-            let error = read(text).unwrap_err().to_string();
+            let error = read(text).unwrap_err();
             assert!(error.contains(reason), "{text}: {error}");
             assert!(!error.contains("the-secret-itself"), "{error}");
         }

@@ -11,7 +11,7 @@
 use postcard_schema::Schema;
 use serde::{Deserialize, Serialize};
 
-use crate::codec::json::{At, ConfigError, Json};
+use crate::codec::json::{At, Json, Mistakes, Path};
 use crate::codec::namespace::Namespace;
 use crate::codec::packed::Layout;
 use crate::codec::resp::{self, Reader, Token};
@@ -22,6 +22,9 @@ use crate::time::{Micros, Millis};
 
 /// The document that stands for the plugin configuration's own policy: this JSON string.
 pub const CONFIGURED: &str = "configured";
+
+/// What paths in messages begin with.
+pub const ROOT: &str = "policy";
 
 /// The longest document, in bytes. Envoy buffers 1 MiB of a connection, and a worker reads it
 /// between two requests: it is about 2,000 rules.
@@ -106,7 +109,7 @@ pub enum News {
     /// What is published is no policy; what is in force stays.
     Refuse {
         version: String,
-        reason: ConfigError,
+        reason: Mistakes,
     },
     /// Something was published and is there no more; what is in force stays.
     Gone,
@@ -124,23 +127,33 @@ pub struct Adoption {
 
 impl Document {
     /// Reads a document whole, or says what in it is wrong, where, and how to mend it.
-    pub fn read(bytes: &[u8]) -> Result<Document, ConfigError> {
-        let wrong = |message: String| ConfigError {
-            path: "policy".to_string(),
-            message,
-        };
+    pub fn read(bytes: &[u8]) -> Result<Document, Mistakes> {
+        Document::by(bytes, Policy::try_new)
+    }
+
+    /// As [`Document::read`], for a person who wants to know of every mistake.
+    pub fn judge(bytes: &[u8]) -> Result<Document, Mistakes> {
+        Document::by(bytes, Policy::judge)
+    }
+
+    fn by(
+        bytes: &[u8],
+        policy: fn(&At<'_>) -> Result<Policy, Mistakes>,
+    ) -> Result<Document, Mistakes> {
+        let wrong = |message: String| Path::root(ROOT).error(message);
         if bytes.len() > MOST_DOCUMENT {
-            return Err(wrong(too_long(bytes.len() as u64)));
+            return Err(wrong(too_long(bytes.len() as u64)).into());
         }
         let text = std::str::from_utf8(bytes)
             .map_err(|error| wrong(format!("is not UTF-8 after byte {}", error.valid_up_to())))?;
-        let json = Json::parse(text, "policy")?;
-        let at = At::new(&json, "policy");
+        let json = Json::parse(text, ROOT)?;
+        let at = At::new(&json, ROOT);
         match at.value {
-            Json::Text(_) => at
-                .choice(&[(CONFIGURED, ())])
-                .map(|()| Document::Configured),
-            _ => Policy::try_new(&at).map(|policy| Document::Policy(Box::new(policy))),
+            Json::Text(_) => {
+                at.choice(&[(CONFIGURED, ())])?;
+                Ok(Document::Configured)
+            }
+            _ => policy(&at).map(|policy| Document::Policy(Box::new(policy))),
         }
     }
 }
@@ -187,6 +200,7 @@ impl Published {
 
     fn judge(self, key: &str) -> News {
         let verdict = Version::read(&self.stamp.version, key)
+            .map_err(Mistakes::from)
             .and_then(|version| Ok((version, Document::read(&self.document)?)));
         match verdict {
             Ok((version, document)) => News::Adopt(Adoption {
@@ -200,10 +214,10 @@ impl Published {
 }
 
 impl Stamp {
-    fn refuse(&self, reason: ConfigError) -> News {
+    fn refuse(&self, reason: impl Into<Mistakes>) -> News {
         News::Refuse {
             version: words(&self.version),
-            reason,
+            reason: reason.into(),
         }
     }
 }
@@ -305,10 +319,7 @@ impl Watch {
                 let Some(stamp) = self.found.take() else {
                     return News::None;
                 };
-                let refusal = stamp.refuse(ConfigError {
-                    path: "policy".to_string(),
-                    message: too_long(length),
-                });
+                let refusal = stamp.refuse(Path::root(ROOT).error(too_long(length)));
                 // Were it another by now, the next look would say so.
                 self.seen = Some(stamp);
                 refusal
@@ -343,10 +354,10 @@ impl Watch {
                 self.seen = Some(stamp.clone());
                 match document {
                     Some(document) => Published { stamp, document }.judge(&self.key),
-                    None => stamp.refuse(ConfigError {
-                        path: self.key.clone(),
-                        message: r#"lacks the field "policy""#.to_string(),
-                    }),
+                    None => {
+                        let key = Path::root(&self.key);
+                        stamp.refuse(key.error(r#"lacks the field "policy""#))
+                    }
                 }
             }
             _ => News::NoReply,

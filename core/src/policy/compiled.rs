@@ -9,7 +9,7 @@ use std::rc::Rc;
 use super::experiment::{Arm, Experiment, Variant};
 use super::pattern::{Matching, Pattern};
 use super::table::Table;
-use crate::codec::json::{At, ConfigError};
+use crate::codec::json::{At, Mistakes};
 use crate::codec::secret::Fingerprint;
 use crate::policy::cost_rule::CostRule;
 use crate::policy::experiment::Participation;
@@ -44,14 +44,21 @@ pub struct Policy {
     pub exemptions: Exemptions,
     /// The tiers that rules and lists name, in order; none where no rule tells tiers apart.
     pub(super) tiers: Vec<String>,
-    /// Whether any limit does something before it refuses.
-    pub(super) has_soft_limit: bool,
-    /// Whether any limit is leased.
-    pub(super) leased: bool,
-    pub(super) of_one_slot: bool,
+    pub(super) uses: Uses,
     pub answers: Answers,
     pub status: Status,
     pub warnings: Vec<String>,
+}
+
+/// What of the language a policy uses, so that nobody pays for the rest.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Uses {
+    /// Some limit is leased.
+    pub leases: bool,
+    /// Some limit does something before it refuses.
+    pub soft_limits: bool,
+    /// All limits that one request can meet share a slot of a cluster.
+    pub one_slot: bool,
 }
 
 /// The limits of each rule, and of its variants: whoever tells of every rule would else go through
@@ -96,7 +103,7 @@ pub(super) struct NetworkLimits {
 
 /// A host a rule names: exactly, or with every name below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Host {
+pub enum Host {
     Exact(String),
     /// `*.example.com`, kept as `.example.com`.
     Below(String),
@@ -195,8 +202,13 @@ impl Answers {
 
 impl Policy {
     /// Compiles a policy, or says what in it is wrong, where, and how to mend it.
-    pub fn try_new(source: &At<'_>) -> Result<Policy, ConfigError> {
-        super::parse::policy(source)
+    pub fn try_new(source: &At<'_>) -> Result<Policy, Mistakes> {
+        super::compile::policy(source, Mistakes::FEW)
+    }
+
+    /// As [`Policy::try_new`], for a person who wants to know of every mistake.
+    pub fn judge(source: &At<'_>) -> Result<Policy, Mistakes> {
+        super::compile::policy(source, Mistakes::MANY)
     }
 
     /// The rules in words, for a person.
@@ -256,18 +268,18 @@ impl Policy {
 
     /// Whether workers take permits of any limit in advance.
     pub fn is_leased(&self) -> bool {
-        self.leased
+        self.uses.leases
     }
 
     /// Whether all limits that one request can meet have one subject, and so share a slot of a cluster:
     /// then no take ever waits for what another shard says.
     pub fn is_of_one_slot(&self) -> bool {
-        self.of_one_slot
+        self.uses.one_slot
     }
 
     /// Whether any limit warns or delays: where none does, no request pays for asking.
     pub fn has_soft_limits(&self) -> bool {
-        self.has_soft_limit
+        self.uses.soft_limits
     }
 
     pub fn limits(&self) -> impl Iterator<Item = (LimitId, &Limit)> {

@@ -5,15 +5,12 @@
 use std::cmp::Ordering;
 use std::fmt;
 
-use crate::codec::json::{At, ConfigError};
+use super::document;
+use crate::codec::json::{ConfigError, Path};
 use crate::quota::cost::Cost;
 use crate::quota::limit::{Algorithm, Quota};
 use crate::quota::operation::Reading;
-use crate::request::identity::header_name;
 use crate::time::Millis;
-
-/// By the byte, a terabyte: beyond it nothing is a request, and a sum of many stays exact in Lua.
-const MOST_COST: u64 = 1_000_000_000_000;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CostRule {
@@ -75,54 +72,33 @@ impl Default for CostRule {
 }
 
 impl CostRule {
-    /// Reads a rule's field `cost`.
-    pub fn read(at: &At<'_>) -> Result<CostRule, ConfigError> {
-        if let Ok(permits) = at.whole() {
-            let cost = Cost::try_new(permits).ok_or_else(|| {
-                at.error(
-                    "is 0, and what costs nothing needs no limit: at least 1, or \"mode\": \"off\"",
-                )
-            })?;
-            return bounded(at, permits).map(|_| CostRule::Fixed(cost));
-        }
-        let Ok(mut fields) = at.fields() else {
-            return Err(at.error(
-                "is no cost; write a number of permits, or \
-                 {\"request_header\": ...} or {\"response_header\": ...} with \"default\" and \"max\"",
-            ));
-        };
-        let (request, response) = (
-            fields.optional("request_header"),
-            fields.optional("response_header"),
-        );
-        let header = match (&request, &response) {
-            (Some(header), None) | (None, Some(header)) => header,
-            _ => {
-                return Err(
-                    at.error("has to name one header: \"request_header\" or \"response_header\"")
-                );
+    /// A rule's `cost`.
+    pub(super) fn compile(cost: document::Cost, at: &Path<'_>) -> Result<CostRule, ConfigError> {
+        let told = match cost {
+            // It is 1 at least.
+            document::Cost::Fixed(permits) => {
+                return Ok(Cost::try_new(permits).map_or_else(CostRule::default, CostRule::Fixed));
             }
+            document::Cost::Told(told) => told,
         };
-        let default_at = fields.required("default")?;
-        let most_at = fields.required("max")?;
-        fields.finish()?;
-        let meter = Meter {
-            header: header_name(header, header.text()?)?,
-            default: bounded(&default_at, default_at.whole()?)?,
-            most: bounded(&most_at, most_at.whole()?)?,
+        let meter = |header| Meter {
+            header,
+            default: told.default,
+            most: told.max,
         };
-        if meter.most < meter.default.max(1) {
-            return Err(most_at.error(format!(
-                "is {}; expected at least 1, and no less than \"default\"",
-                meter.most
+        if told.max < told.default {
+            return Err(at.member("max").error(format!(
+                "is {}; expected no less than \"default\", which is {}",
+                told.max, told.default
             )));
         }
-        match response {
-            Some(_) => Ok(CostRule::Response(meter)),
-            None if meter.default == 0 => Err(default_at.error(
+        match (told.request_header, told.response_header) {
+            (Some(_), None) if told.default == 0 => Err(at.member("default").error(
                 "is 0, and whoever is not believed would be limited by nothing: at least 1",
             )),
-            None => Ok(CostRule::Request(meter)),
+            (Some(header), None) => Ok(CostRule::Request(meter(header))),
+            (None, Some(header)) => Ok(CostRule::Response(meter(header))),
+            _ => Err(at.error("has to name one header: \"request_header\" or \"response_header\"")),
         }
     }
 
@@ -181,13 +157,6 @@ impl Meter {
             (None, _) => Balance::Even,
         }
     }
-}
-
-fn bounded(at: &At<'_>, permits: u64) -> Result<u64, ConfigError> {
-    if permits > MOST_COST {
-        return Err(at.error(format!("is {permits}; expected at most {MOST_COST}")));
-    }
-    Ok(permits)
 }
 
 impl Balance {

@@ -7,9 +7,10 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
+use super::compile::{Limits, Whose};
 use super::compiled::{Rule, RuleLimits};
-use super::parse::{Limits, Whose, name, rule_limits};
-use crate::codec::json::{At, ConfigError};
+use super::document::{self, Items};
+use crate::codec::json::{Mistakes, Path, closest};
 use crate::policy::ids::VariantId;
 use crate::policy::rollout;
 use crate::request::address::Cidr;
@@ -104,155 +105,183 @@ impl fmt::Display for Experiment {
     }
 }
 
-// === Reading them ===
+// === Compiling them ===
 
-/// Reads the field `experiments`, and lets the rules that it names take part.
-pub(super) fn read(
-    at: &At<'_>,
-    rules: &mut [Rule],
-    limits: &mut Limits,
-) -> Result<Vec<Experiment>, ConfigError> {
-    let mut experiments: Vec<Experiment> = Vec::new();
-    let mut names = HashSet::new();
-    let places = rules.iter().map(|rule| rule.name.clone()).zip(0..);
-    let places: HashMap<String, usize> = places.collect();
-    let mut first = 0;
-    for at in at.list()? {
-        let mut fields = at.fields()?;
-        let name_at = fields.required("name")?;
-        let name = name(&name_at)?;
-        if !names.insert(name.clone()) {
-            return Err(name_at.error(format!(
-                "{name:?} is already the name of another experiment; callers are drawn by it"
-            )));
-        }
-        let variants_at = fields.required("variants")?;
-        fields.finish()?;
-        let variants = variants_at.list()?;
-        if variants.len() < 2 {
-            return Err(variants_at.error(
-                "has to hold two variants at least; one that overrides nothing is the control",
-            ));
-        }
-        let mut experiment = Experiment {
-            name,
-            variants: Vec::new(),
-            first,
-        };
-        let count = variants.len();
-        let (mut names, mut overrides) = (HashSet::new(), false);
-        for (place, at) in variants.iter().enumerate() {
-            let variant = Reading {
-                experiments: &experiments,
-                experiment: &experiment,
-                arm: (place, count),
-                names: &mut names,
-                places: &places,
-                rules,
-                limits,
-                overrides: &mut overrides,
-            }
-            .variant(at)?;
-            experiment.variants.push(variant);
-        }
-        if experiment
-            .variants
-            .iter()
-            .all(|variant| variant.weight == 0)
-        {
-            return Err(variants_at.error("have no weight but 0; somebody has to be in one"));
-        }
-        if !overrides {
-            return Err(
-                at.error("overrides no limit of any rule, so that there is nothing to compare")
-            );
-        }
-        // There are no more variants than limits, which are counted in 32 bits.
-        first += u32::try_from(count).unwrap_or(u32::MAX);
-        experiments.push(experiment);
-    }
-    Ok(experiments)
+/// What experiments are compiled with.
+pub(super) struct Experiments<'a> {
+    pub rules: &'a mut [Rule],
+    pub limits: &'a mut Limits,
+    /// Whether no rule was left out for what is wrong with it.
+    pub are_all_read: bool,
+    pub mistakes: &'a mut Mistakes,
 }
 
-/// What one variant is read with.
-struct Reading<'a> {
-    experiments: &'a [Experiment],
-    /// The one it belongs to, with the variants before it.
-    experiment: &'a Experiment,
+/// Where a variant stands, among what came before it.
+struct Here<'a> {
+    before: &'a [Experiment],
+    experiment: &'a str,
     /// Its place among so many.
     arm: (usize, usize),
-    /// Of the variants before it.
-    names: &'a mut HashSet<String>,
     /// By name, where each rule is.
     places: &'a HashMap<String, usize>,
-    rules: &'a mut [Rule],
-    limits: &'a mut Limits,
-    /// Whether any rule takes part in the experiment.
-    overrides: &'a mut bool,
 }
 
-impl Reading<'_> {
-    fn variant(mut self, at: &At<'_>) -> Result<Variant, ConfigError> {
-        let mut fields = at.fields()?;
-        let name_at = fields.required("name")?;
-        let name = name(&name_at)?;
-        if !self.names.insert(name.clone()) {
-            return Err(name_at.error(format!(
-                "{name:?} is already the name of another variant; results are told by it"
-            )));
-        }
-        let weight = fields.required("weight")?;
-        let weight = u32::try_from(weight.whole()?)
-            .map_err(|_| weight.error("is beyond 2^32; shares of 100 will do"))?;
-        if let Some(at) = fields.optional("rules") {
-            for (rule, at) in at.entries()? {
-                self.overrides(&name, rule, &at)?;
+impl Experiments<'_> {
+    /// Compiles the field `experiments`, and lets the rules that it names take part.
+    pub(super) fn compile(
+        mut self,
+        written: Items<document::Experiment>,
+        at: &Path<'_>,
+    ) -> Vec<Experiment> {
+        let mut experiments: Vec<Experiment> = Vec::new();
+        let mut names = HashSet::new();
+        let places = self.rules.iter().map(|rule| rule.name.clone()).zip(0..);
+        let places: HashMap<String, usize> = places.collect();
+        let mut first = 0;
+        for (place, experiment) in written {
+            let at = place.of(at);
+            let document::Experiment { name, variants } = experiment;
+            if !names.insert(name.clone()) {
+                self.mistakes.add(at.member("name").error(format!(
+                    "{name:?} is already the name of another experiment; callers are drawn by it"
+                )));
             }
+            let count = variants.len();
+            let variants = self.variants(variants, &at, (&experiments, &name, &places));
+            experiments.push(Experiment {
+                name,
+                variants,
+                first,
+            });
+            // There are no more variants than limits, which are counted in 32 bits.
+            first += u32::try_from(count).unwrap_or(u32::MAX);
         }
-        fields.finish()?;
-        Ok(Variant { name, weight })
+        experiments
     }
 
-    /// What this variant makes of one rule.
-    fn overrides(&mut self, variant: &str, rule: &str, at: &At<'_>) -> Result<(), ConfigError> {
-        let here = self.experiments.len();
-        let place = self.places.get(rule).copied();
-        let Some(rule) = place.and_then(|place| self.rules.get_mut(place)) else {
-            let names: Vec<&str> = self.rules.iter().map(|rule| rule.name.as_str()).collect();
-            return Err(at.error(format!("is no rule; the rules are {}", names.join(", "))));
+    /// Those of one experiment.
+    fn variants(
+        &mut self,
+        written: Items<document::Variant>,
+        experiment_at: &Path<'_>,
+        (before, experiment, places): (&[Experiment], &str, &HashMap<String, usize>),
+    ) -> Vec<Variant> {
+        let at = experiment_at.member("variants");
+        let (count, is_whole) = (written.len(), written.is_whole());
+        if count < 2 && is_whole {
+            self.mistakes.add(at.error(
+                "has to hold two variants at least; one that overrides nothing is the control",
+            ));
+            return Vec::new();
+        }
+        let mut variants: Vec<Variant> = Vec::with_capacity(count);
+        let mut names = HashSet::new();
+        let mut overrides = false;
+        for (nth, (place, variant)) in written.into_iter().enumerate() {
+            let at = place.of(&at);
+            let document::Variant {
+                name,
+                weight,
+                rules,
+            } = variant;
+            if !names.insert(name.clone()) {
+                self.mistakes.add(at.member("name").error(format!(
+                    "{name:?} is already the name of another variant; results are told by it"
+                )));
+            }
+            let here = Here {
+                before,
+                experiment,
+                arm: (nth, count),
+                places,
+            };
+            let rules_at = at.member("rules");
+            for (rule, limits) in rules {
+                overrides = true;
+                self.overrides(&here, &name, (&rule, limits), &rules_at.member(&rule));
+            }
+            variants.push(Variant {
+                name,
+                // Its reader knows that it fits.
+                weight: u32::try_from(weight).unwrap_or(u32::MAX),
+            });
+        }
+        let has_weight = variants.iter().any(|variant| variant.weight > 0);
+        if !has_weight && is_whole {
+            self.mistakes
+                .add(at.error("have no weight but 0; somebody has to be in one"));
+        }
+        if !overrides && is_whole && !self.mistakes.touch(&at) {
+            self.mistakes.add(
+                experiment_at
+                    .error("overrides no limit of any rule, so that there is nothing to compare"),
+            );
+        }
+        variants
+    }
+
+    /// What a variant makes of one rule.
+    fn overrides(
+        &mut self,
+        here: &Here<'_>,
+        variant: &str,
+        (rule, limits): (&str, document::Limits),
+        at: &Path<'_>,
+    ) {
+        let Some(rule) = here
+            .places
+            .get(rule)
+            .and_then(|place| self.rules.get_mut(*place))
+        else {
+            if self.are_all_read {
+                let message = no_rule(rule, here.places, self.rules);
+                self.mistakes.add(at.error(message));
+            }
+            return;
         };
         if let Some(other) = &rule.takes_part
-            && other.experiment != here
+            && other.experiment != here.before.len()
         {
-            let other = self.experiments.get(other.experiment);
-            return Err(at.error(format!(
+            let other = here.before.get(other.experiment);
+            self.mistakes.add(at.error(format!(
                 "takes part in the experiment {:?} already, and what would differ then would have two \
                  causes; let the one end before the other begins",
                 other.map_or("", |other| other.name.as_str())
             )));
+            return;
         }
-        let mut fields = at.fields()?;
-        let in_variant = format!("{}:{variant}", self.experiment.name);
+        let in_variant = format!("{}:{variant}", here.experiment);
         let whose = Whose {
             rule: &rule.name,
             variant: &in_variant,
             cost_rule: &rule.cost_rule,
         };
-        let own = rule_limits(&mut fields, whose, self.limits)?;
-        fields.finish()?;
+        let own = self.limits.compile(limits, at, whose, self.mistakes);
         let Some(limits) = rule.limits.overridden_by(own) else {
-            return Err(at.error("overrides no limit; name one, or leave the rule out"));
+            if !self.mistakes.touch(at) {
+                self.mistakes
+                    .add(at.error("overrides no limit; name one, or leave the rule out"));
+            }
+            return;
         };
-        let (place, count) = self.arm;
+        let (place, count) = here.arm;
         let takes_part = rule.takes_part.get_or_insert_with(|| Participation {
-            experiment: here,
+            experiment: here.before.len(),
             arms: (0..count).map(|_| None).collect(),
         });
         if let Some(arm) = takes_part.arms.get_mut(place) {
             *arm = Some(limits);
         }
-        *self.overrides = true;
-        Ok(())
+    }
+}
+
+fn no_rule(name: &str, places: &HashMap<String, usize>, rules: &[Rule]) -> String {
+    match closest(name, places.keys().map(String::as_str)) {
+        Some(meant) => format!("is no rule; did you mean {meant:?}?"),
+        None => {
+            let names: Vec<&str> = rules.iter().map(|rule| rule.name.as_str()).collect();
+            format!("is no rule; the rules are {}", names.join(", "))
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! How a limit is leased, as the operator wrote it.
 
-use crate::codec::json::{At, ConfigError, Json};
+use super::document;
+use crate::codec::json::{ConfigError, Path};
 use crate::quota::limit::Quota;
 use crate::time::Millis;
 
@@ -21,64 +22,37 @@ pub enum Size {
 }
 
 impl LeaseTerms {
-    /// Between a few round trips, below which a lease hardly saves any, and a minute, above which
-    /// unused permits would be missed.
-    pub const SHORTEST: Millis = Millis(50);
-    pub const LONGEST: Millis = Millis(60_000);
     const USUAL: Millis = Millis(1_000);
 
-    /// Reads a limit's `lease`: strictly, as all of the policy.
-    pub fn read(at: &At<'_>, quota: &Quota) -> Result<LeaseTerms, ConfigError> {
-        let mut fields = at.fields()?;
-        let size = Size::read(&fields.required("size")?, quota)?;
-        let ttl = match fields.optional("ttl_ms") {
-            // A window of a second has no room for the usual time.
-            None => Self::USUAL.min(Millis(quota.window().0 / 2)),
-            Some(at) => Self::ttl(&at, quota)?,
-        };
-        fields.finish()?;
-        Ok(LeaseTerms { size, ttl })
-    }
-
-    fn ttl(at: &At<'_>, quota: &Quota) -> Result<Millis, ConfigError> {
-        let ttl = Millis(at.whole()?);
-        if !(Self::SHORTEST..=Self::LONGEST).contains(&ttl) {
-            return Err(at.error(format!(
-                "is {}; permits are held for {} to {} ms",
-                ttl.0,
-                Self::SHORTEST.0,
-                Self::LONGEST.0
-            )));
-        }
-        if ttl >= quota.window() {
-            return Err(at.error(format!(
-                "is {}, but the window is only {} ms long; a lease must be shorter",
-                ttl.0,
-                quota.window().0
-            )));
-        }
-        Ok(ttl)
-    }
-}
-
-impl Size {
-    fn read(at: &At<'_>, quota: &Quota) -> Result<Size, ConfigError> {
-        let size = match at.value {
-            Json::Text(word) if word == "auto" => return Ok(Size::Auto),
-            Json::Whole(size) => *size,
-            _ => return Err(at.expected("a whole number or \"auto\"")),
-        };
-        if size == 0 {
-            return Err(at.error(
-                "is 0; a lease holds at least 1 permit (to ask for each, leave \"lease\" out)",
-            ));
-        }
-        if size >= quota.capacity() {
-            return Err(at.error(format!(
+    /// A limit's `lease`.
+    pub(super) fn compile(
+        lease: &document::Lease,
+        quota: &Quota,
+        at: &Path<'_>,
+    ) -> Result<LeaseTerms, ConfigError> {
+        if let Size::Fixed(size) = lease.size
+            && size >= quota.capacity()
+        {
+            return Err(at.member("size").error(format!(
                 "is {size}, but the limit holds {}; one worker would leave nothing to the others",
                 quota.capacity()
             )));
         }
-        Ok(Size::Fixed(size))
+        let ttl = match lease.ttl_ms.map(Millis) {
+            // A window of a second has no room for the usual time.
+            None => Self::USUAL.min(Millis(quota.window().0 / 2)),
+            Some(ttl) if ttl >= quota.window() => {
+                return Err(at.member("ttl_ms").error(format!(
+                    "is {}, but the window is only {} ms long; a lease must be shorter",
+                    ttl.0,
+                    quota.window().0
+                )));
+            }
+            Some(ttl) => ttl,
+        };
+        Ok(LeaseTerms {
+            size: lease.size,
+            ttl,
+        })
     }
 }

@@ -9,9 +9,9 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::HashSet;
 
-use crate::codec::json::{At, ConfigError, Fields};
+use super::document;
+use crate::codec::json::{Mistakes, Path};
 use crate::codec::secret::DIGEST_DIGITS;
-use crate::policy::name::check_name;
 use crate::request::address::{Cidr, Networks};
 use crate::request::identity::{self, Caller};
 use crate::request::subject::{Subject, hex_digest};
@@ -96,17 +96,18 @@ enum Digits {
 }
 
 impl Exemptions {
-    /// Reads the policy's fields `allow` and `deny`.
-    pub fn read(fields: &mut Fields<'_>) -> Result<Exemptions, ConfigError> {
-        let mut list = |name, digits| {
-            let at = fields.optional(name);
-            at.map_or_else(|| Ok(List::default()), |at| List::read(&at, digits))
-        };
-        Ok(Exemptions {
-            allow: list(ALLOW, Digits::All)?,
-            deny: list(DENY, Digits::Beginning)?,
+    /// The policy's `allow` and `deny`.
+    pub(super) fn compile(
+        allow: document::Callers,
+        deny: document::Callers,
+        policy: &Path<'_>,
+        mistakes: &mut Mistakes,
+    ) -> Exemptions {
+        Exemptions {
+            allow: List::compile(allow, Digits::All, &policy.member(ALLOW), mistakes),
+            deny: List::compile(deny, Digits::Beginning, &policy.member(DENY), mistakes),
             stale: Cell::default(),
-        })
+        }
     }
 
     /// What is probably not meant, in a sentence each.
@@ -322,44 +323,46 @@ impl Digests {
 }
 
 impl List {
-    fn read(at: &At<'_>, digits: Digits) -> Result<List, ConfigError> {
-        let mut fields = at.fields()?;
-        let networks = items(&mut fields, "networks", |at, text| {
-            text.parse::<Cidr>()
-                .map_err(|error| at.error(format!("{text:?} {error}")))
-        })?;
-        let users = items(&mut fields, "users", |at, text| match text {
-            "" => Err(at.error("is empty, which is nobody's id; take it out")),
-            id => Ok(id.as_bytes().to_vec()),
-        })?;
-        let tiers = items(&mut fields, "tiers", |at, text| {
-            check_name(text, at).map(|()| text.to_string())
-        })?;
-        let api_keys = items(&mut fields, "api_keys", |at, text| {
+    fn compile(
+        callers: document::Callers,
+        digits: Digits,
+        at: &Path<'_>,
+        mistakes: &mut Mistakes,
+    ) -> List {
+        let document::Callers {
+            networks,
+            users,
+            tiers,
+            api_keys,
+        } = callers;
+        let count = networks.len() + users.len() + tiers.len() + api_keys.len();
+        if count > MOST_ENTRIES {
+            mistakes.add(at.error(format!(
+                "has {count} entries, and every worker holds them all; keep it to {MOST_ENTRIES}, \
+                 or give such callers a tier of their own"
+            )));
+        }
+        let keys_at = at.member("api_keys");
+        let mut digests = Vec::with_capacity(api_keys.len());
+        for (place, text) in api_keys {
             let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());
             let is_enough = match digits {
                 Digits::All => text.len() == DIGEST_DIGITS,
                 Digits::Beginning => (SHORTEST_PREFIX..=DIGEST_DIGITS).contains(&text.len()),
             };
-            // Not as written: it may be the key itself.
-            (is_hex && is_enough)
-                .then(|| text.to_ascii_lowercase())
-                .ok_or_else(|| at.error(digits.wanted()))
-        })?;
-        fields.finish()?;
-        let count = networks.len() + users.len() + tiers.len() + api_keys.len();
-        if count > MOST_ENTRIES {
-            return Err(at.error(format!(
-                "has {count} entries, and every worker holds them all; keep it to {MOST_ENTRIES}, \
-                 or give such callers a tier of their own"
-            )));
+            match is_hex && is_enough {
+                true => digests.push(text.to_ascii_lowercase()),
+                // Not as written: it may be the key itself.
+                false => mistakes.add(place.of(&keys_at).error(digits.wanted())),
+            }
         }
-        Ok(List {
-            networks: networks.into_iter().collect(),
-            users: users.into_iter().collect(),
-            tiers: tiers.into_iter().collect(),
-            api_keys: Digests::new(api_keys),
-        })
+        let users = users.into_iter().map(|(_, user)| user.into_bytes());
+        List {
+            networks: networks.into_iter().map(|(_, network)| network).collect(),
+            users: users.collect(),
+            tiers: tiers.into_iter().map(|(_, tier)| tier).collect(),
+            api_keys: Digests::new(digests),
+        }
     }
 
     fn is_empty(&self) -> bool {
@@ -412,20 +415,6 @@ impl Digits {
             }
         }
     }
-}
-
-/// The texts of a list, each read; none where it is left out. An empty one is nobody: lists are
-/// often written by a program.
-fn items<T>(
-    fields: &mut Fields<'_>,
-    name: &'static str,
-    read: impl Fn(&At<'_>, &str) -> Result<T, ConfigError>,
-) -> Result<Vec<T>, ConfigError> {
-    let Some(at) = fields.optional(name) else {
-        return Ok(Vec::new());
-    };
-    let items = at.list()?;
-    items.iter().map(|at| read(at, at.text()?)).collect()
 }
 
 #[cfg(test)]

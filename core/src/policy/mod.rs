@@ -1,8 +1,11 @@
-//! What the operator decided: rules, limits, lists, experiments. `parse` turns JSON into what the
-//! filter runs on, which is [`compiled`](Policy). It knows neither a request nor what was counted.
+//! What the operator decided: rules, limits, lists, experiments. [`document`] is the policy as written, [`Policy`]
+//! what the filter runs on, and `compile` the way from the one to the other. It knows neither a request nor
+//! what was counted.
 
+mod compile;
 mod compiled;
 pub mod cost_rule;
+pub mod document;
 mod doubts;
 mod experiment;
 pub mod ids;
@@ -10,7 +13,6 @@ pub mod key;
 pub mod lease_terms;
 pub mod lists;
 pub mod name;
-mod parse;
 mod pattern;
 pub mod rollout;
 pub mod soft_limit;
@@ -18,7 +20,8 @@ mod table;
 mod titles;
 
 pub use compiled::{
-    Answers, Body, Described, Limit, OnStoreFailure, OperatorHeader, Policy, Rule, Status, Target,
+    Answers, Body, Described, Host, Limit, OnStoreFailure, OperatorHeader, Policy, Rule, Status,
+    Target,
 };
 pub use experiment::{Arm, Experiment, Variant};
 pub use pattern::{LONGEST_PATH, Matching, Pattern};

@@ -5,8 +5,9 @@
 
 use std::net::IpAddr;
 
+use super::document;
 use crate::codec::fnv;
-use crate::codec::json::{ConfigError, Fields};
+use crate::codec::json::{ConfigError, Path};
 use crate::request::subject::Subject;
 
 /// For whom a rule is in force.
@@ -33,33 +34,24 @@ pub enum Counting {
 }
 
 impl Mode {
-    /// Reads a rule's fields `mode` and `enforce_percent`.
-    pub fn read(fields: &mut Fields<'_>) -> Result<Mode, ConfigError> {
-        let mode = match fields.optional("mode") {
-            None => Mode::Enforce,
-            Some(at) => at.choice(&[
-                ("enforce", Mode::Enforce),
-                ("shadow", Mode::Shadow),
-                ("off", Mode::Off),
-            ])?,
+    /// A rule's `mode` with its `enforce_percent`.
+    pub(super) fn compile(
+        mode: document::Mode,
+        percent: Option<f64>,
+        rule: &Path<'_>,
+    ) -> Result<Mode, ConfigError> {
+        let word = match (mode, percent) {
+            (document::Mode::Enforce, None) => return Ok(Mode::Enforce),
+            (document::Mode::Shadow, None) => return Ok(Mode::Shadow),
+            (document::Mode::Off, None) => return Ok(Mode::Off),
+            (document::Mode::Enforce, Some(100.0)) => return Ok(Mode::Enforce),
+            (document::Mode::Enforce, Some(percent)) => return Ok(Mode::Partly(Percent(percent))),
+            (document::Mode::Shadow, Some(_)) => "shadow",
+            (document::Mode::Off, Some(_)) => "off",
         };
-        let Some(at) = fields.optional("enforce_percent") else {
-            return Ok(mode);
-        };
-        let percent = at.number()?;
-        if !(0.0..=100.0).contains(&percent) {
-            return Err(at.error(format!("is {percent}; expected a number from 0 to 100")));
-        }
-        match mode {
-            Mode::Enforce | Mode::Partly(_) if percent == 100.0 => Ok(Mode::Enforce),
-            Mode::Enforce | Mode::Partly(_) => Ok(Mode::Partly(Percent(percent))),
-            Mode::Shadow => Err(at.error(
-                "is set, but the mode is \"shadow\", which enforces for nobody; leave one of them out",
-            )),
-            Mode::Off => Err(at.error(
-                "is set, but the mode is \"off\", which enforces for nobody; leave one of them out",
-            )),
-        }
+        Err(rule.member("enforce_percent").error(format!(
+            "is set, but the mode is {word:?}, which enforces for nobody; leave one of them out"
+        )))
     }
 
     /// How a rule of this name and mode counts for a subject. What is off is not asked.

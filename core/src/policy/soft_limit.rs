@@ -4,7 +4,8 @@
 
 use std::fmt;
 
-use crate::codec::json::{At, ConfigError, Fields};
+use super::document;
+use crate::codec::json::{ConfigError, Path};
 use crate::quota::cost::Cost;
 use crate::quota::limit::{Algorithm, Quota, QuotaError};
 use crate::quota::operation::Reading;
@@ -39,79 +40,75 @@ pub struct Level(f64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Used(u64);
 
-/// Longer, and most clients have gone before they are answered.
-const LONGEST_DELAY_MS: u64 = 60_000;
-
 // === impl SoftLimit ===
 
 impl SoftLimit {
-    /// Takes its fields of a limit's; what the quota is with them.
-    pub fn read(fields: &mut Fields<'_>, algorithm: Algorithm) -> Result<SoftLimit, ConfigError> {
-        let warn_at = fields
-            .optional("warn_at")
-            .map(|at| Level::read(&at))
-            .transpose()?;
-        let slow_from = fields.optional("slow_from");
-        let max_delay = fields.optional("max_delay_ms");
-        let shape = match fields.optional("shape") {
-            Some(at) if at.flag()? => Some(at),
-            _ => None,
-        };
-        let max_wait = fields.optional("max_wait_ms");
-        let slowed = match (&slow_from, &max_delay) {
+    /// What a limit says of it.
+    pub(super) fn compile(
+        limit: &document::Limit,
+        at: &Path<'_>,
+    ) -> Result<SoftLimit, ConfigError> {
+        let wrong = |field, message: &str| Err(at.member(field).error(message));
+        let slowed = match (limit.slow_from.and_then(Level::try_new), limit.max_delay_ms) {
             (None, None) => None,
             (Some(from), Some(most)) => Some(Pace::Slowed {
-                from: Level::read(from)?,
-                most: wait(most)?,
+                from,
+                most: Millis(most),
             }),
-            (Some(from), None) => {
-                return Err(from.error(
+            (Some(_), None) => {
+                return wrong(
+                    "slow_from",
                     "is set without \"max_delay_ms\"; say how long the last request before the \
                      limit is delayed",
-                ));
+                );
             }
-            (None, Some(most)) => {
-                return Err(most.error(
+            (None, Some(_)) => {
+                return wrong(
+                    "max_delay_ms",
                     "is set without \"slow_from\"; say from which share of the limit on requests \
                      are delayed, such as 0.8",
-                ));
+                );
             }
         };
-        let shaped = match (&shape, &max_wait) {
-            (None, None) => None,
-            (Some(shape), _) if algorithm != Algorithm::LeakyBucket => {
-                return Err(shape.error(format!(
+        let shaped = match (limit.shape, limit.max_wait_ms) {
+            (false, None) => None,
+            (true, _) if limit.algorithm != Algorithm::LeakyBucket => {
+                return Err(at.member("shape").error(format!(
                     "is set, but {} has no queue; remove it or use \"leaky_bucket\"",
-                    algorithm.name()
+                    limit.algorithm.name()
                 )));
             }
-            (Some(_), Some(longest)) => Some(Pace::Shaped {
-                longest: wait(longest)?,
+            (true, Some(longest)) => Some(Pace::Shaped {
+                longest: Millis(longest),
             }),
-            (Some(shape), None) => {
-                return Err(shape.error(
+            (true, None) => {
+                return wrong(
+                    "shape",
                     "is set without \"max_wait_ms\"; say how long a request may wait for its turn",
-                ));
+                );
             }
-            (None, Some(longest)) => {
-                return Err(longest.error(
+            (false, Some(_)) => {
+                return wrong(
+                    "max_wait_ms",
                     "is set without \"shape\": true; only requests that wait for their turn wait",
-                ));
+                );
             }
         };
-        let pace = match (slowed, shaped, &slow_from) {
-            (Some(_), Some(_), Some(slow_from)) => {
-                return Err(slow_from.error(
+        let pace = match (slowed, shaped) {
+            (Some(_), Some(_)) => {
+                return wrong(
+                    "slow_from",
                     "is set together with \"shape\", whose requests wait for their turn already; \
                      remove one of them",
-                ));
+                );
             }
-            (slowed, shaped, _) => shaped.or(slowed).unwrap_or_default(),
+            (slowed, shaped) => shaped.or(slowed).unwrap_or_default(),
         };
+        let warn_at = limit.warn_at.and_then(Level::try_new);
         Ok(SoftLimit { warn_at, pace })
     }
 
-    /// The quota of a limit that is approached like this.
+    /// The quota of a limit that is soft_limited like this.
     pub fn quota(&self, quota: Quota) -> Result<Quota, QuotaError> {
         match self.pace {
             Pace::Free | Pace::Slowed { .. } => Ok(quota),
@@ -141,15 +138,6 @@ impl SoftLimit {
     }
 }
 
-fn wait(at: &At<'_>) -> Result<Millis, ConfigError> {
-    match at.whole()? {
-        millis @ 1..=LONGEST_DELAY_MS => Ok(Millis(millis)),
-        other => Err(at.error(format!(
-            "is {other}; from 1 to {LONGEST_DELAY_MS}: a client does not wait for ever"
-        ))),
-    }
-}
-
 pub fn used(quota: &Quota, reading: Reading) -> u64 {
     let used = i128::from(quota.capacity()) - i128::from(reading.remaining);
     u64::try_from(used).unwrap_or(0)
@@ -171,15 +159,6 @@ fn turn(quota: &Quota, cost: Cost, reading: Reading) -> Millis {
 impl Level {
     pub fn try_new(share: f64) -> Option<Level> {
         (share > 0.0 && share < 1.0).then_some(Level(share))
-    }
-
-    fn read(at: &At<'_>) -> Result<Level, ConfigError> {
-        let share = at.number()?;
-        Level::try_new(share).ok_or_else(|| {
-            at.error(format!(
-                "is {share}; a share of the limit, above 0 and below 1, such as 0.8"
-            ))
-        })
     }
 
     /// Divided, not multiplied: 55 of 100 is the double that "0.55" is read as, 100 × 0.55 is more

@@ -104,7 +104,7 @@ pub enum QuotaError {
 }
 
 /// Ten years.
-const LONGEST_WINDOW_SECONDS: u64 = 10 * 365 * 24 * 60 * 60;
+pub const LONGEST_WINDOW_SECONDS: u64 = 10 * 365 * 24 * 60 * 60;
 
 /// The first integer that a double cannot tell from its neighbour.
 const DOUBLE_EXACT: u64 = 1 << 53;

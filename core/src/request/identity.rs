@@ -328,15 +328,14 @@ fn peer(at: &At<'_>) -> Result<Peer, ConfigError> {
              or {\"header\": …}, a header that it sets itself",
         )
     })?;
-    let header = fields.required("header")?;
-    let name = header_name(&header, header.text()?)?;
+    let name = header(&fields.required("header")?)?;
     fields.finish()?;
     Ok(Peer::Header(name))
 }
 
 fn source(at: &At<'_>) -> Result<Source, ConfigError> {
-    if let Ok(name) = at.text() {
-        return header_name(at, name).map(Source::Header);
+    if at.text().is_ok() {
+        return header(at).map(Source::Header);
     }
     let unclear = || {
         at.error(
@@ -345,11 +344,11 @@ fn source(at: &At<'_>) -> Result<Source, ConfigError> {
         )
     };
     let mut fields = at.fields().map_err(|_| unclear())?;
-    let (header, claim) = (fields.optional("header"), fields.optional("claim"));
-    let found = if let (Some(at), None) = (&header, &claim) {
-        Source::Header(header_name(at, at.text()?)?)
+    let (named, claim) = (fields.optional("header"), fields.optional("claim"));
+    let found = if let (Some(at), None) = (&named, &claim) {
+        Source::Header(header(at)?)
     } else {
-        let path = claim.filter(|_| header.is_none()).ok_or_else(unclear)?;
+        let path = claim.filter(|_| named.is_none()).ok_or_else(unclear)?;
         let segments = path.list()?;
         let mut full = vec![
             "metadata".to_string(),
@@ -376,10 +375,10 @@ fn source(at: &At<'_>) -> Result<Source, ConfigError> {
 /// Where the API key comes from, and the scheme before it if it has one.
 fn key_source(at: &At<'_>) -> Result<(Source, Option<String>), ConfigError> {
     let scheme = at.fields().ok().and_then(|mut fields| {
-        let header = fields.optional("header")?;
-        Some((header, fields.optional("scheme")?, fields.finish()))
+        let name = fields.optional("header")?;
+        Some((name, fields.optional("scheme")?, fields.finish()))
     });
-    let Some((header, scheme, rest)) = scheme else {
+    let Some((name_at, scheme, rest)) = scheme else {
         return source(at).map(|source| (source, None));
     };
     rest?;
@@ -390,17 +389,23 @@ fn key_source(at: &At<'_>) -> Result<(Source, Option<String>), ConfigError> {
             "{name:?} is no scheme; write the word before the key, such as \"bearer\""
         )));
     }
-    let header = header_name(&header, header.text()?)?;
-    Ok((Source::Header(header), Some(name.to_ascii_lowercase())))
+    Ok((
+        Source::Header(header(&name_at)?),
+        Some(name.to_ascii_lowercase()),
+    ))
+}
+
+fn header(at: &At<'_>) -> Result<String, ConfigError> {
+    header_name(at.text()?).map_err(|why| at.error(why))
 }
 
 /// A header's name in lower case, as Envoy has it.
-pub fn header_name(at: &At<'_>, name: &str) -> Result<String, ConfigError> {
+pub fn header_name(name: &str) -> Result<String, String> {
     let token = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     if name.is_empty() || !name.bytes().all(token) {
-        return Err(at.error(format!(
+        return Err(format!(
             "{name:?} is no header; write a name such as \"X-User-ID\""
-        )));
+        ));
     }
     Ok(name.to_ascii_lowercase())
 }

@@ -3,8 +3,9 @@
 
 use std::rc::Rc;
 
-use crate::codec::json::{At, ConfigError, Json};
+use crate::codec::json::{At, ConfigError, Fields, Json, Mistakes};
 use crate::codec::protobuf;
+use crate::live::poller;
 use crate::policy::Policy;
 use crate::request::identity::Sources;
 use crate::store::config::StoreConfig;
@@ -43,45 +44,68 @@ pub enum Role {
 }
 
 impl Config {
-    pub fn parse(text: &str) -> Result<Config, ConfigError> {
+    pub fn parse(text: &str) -> Result<Config, Mistakes> {
         Config::read(text.as_bytes())
     }
 
     /// From what Envoy hands over: JSON, or the bytes of a `google.protobuf.Struct`.
-    pub fn read(bytes: &[u8]) -> Result<Config, ConfigError> {
+    pub fn read(bytes: &[u8]) -> Result<Config, Mistakes> {
         let text = String::from_utf8_lossy(bytes);
         let json = Json::parse(&text, "configuration").or_else(|error| {
             let json = protobuf::read_struct(bytes).filter(|_| !bytes.is_empty());
             json.ok_or(error)
         })?;
         let at = At::new(&json, "configuration");
-        let mut fields = at.fields()?;
-        let role = fields.required("role")?;
-        let config = match role.choice(&[("limiter", Role::Limiter), ("bridge", Role::Bridge)])? {
-            Role::Bridge => Config::Bridge,
-            Role::Limiter => {
-                let store = fields.optional("store").map_or_else(
-                    || Ok(StoreConfig::default()),
-                    |at| StoreConfig::try_new(&at),
-                )?;
-                let sources = Sources::try_new(&fields.required("identity")?)?;
-                // The policy is a document of its own; its errors need not name what surrounds it.
-                let policy = At::new(fields.required("policy")?.value, "policy");
-                let policy = Rc::new(Policy::try_new(&policy)?);
-                let access_log = match fields.optional("access_log") {
-                    Some(at) if at.flag()? => AccessLog::On,
-                    _ => AccessLog::Off,
-                };
-                Config::Limiter(Box::new(LimiterConfig {
-                    store,
-                    sources,
-                    policy,
-                    access_log,
-                }))
-            }
+        let mut mistakes = Mistakes::at_most(Mistakes::FEW);
+        match Config::judge(&at, &mut mistakes) {
+            Some(config) if mistakes.is_empty() => Ok(config),
+            _ => Err(mistakes),
+        }
+    }
+
+    fn judge(at: &At<'_>, mistakes: &mut Mistakes) -> Option<Config> {
+        let mut fields = at.members(mistakes)?;
+        let role = fields.needed("role").map(|at| {
+            let role = at.choice(&[("limiter", Role::Limiter), ("bridge", Role::Bridge)]);
+            mistakes.note(role)
+        });
+        let config = match role {
+            None => None,
+            // What the other fields are, only the role says.
+            Some(None) => return None,
+            Some(Some(Role::Bridge)) => Some(Config::Bridge),
+            Some(Some(Role::Limiter)) => Config::limiter(&mut fields, mistakes),
         };
-        fields.finish()?;
-        Ok(config)
+        fields.close(mistakes);
+        config
+    }
+
+    fn limiter(fields: &mut Fields<'_>, mistakes: &mut Mistakes) -> Option<Config> {
+        let store = match fields.optional("store") {
+            Some(at) => mistakes.note(StoreConfig::try_new(&at)),
+            None => Some(StoreConfig::default()),
+        };
+        let sources = fields
+            .needed("identity")
+            .and_then(|at| mistakes.note(Sources::try_new(&at)));
+        // The policy is a document of its own; its errors need not name what surrounds it.
+        let policy = fields.needed("policy").and_then(|at| {
+            let policy = Policy::try_new(&At::new(at.value, poller::ROOT));
+            policy.map_err(|wrong| mistakes.extend(wrong)).ok()
+        });
+        let access_log = match fields.optional("access_log") {
+            Some(at) => mistakes.note(at.flag())?,
+            None => false,
+        };
+        Some(Config::Limiter(Box::new(LimiterConfig {
+            store: store?,
+            sources: sources?,
+            policy: Rc::new(policy?),
+            access_log: match access_log {
+                true => AccessLog::On,
+                false => AccessLog::Off,
+            },
+        })))
     }
 
     /// What is wrong where the first instance of this `vm_id` had the role of that name. Envoy opens

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use weir_core::codec::json::Mistakes;
 use weir_core::policy::ids::LimitId;
 use weir_core::policy::soft_limit::Pace;
 use weir_core::policy::{Matching, Policy, Target as Request};
@@ -81,6 +82,9 @@ pub const TARGET: Target = Target {
 /// The first integer that a double cannot tell from its neighbour.
 const DOUBLE_EXACT: u128 = 1 << 53;
 
+/// Whatever a document holds, no word of it makes a longer line in a log.
+const LONGEST_WORDS: usize = 1024;
+
 /// Paths that globs could take to be special.
 const PATHS: [&[u8]; 9] = [
     b"/",
@@ -97,7 +101,13 @@ const PATHS: [&[u8]; 9] = [
 fn run(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     match Config::parse(&text) {
-        Err(error) => assert!(!error.path.is_empty() && !error.message.is_empty()),
+        Err(mistakes) => {
+            assert!(!mistakes.is_empty() && mistakes.iter().count() <= Mistakes::FEW);
+            for error in mistakes.iter() {
+                assert!((1..LONGEST_WORDS).contains(&error.path.len()), "{error}");
+                assert!((1..LONGEST_WORDS).contains(&error.message.len()), "{error}");
+            }
+        }
         Ok(Config::Bridge) => {}
         Ok(Config::Limiter(config)) => {
             assert!((1..=1000).contains(&config.store.timeout.0));

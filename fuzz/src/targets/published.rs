@@ -78,8 +78,10 @@ fn look<'a>(watch: &mut Watch, now: Micros, replies: &mut impl Iterator<Item = &
                 return calls;
             }
             News::Refuse { version, reason } => {
-                let line = format!("{version} {}", reason.path);
-                assert!(!line.contains(char::is_control), "one line in the log");
+                for error in reason.iter() {
+                    let line = format!("{version} {}", error.path);
+                    assert!(!line.contains(char::is_control), "one line in the log");
+                }
                 return calls;
             }
             News::Unreadable(words) => {

@@ -3,7 +3,8 @@ use super::*;
 #[test]
 fn an_unknown_field_is_named_with_its_path_and_the_known_ones() {
     let json = Json::parse(r#"{"a": 1, "b": 2}"#, "doc").unwrap();
-    let mut fields = At::new(&json, "doc").fields().unwrap();
+    let at = At::new(&json, "doc");
+    let mut fields = at.fields().unwrap();
     assert_eq!(fields.required("a").unwrap().whole(), Ok(1));
     let error = fields.finish().unwrap_err();
     assert_eq!(
@@ -18,8 +19,9 @@ fn every_object_may_be_described_in_text() {
     let read = |text: &str| {
         let json = Json::parse(text, "doc").unwrap();
         let at = At::new(&json, "doc");
-        let entries = at.entries()?.into_iter().map(|(name, _)| name.to_string());
-        let names: Vec<String> = entries.collect();
+        let mut mistakes = Mistakes::at_most(1);
+        let entries = at.entries(&mut mistakes).unwrap();
+        let names: Vec<String> = entries.iter().map(|(name, _)| name.to_string()).collect();
         let mut fields = at.fields()?;
         fields.optional("a");
         fields.finish().map(|()| names)
@@ -129,8 +131,42 @@ fn what_yaml_makes_of_off_and_on_is_a_choice() {
 
 #[test]
 fn names_that_read_like_paths_are_quoted() {
-    assert_eq!(member_path("ip", "default"), "ip.default");
-    assert_eq!(member_path("ip", "10.0.0.0/8"), "ip[\"10.0.0.0/8\"]");
+    let ip = Path::root("ip");
+    assert_eq!(ip.member("default").to_string(), "ip.default");
+    let network = ip.member("10.0.0.0/8");
+    assert_eq!(network.item(1).to_string(), "ip[\"10.0.0.0/8\"][1]");
+}
+
+#[test]
+fn a_misspelled_field_is_told_once_with_the_one_that_was_meant() {
+    for (text, told) in [
+        (
+            r#"{"windw": 1}"#,
+            "doc.windw: is not a field here; did you mean \"window\"?",
+        ),
+        (
+            r#"{"Window": 1}"#,
+            "doc.Window: is not a field here; did you mean \"window\"?",
+        ),
+        (
+            r#"{"win": 1, "window": 2}"#,
+            "doc.win: is not a field here; the fields are window, limit, description",
+        ),
+        (
+            r#"{"limt": 1}"#,
+            "2 mistakes: (1) doc.limt: is not a field here; did you mean \"limit\"? (2) doc: lacks the field \
+             \"window\"",
+        ),
+    ] {
+        let json = Json::parse(text, "doc").unwrap();
+        let mut mistakes = Mistakes::at_most(9);
+        let at = At::new(&json, "doc");
+        let mut fields = at.members(&mut mistakes).unwrap();
+        fields.needed("window");
+        fields.optional("limit");
+        fields.close(&mut mistakes);
+        assert_eq!(mistakes.to_string(), told, "{text}");
+    }
 }
 
 #[test]

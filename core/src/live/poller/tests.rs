@@ -161,7 +161,7 @@ fn every_way_to_be_no_publication_is_told_apart() {
     assert!(
         Document::read(b"{\xff")
             .unwrap_err()
-            .message
+            .to_string()
             .contains("not UTF-8 after byte 1")
     );
 }

@@ -1,0 +1,544 @@
+//! From a policy as written ([`document`]) to what the filter runs on ([`Policy`]): whole or not at all, and in
+//! time that grows as the text does. What one field alone may be, the document's reader has checked; here
+//! is what fields and limits are to each other.
+
+use std::collections::{HashMap, HashSet};
+
+use super::compiled::{
+    Answers, ByRule, Limit, NetworkLimits, OperatorHeader, Policy, Rule, RuleLimits, Status,
+    TierLimits, Uses,
+};
+use super::document::{self, Family, Items, Object};
+use super::experiment::Experiments;
+use super::ids::{LimitId, Scope};
+use super::pattern::IndexBuilder;
+use super::{Matching, doubts, titles};
+use crate::codec::json::{At, ConfigError, Mistakes, Path};
+use crate::codec::secret::Fingerprint;
+use crate::policy::cost_rule::CostRule;
+use crate::policy::key;
+use crate::policy::lease_terms::{LeaseTerms, Size};
+use crate::policy::lists::Exemptions;
+use crate::policy::rollout::Mode;
+use crate::policy::soft_limit::{Pace, SoftLimit};
+use crate::quota::limit::{Algorithm, Quota, QuotaError};
+use crate::quota::packed::Terms;
+use crate::quota::period::Period;
+use crate::request::address::Cidr;
+
+/// Reads and compiles a policy, and keeps the first `most` of its mistakes.
+pub(super) fn policy(source: &At<'_>, most: usize) -> Result<Policy, Mistakes> {
+    let mut mistakes = Mistakes::at_most(most);
+    let document = document::Policy::read(source, &mut mistakes);
+    let policy = document.and_then(|document| compile(document, &source.path, &mut mistakes));
+    match policy {
+        Some(policy) if mistakes.is_empty() => Ok(policy),
+        _ => Err(mistakes),
+    }
+}
+
+fn compile(document: document::Policy, at: &Path<'_>, mistakes: &mut Mistakes) -> Option<Policy> {
+    let answers = answers(&document);
+    let status = status(document.status, &at.member("status"), mistakes);
+    let exemptions = Exemptions::compile(document.allow, document.deny, at, mistakes);
+    let mut limits = Limits::default();
+    let are_all_read = document.rules.is_whole();
+    let mut rules = rules(
+        document.rules,
+        document.matching,
+        &at.member("rules"),
+        &mut limits,
+        mistakes,
+    );
+    let experiments = Experiments {
+        rules: &mut rules,
+        limits: &mut limits,
+        are_all_read,
+        mistakes,
+    }
+    .compile(document.experiments, &at.member("experiments"));
+    if mistakes.is_empty()
+        && let Err(error) = prove_that_no_request_counts_twice(at, &rules, &limits.list)
+    {
+        mistakes.add(error);
+    }
+    let status = status?;
+    if !mistakes.is_empty() {
+        return None;
+    }
+
+    rules.sort_by_key(|rule| rule.priority);
+    let (off, rules): (Vec<Rule>, Vec<Rule>) =
+        rules.into_iter().partition(|rule| rule.mode == Mode::Off);
+    let mut patterns = IndexBuilder::default();
+    for rule in &rules {
+        patterns.add(&rule.pattern, rule.matching);
+    }
+    let patterns = patterns.build();
+    let by_rule = by_rule(&limits.list);
+    let warnings = doubts::of(&doubts::Whole {
+        rules: &rules,
+        off: &off,
+        limits: &limits.list,
+        by_rule: &by_rule,
+        patterns: &patterns,
+        exemptions: &exemptions,
+        status: &status,
+    });
+    Some(Policy {
+        patterns,
+        cost_headers: cost_headers(&rules),
+        tiers: tiers(&limits.list, &exemptions, &status),
+        uses: uses(&limits.list),
+        titles: titles::of(&limits.list),
+        rules,
+        off,
+        limits: limits.list,
+        by_rule,
+        experiments,
+        exemptions,
+        answers,
+        status,
+        warnings,
+    })
+}
+
+/// What somebody pays for at each request, if anybody asked for it.
+fn uses(limits: &[Limit]) -> Uses {
+    Uses {
+        leases: limits.iter().any(|limit| limit.lease.is_some()),
+        soft_limits: limits.iter().any(|limit| !limit.soft_limit.is_plain()),
+        one_slot: is_of_one_slot(limits),
+    }
+}
+
+/// The request headers that say what something costs.
+fn cost_headers(rules: &[Rule]) -> Vec<String> {
+    let metered = rules.iter().filter_map(|rule| match &rule.cost_rule {
+        CostRule::Request(meter) => Some(meter.header.clone()),
+        CostRule::Fixed(_) | CostRule::Response(_) => None,
+    });
+    let mut headers: Vec<String> = metered.collect();
+    headers.sort_unstable();
+    headers.dedup();
+    headers
+}
+
+/// All tiers that are named anywhere, if a rule has limits by tier.
+fn tiers(limits: &[Limit], exemptions: &Exemptions, status: &Status) -> Vec<String> {
+    let named = limits.iter().filter(|limit| limit.scope == Scope::User);
+    let mut tiers: Vec<String> = named.map(|limit| limit.label.clone()).collect();
+    tiers.retain(|tier| tier != "default");
+    if tiers.is_empty() {
+        return tiers;
+    }
+    tiers.extend(exemptions.tiers().map(str::to_string));
+    tiers.extend(status.operator_tier.clone());
+    tiers.sort_unstable();
+    tiers.dedup();
+    tiers
+}
+
+/// The script refuses an operation that names a key twice, since it could not decide it: so whoever calls,
+/// no two limits that one request meets may have one counter. Rules count apart, as they have names of
+/// their own; within a rule a request meets one list of each scope.
+fn prove_that_no_request_counts_twice(
+    policy: &Path<'_>,
+    rules: &[Rule],
+    limits: &[Limit],
+) -> Result<(), ConfigError> {
+    for rule in rules {
+        for own in rule.all_limits() {
+            let mut scope_of: HashMap<&[u8], Scope> = HashMap::new();
+            for list in own.lists() {
+                let mut met: HashSet<&[u8]> = HashSet::new();
+                for limit in list.iter().filter_map(|id| limits.get(id.index())) {
+                    let end = limit.key_end.as_slice();
+                    let is_of_scope = *scope_of.entry(end).or_insert(limit.scope) == limit.scope;
+                    if !(met.insert(end) && is_of_scope) {
+                        return Err(policy.error(format!(
+                            "has two limits in rule {} that one request would count under {}; give one of \
+                             them another name",
+                            rule.name, limit.counter
+                        )));
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn by_rule(limits: &[Limit]) -> ByRule {
+    let mut by_rule = ByRule::new();
+    for (limit, id) in limits.iter().zip((0..).map(LimitId)) {
+        by_rule.entry(limit.rule.clone()).or_default().push(id);
+    }
+    by_rule
+}
+
+/// Of one scope; and of one rule where that is everybody's, since each rule counts them for itself.
+fn is_of_one_slot(limits: &[Limit]) -> bool {
+    limits
+        .iter()
+        .zip(limits.iter().skip(1))
+        .all(|(one, other)| {
+            one.scope == other.scope && (one.scope != Scope::Global || one.rule == other.rule)
+        })
+}
+
+/// `usually` is how closely the policy's rules match where they do not say.
+fn rules(
+    written: Items<document::Rule>,
+    usually: Matching,
+    at: &Path<'_>,
+    limits: &mut Limits,
+    mistakes: &mut Mistakes,
+) -> Vec<Rule> {
+    let mut rules = Vec::with_capacity(written.len());
+    let mut names = HashSet::with_capacity(written.len());
+    for (place, rule) in written {
+        let at = place.of(at);
+        if !names.insert(rule.name.clone()) {
+            mistakes.add(at.member("name").error(format!(
+                "{:?} is already the name of another rule; each rule counts under its own name",
+                rule.name
+            )));
+        }
+        rules.push(compile_rule(rule, usually, &at, limits, mistakes));
+    }
+    rules
+}
+
+fn compile_rule(
+    written: document::Rule,
+    usually: Matching,
+    at: &Path<'_>,
+    limits: &mut Limits,
+    mistakes: &mut Mistakes,
+) -> Rule {
+    let mode = Mode::compile(written.mode, written.enforce_percent, at);
+    let cost_at = at.member("cost");
+    let cost_rule = match mistakes.touch(&cost_at) {
+        true => None,
+        false => mistakes.note(CostRule::compile(written.cost, &cost_at)),
+    };
+    let cost_rule = cost_rule.unwrap_or_default();
+    let hosts = written.hosts;
+    let whose = Whose {
+        rule: &written.name,
+        variant: "",
+        cost_rule: &cost_rule,
+    };
+    let limits = limits.compile(written.limits, at, whose, mistakes);
+    Rule {
+        name: written.name,
+        pattern: written.pattern,
+        matching: written.matching.unwrap_or(usually),
+        priority: written.priority,
+        mode: mistakes.note(mode).unwrap_or(Mode::Enforce),
+        cost_rule,
+        methods: written.methods.map(methods),
+        hosts: hosts.map(|hosts| hosts.into_iter().map(|(_, host)| host).collect()),
+        limits,
+        takes_part: None,
+    }
+}
+
+fn methods(written: Items<String>) -> Vec<String> {
+    let mut methods: Vec<String> = written.into_iter().map(|(_, method)| method).collect();
+    let has = |name: &str| methods.iter().any(|method| method == name);
+    if has("GET") && !has("HEAD") {
+        methods.push("HEAD".to_string());
+    }
+    methods
+}
+
+// === Limits ===
+
+/// What a limit is compiled for.
+#[derive(Clone, Copy)]
+pub(super) struct Whose<'a> {
+    pub rule: &'a str,
+    /// Empty where it is the rule's own.
+    pub variant: &'a str,
+    pub cost_rule: &'a CostRule,
+}
+
+/// The limits of all rules as they are compiled, each with its id.
+#[derive(Default)]
+pub(super) struct Limits {
+    list: Vec<Limit>,
+    /// By what its keys end in: the limit that had a counter first, and where it is written.
+    counters: HashMap<Vec<u8>, (LimitId, String)>,
+}
+
+impl Limits {
+    /// Those of a rule, or of a variant of one.
+    pub(super) fn compile(
+        &mut self,
+        written: document::Limits,
+        at: &Path<'_>,
+        whose: Whose<'_>,
+        mistakes: &mut Mistakes,
+    ) -> RuleLimits {
+        let global_at = at.member("global_limit");
+        let mut list = |written, at: &Path<'_>, scope, label: &str| {
+            self.list(written, at, whose, (scope, label), mistakes)
+        };
+        let global = list(
+            written.global_limit.unwrap_or_default(),
+            &global_at,
+            Scope::Global,
+            "",
+        );
+        let mut user = TierLimits::default();
+        let user_at = at.member("user_limits");
+        for (tier, limits) in written.user_limits {
+            let ids = list(limits, &user_at.member(&tier), Scope::User, &tier);
+            match tier.as_str() {
+                "default" => user.default = Some(ids),
+                _ => user.by_tier.push((tier, ids)),
+            }
+        }
+        let mut ip = NetworkLimits::default();
+        let ip_at = at.member("ip_limits");
+        let mut networks: Vec<(String, Cidr, Vec<LimitId>)> = Vec::new();
+        for (name, limits) in written.ip_limits {
+            let ids = list(limits, &ip_at.member(&name), Scope::Ip, &name);
+            // Its reader knows it for a network.
+            match name.parse() {
+                Ok(network) => networks.push((name, network, ids)),
+                Err(_) => ip.default = ids,
+            }
+        }
+        let mut seen = HashSet::with_capacity(networks.len());
+        for (name, network, ids) in networks {
+            if !seen.insert(network) {
+                mistakes.add(
+                    ip_at
+                        .member(&name)
+                        .error(format!("{network} stands here twice; keep one of them")),
+                );
+            }
+            ip.by_network.push((network, ids));
+        }
+        ip.sort();
+        RuleLimits { global, user, ip }
+    }
+
+    /// One limit or a list of them, for one scope of one rule, or of a variant of it.
+    fn list(
+        &mut self,
+        written: Items<document::Limit>,
+        at: &Path<'_>,
+        whose: Whose<'_>,
+        (scope, label): (Scope, &str),
+        mistakes: &mut Mistakes,
+    ) -> Vec<LimitId> {
+        let mut ids = Vec::with_capacity(written.len());
+        let mut names: HashSet<String> = HashSet::new();
+        let mut unnamed: HashMap<(Algorithm, Period), usize> = HashMap::new();
+        for (place, limit) in written {
+            let at = place.of(at);
+            // What is left out of it would look like another mistake.
+            if mistakes.touch(&at) {
+                continue;
+            }
+            let Some((quota, soft_limit, lease)) = numbers(&limit, whose.cost_rule, &at, mistakes)
+            else {
+                continue;
+            };
+            if let Some(name) = &limit.name
+                && !names.insert(name.clone())
+            {
+                mistakes.add(at.error(format!(
+                    "is the second limit with the name {name:?} in this list; each limit counts under \
+                     its own name"
+                )));
+                continue;
+            }
+            let nth = match limit.name {
+                Some(_) => 1,
+                None => {
+                    let equals = unnamed
+                        .entry((quota.algorithm(), quota.period()))
+                        .or_default();
+                    *equals += 1;
+                    *equals
+                }
+            };
+            let Ok(id) = u32::try_from(self.list.len()).map(LimitId) else {
+                mistakes.add(at.error("is one limit more than a policy can hold"));
+                break;
+            };
+            ids.push(id);
+            let variant = (!whose.variant.is_empty()).then_some(whose.variant);
+            let counter = key::counter(&quota, limit.name.as_deref(), nth);
+            let key_end = key::end(whose.rule, scope, &counter, variant);
+            mistakes.note(self.share(&key_end, (id, &quota), &at));
+            self.list.push(Limit {
+                rule: whose.rule.to_string(),
+                label: label.to_string(),
+                scope,
+                name: limit.name,
+                counter,
+                variant: variant.map(str::to_string),
+                key_end,
+                terms: Terms::new(quota),
+                cost: whose.cost_rule.usual(),
+                soft_limit,
+                lease,
+                on_store_failure: limit.on_store_failure,
+            });
+        }
+        ids
+    }
+
+    /// Limits of several tiers share a counter where they have one name. Had they several windows, the
+    /// shorter one would forget what the longer one counted.
+    fn share(
+        &mut self,
+        key_end: &[u8],
+        (id, quota): (LimitId, &Quota),
+        at: &Path<'_>,
+    ) -> Result<(), ConfigError> {
+        let Some((first, place)) = self.counters.get(key_end) else {
+            self.counters.insert(key_end.to_vec(), (id, at.to_string()));
+            return Ok(());
+        };
+        let first = self.list.get(first.index());
+        match first.map(|first| first.terms.quota.period()) {
+            Some(window) if window != quota.period() => Err(at.error(format!(
+                "has a window of {:#}, and {place} has the same name and one of {window:#}: limits of \
+                 one name share a count, and so a window; give one of them another name",
+                quota.period()
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What the numbers of a limit are to each other, and to what a request costs.
+fn numbers(
+    limit: &document::Limit,
+    cost_rule: &CostRule,
+    at: &Path<'_>,
+    mistakes: &mut Mistakes,
+) -> Option<(Quota, SoftLimit, Option<LeaseTerms>)> {
+    let soft_limit = mistakes.note(SoftLimit::compile(limit, at));
+    let quota = Quota::try_new(
+        limit.algorithm,
+        limit.limit,
+        limit.window,
+        limit.burst_limit,
+    );
+    let quota = match soft_limit {
+        Some(soft_limit) => quota.and_then(|quota| soft_limit.quota(quota)),
+        None => quota,
+    };
+    let quota = mistakes.note(quota.map_err(|error| match error {
+        QuotaError::BurstOutsideTokenBucket => at.member("burst_limit").error(format!(
+            "is set, but {} has no burst; remove it or use \"token_bucket\"",
+            limit.algorithm.name()
+        )),
+        error => at.error(error.to_string()),
+    }));
+    let (soft_limit, quota) = (soft_limit?, quota?);
+    let lease_at = at.member("lease");
+    let lease = match &limit.lease {
+        Some(_) if matches!(soft_limit.pace, Pace::Shaped { .. }) => {
+            mistakes.add(lease_at.error(
+                "is set together with \"shape\", whose requests each ask for their turn; remove one \
+                 of them",
+            ));
+            None
+        }
+        Some(lease) => mistakes.note(LeaseTerms::compile(lease, &quota, &lease_at)),
+        None => None,
+    };
+    let cost = cost_rule.usual();
+    if quota.never_fits(cost) {
+        mistakes.add(at.error(format!(
+            "holds {} at most, and a request costs {}: none would ever pass; raise the limit \
+             or lower the rule's cost",
+            quota.capacity(),
+            cost.get()
+        )));
+    }
+    if lease.is_some() && matches!(cost_rule, CostRule::Response(_)) {
+        mistakes.add(at.error(
+            "is leased, but what a request costs is known from its response only; remove the \
+             \"lease\", or give the rule a cost that is known before",
+        ));
+    }
+    if let Some(LeaseTerms {
+        size: Size::Fixed(size),
+        ..
+    }) = lease
+        && size < cost.get()
+    {
+        mistakes.add(at.error(format!(
+            "is leased by {size}, and a request costs {}: no lease would cover one; raise the \
+             size or remove the \"lease\"",
+            cost.get()
+        )));
+    }
+    Some((quota, soft_limit, lease))
+}
+
+// === What stands beside the rules ===
+
+fn answers(document: &document::Policy) -> Answers {
+    let has = |family| document.headers.iter().any(|own| *own == family);
+    Answers {
+        x_ratelimit: has(Family::XRateLimit),
+        ietf: has(Family::Ietf),
+        body: document.body,
+        degraded: document.degraded_header.clone(),
+        shadow: document.shadow_header.clone(),
+        warning: document.warning_header.clone(),
+        delay: document.delay_header.clone(),
+        variant: document.variant_header.clone(),
+    }
+}
+
+fn status(written: document::Status, at: &Path<'_>, mistakes: &mut Mistakes) -> Option<Status> {
+    let quota = Quota::try_new(Algorithm::FixedWindow, written.limit, written.window, None);
+    let quota = mistakes.note(quota.map_err(|error| at.error(error.to_string())));
+    let header_at = at.member("operator_header");
+    let operator_header = match (written.operator_header, mistakes.touch(&header_at)) {
+        (Some(header), false) => mistakes.note(operator_header(header, &header_at)),
+        _ => None,
+    };
+    Some(Status {
+        terms: Terms::new(quota?),
+        operator_tier: written.operator_tier,
+        operator_header,
+    })
+}
+
+fn operator_header(
+    written: document::OperatorHeader,
+    at: &Path<'_>,
+) -> Result<OperatorHeader, ConfigError> {
+    let (secret, is_written_out) = match (written.value, written.sha256) {
+        (Some(value), None) => (Fingerprint::of(value.expose().as_bytes()), true),
+        (None, Some(digest)) => (digest, false),
+        (Some(_), Some(_)) => {
+            let value = at.member("value");
+            return Err(value.error("stands beside \"sha256\", which says the same; remove it"));
+        }
+        (None, None) => {
+            return Err(at.error(
+                "lacks the operators' secret; give its \"sha256\": what `printf %s SECRET | \
+                 sha256sum` prints",
+            ));
+        }
+    };
+    Ok(OperatorHeader {
+        name: written.name,
+        secret,
+        is_written_out,
+    })
+}

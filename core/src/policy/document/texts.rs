@@ -1,0 +1,224 @@
+//! Texts of a policy that have to be of some kind: names, patterns, headers, hosts.
+
+use super::form::Text;
+use crate::codec::secret::{Fingerprint, Secret};
+use crate::policy::Pattern;
+use crate::policy::compiled::{Host, host_name};
+use crate::policy::key;
+use crate::policy::name::{self, NAME_PATTERN};
+use crate::request::address::{Cidr, CidrError};
+use crate::request::identity::header_name;
+
+/// Headers that answers have already: a mark under such a name would break the answer, or tell what is
+/// not so.
+const ANSWERS_HEADERS: [&str; 17] = [
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "location",
+    "ratelimit",
+    "ratelimit-policy",
+    "retry-after",
+    "set-cookie",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "x-envoy-ratelimited",
+    "x-ratelimit-limit",
+    "x-ratelimit-remaining",
+    "x-ratelimit-reset",
+];
+
+/// Request headers that the upstream, the proxy or Weir itself has a use for.
+const USED_HEADERS: [&str; 18] = [
+    "accept",
+    "authorization",
+    "connection",
+    "content-length",
+    "content-type",
+    "cookie",
+    "host",
+    "origin",
+    "proxy-authorization",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
+    "x-api-key",
+    "x-forwarded-for",
+    "x-request-id",
+    "x-user-id",
+    "x-user-tier",
+];
+
+const HEADER_PATTERN: &str = "^[A-Za-z0-9_-]+$";
+
+pub(super) const NAME: Text<String> = Text {
+    read: name::read,
+    kind: "a name: 1 to 64 of A-Z a-z 0-9 _ . -",
+    pattern: Some(NAME_PATTERN),
+};
+
+pub(super) const LIMIT_NAME: Text<String> = Text {
+    read: |text| {
+        let name = name::read(text)?;
+        if key::is_like_unnamed(&name) {
+            return Err(format!(
+                "{name:?} is what a limit without a name is called; say what the limit is for instead, \
+                 such as \"daily\""
+            ));
+        }
+        Ok(name)
+    },
+    kind: "a name: 1 to 64 of A-Z a-z 0-9 _ . -",
+    pattern: Some(NAME_PATTERN),
+};
+
+pub(super) const TIER: Text<()> = Text {
+    read: |text| name::read(text).map(drop),
+    kind: "a tier, or `default` for all others",
+    pattern: Some(NAME_PATTERN),
+};
+
+pub(super) const RULE: Text<()> = Text {
+    read: |_| Ok(()),
+    kind: "the name of a rule",
+    pattern: None,
+};
+
+pub(super) const NETWORK_OR_DEFAULT: Text<()> = Text {
+    read: |text| {
+        if text == "default" {
+            return Ok(());
+        }
+        text.parse::<Cidr>().map(drop).map_err(|error| match error {
+            CidrError::NotAnAddress => {
+                format!("{text:?} {error}, or \"default\" for all others")
+            }
+            _ => format!("{text:?} {error}"),
+        })
+    },
+    kind: "a network such as `10.0.0.0/8`, or `default` for all others",
+    pattern: None,
+};
+
+pub(super) const NETWORK: Text<Cidr> = Text {
+    read: |text| text.parse().map_err(|error| format!("{text:?} {error}")),
+    kind: "a network such as `10.0.0.0/8`",
+    pattern: None,
+};
+
+pub(super) const PATTERN: Text<Pattern> = Text {
+    read: |text| match text {
+        "" => Err("is empty and would match no path; write one such as \"/api/*\"".to_string()),
+        text => Pattern::try_new(text),
+    },
+    kind: "a pattern",
+    pattern: None,
+};
+
+pub(super) const METHOD: Text<String> = Text {
+    read: |text| {
+        let allowed = |byte: u8| byte.is_ascii_alphabetic() || matches!(byte, b'-' | b'_');
+        if text.is_empty() || !text.bytes().all(allowed) {
+            return Err(format!("{text:?} is no method; write one such as \"POST\""));
+        }
+        Ok(text.to_ascii_uppercase())
+    },
+    kind: "a method",
+    pattern: Some("^[A-Za-z_-]+$"),
+};
+
+pub(super) const HOST: Text<Host> = Text {
+    read: |text| {
+        let (name, host) = match text.strip_prefix('*') {
+            Some(suffix) => (suffix.strip_prefix('.'), Host::Below(suffix.to_string())),
+            None => (Some(text), Host::Exact(text.to_string())),
+        };
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+        if !name.is_some_and(|name| !name.is_empty() && name.bytes().all(allowed)) {
+            return Err(format!(
+                "{text:?} is no host; write one as \"api.example.com\" or \"*.example.com\""
+            ));
+        }
+        if host_name(text.as_bytes()) != text.as_bytes() {
+            return Err(format!(
+                "{text:?} is more than a name; hosts are compared without port and last dot"
+            ));
+        }
+        Ok(host)
+    },
+    kind: "a host such as `api.example.com` or `*.example.com`",
+    pattern: None,
+};
+
+pub(super) const HEADER: Text<String> = Text {
+    read: header_name,
+    kind: "the name of a header",
+    pattern: Some(HEADER_PATTERN),
+};
+
+/// The name of a header that marks answers; nothing where it is empty.
+pub(super) const MARK: Text<Option<String>> = Text {
+    read: |text| {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let name = header_name(text)?;
+        if ANSWERS_HEADERS.contains(&name.as_str()) {
+            return Err(format!(
+                "is {name:?}, which answers have already; choose a name of its own, such as \
+                 \"x-weir-mark\""
+            ));
+        }
+        Ok(Some(name))
+    },
+    kind: "the name of a header, or empty for none",
+    pattern: Some("^[A-Za-z0-9_-]*$"),
+};
+
+pub(super) const OPERATOR_HEADER: Text<String> = Text {
+    read: |text| {
+        let name = header_name(text)?;
+        let is_envoys = name.starts_with("x-envoy-") || name.starts_with("x-forwarded-");
+        if is_envoys || USED_HEADERS.contains(&name.as_str()) {
+            return Err(format!(
+                "is {name:?}, which others read too: the operators' header is removed from every request; \
+                 name one of its own, such as \"X-Weir-Operator\""
+            ));
+        }
+        Ok(name)
+    },
+    kind: "the name of a header",
+    pattern: Some(HEADER_PATTERN),
+};
+
+pub(super) const SECRET: Text<Secret> = Text {
+    read: |text| Secret::try_new(text).map_err(|error| error.to_string()),
+    kind: "a secret of 16 bytes at least",
+    pattern: None,
+};
+
+pub(super) const FINGERPRINT: Text<Fingerprint> = Text {
+    read: Fingerprint::try_new,
+    kind: "a SHA-256: 64 hex digits",
+    pattern: Some("^[0-9a-fA-F]{64}$"),
+};
+
+pub(super) const USER: Text<String> = Text {
+    read: |text| match text {
+        "" => Err("is empty, which is nobody's id; take it out".to_string()),
+        id => Ok(id.to_string()),
+    },
+    kind: "a user's id",
+    pattern: Some("^.+$"),
+};
+
+/// How much of it has to be there, the list says.
+pub(super) const KEY_DIGEST: Text<String> = Text {
+    read: |text| Ok(text.to_string()),
+    kind: "the SHA-256 of an API key, in hex",
+    pattern: Some("^[0-9a-fA-F]{12,64}$"),
+};
