@@ -3,6 +3,7 @@
 //!
 //! A policy is judged by the parser that the gateways run, so what they would refuse is refused here
 //! first. [`document`] reads it, [`difference`] compares two, and [`publication`] is what lies in Redis.
+//! [`manifests`] has what a gateway is installed with.
 
 pub mod commands;
 mod console;
@@ -10,6 +11,7 @@ pub mod difference;
 pub mod document;
 mod exit;
 mod log;
+pub mod manifests;
 mod moment;
 mod place;
 pub mod publication;

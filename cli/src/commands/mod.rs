@@ -4,6 +4,7 @@
 mod check;
 mod completion;
 mod history;
+mod install;
 mod publish;
 mod push;
 mod rollback;
@@ -53,6 +54,7 @@ enum Verb {
     Show(show::Show),
     History(history::History),
     Simulate(simulate::Simulate),
+    Install(install::Install),
     Completion(completion::Completion),
 }
 
@@ -92,6 +94,7 @@ impl Verb {
             Verb::Show(verb) => verb.run(console),
             Verb::History(verb) => verb.run(console),
             Verb::Simulate(verb) => verb.run(console),
+            Verb::Install(verb) => verb.run(console),
             Verb::Completion(verb) => verb.run(console, command),
         }
     }
