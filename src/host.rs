@@ -31,7 +31,7 @@ use weir_core::store::call::CallId;
 use weir_core::store::config::StoreConfig;
 use weir_core::store::links::LinkId;
 use weir_core::store::wire;
-use weir_core::time::{Micros, Millis};
+use weir_core::time::{Micros, Span};
 use weir_core::worker::{
     HeaderList, Host, Level, MetricId, MetricKind, NotDone, NotSent, SharedState,
 };
@@ -127,9 +127,9 @@ impl Host for Envoy {
         Micros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
     }
 
-    fn set_tick_period(&self, period: Millis) {
+    fn set_tick_period(&self, period: Span) {
         // Whatever the context, Envoy's timer is its root's.
-        let _ = hostcalls::set_tick_period(Duration::from_millis(period.0));
+        let _ = hostcalls::set_tick_period(Duration::from_millis(period.as_millis()));
     }
 
     fn name_wake_up(&mut self, name: &str) {
@@ -208,7 +208,7 @@ impl Host for Envoy {
         if let Some(secret) = secret {
             headers.push((wire::SECRET_HEADER, secret.expose()));
         }
-        let timeout = Duration::from_millis(timeout.0);
+        let timeout = Duration::from_millis(timeout.as_millis());
         hostcalls::dispatch_http_call(cluster, headers, Some(body), Vec::new(), timeout)
             .map(CallId)
             .map_err(|status| match status {

@@ -1,21 +1,123 @@
 //! Quantities with their units in the type, so that a millisecond never meets a microsecond.
 
+use std::ops::{Add, Sub};
+
 use postcard_schema::Schema;
 use serde::{Deserialize, Serialize};
 
-/// A span or an instant in milliseconds; instants count from the Unix epoch.
+/// How long something lasts, in whole microseconds. Arithmetic saturates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Millis(pub u64);
+pub struct Span(u64);
 
 /// An instant in microseconds since the Unix epoch, as Redis's `TIME` tells it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, Schema)]
 #[cfg_attr(not(test), derive(PartialOrd, Ord))]
 pub struct Micros(pub u64);
 
-impl Millis {
+// === impl Span ===
+
+impl Span {
+    pub const ZERO: Span = Span(0);
+
+    pub const fn micros(micros: u64) -> Span {
+        Span(micros)
+    }
+
+    pub const fn millis(millis: u64) -> Span {
+        Span(bounded(millis, 1_000))
+    }
+
+    pub const fn seconds(seconds: u64) -> Span {
+        Span(bounded(seconds, 1_000_000))
+    }
+
+    pub const fn as_micros(self) -> u64 {
+        self.0
+    }
+
+    /// Whole milliseconds, rounded down.
+    pub const fn as_millis(self) -> u64 {
+        self.0 / 1_000
+    }
+
+    /// Whole seconds, rounded down.
+    pub const fn as_seconds(self) -> u64 {
+        self.0 / 1_000_000
+    }
+
+    /// Rounded up to whole milliseconds: whoever waits this long has waited long enough.
+    #[must_use]
+    pub const fn ceil_millis(self) -> Span {
+        Span::millis(self.0.div_ceil(1_000))
+    }
+
     /// Whole seconds, rounded up: a client that waits this long has waited long enough.
-    pub fn ceil_seconds(self) -> u64 {
-        self.0.div_ceil(1000)
+    pub const fn ceil_seconds(self) -> u64 {
+        self.0.div_ceil(1_000_000)
+    }
+
+    /// One of so many equal parts, rounded down.
+    #[must_use]
+    pub const fn divided(self, parts: u64) -> Span {
+        match self.0.checked_div(parts) {
+            Some(part) => Span(part),
+            None => self,
+        }
+    }
+
+    #[must_use]
+    pub const fn times(self, factor: u64) -> Span {
+        Span(self.0.saturating_mul(factor))
+    }
+}
+
+/// As a saturating multiplication, which in wasm is a call for 128 bits.
+const fn bounded(number: u64, unit: u64) -> u64 {
+    if number > u64::MAX / unit {
+        u64::MAX
+    } else {
+        number * unit
+    }
+}
+
+impl Add for Span {
+    type Output = Span;
+
+    fn add(self, other: Span) -> Span {
+        Span(self.0.saturating_add(other.0))
+    }
+}
+
+impl Sub for Span {
+    type Output = Span;
+
+    fn sub(self, other: Span) -> Span {
+        Span(self.0.saturating_sub(other.0))
+    }
+}
+
+// === impl Micros ===
+
+impl Micros {
+    /// How long ago an earlier instant was; nothing for a later one.
+    pub fn since(self, earlier: Micros) -> Span {
+        Span(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Span> for Micros {
+    type Output = Micros;
+
+    fn add(self, span: Span) -> Micros {
+        Micros(self.0.saturating_add(span.0))
+    }
+}
+
+impl Sub<Span> for Micros {
+    type Output = Micros;
+
+    fn sub(self, span: Span) -> Micros {
+        Micros(self.0.saturating_sub(span.0))
     }
 }
 

@@ -272,14 +272,14 @@ fn told(operation: &Operation) -> Told {
         false => failing().next(),
     };
     let longest = failing().filter_map(|(_, reading)| match reading.retry {
-        Retry::After(wait) => Some(wait.0.div_ceil(1000)),
+        Retry::After(wait) => Some(wait.ceil_seconds()),
         Retry::Now | Retry::Never => None,
     });
     Told {
         status: if passed { 200 } else { 429 },
         limit: shown.map(|((_, quota, _), _)| quota.limit()),
         remaining: shown.map(|(_, reading)| u64::try_from(reading.remaining).unwrap_or(0)),
-        reset_seconds: shown.map(|(_, reading)| reading.reset.0.div_ceil(1000)),
+        reset_seconds: shown.map(|(_, reading)| reading.reset.ceil_seconds()),
         retry_after_seconds: longest.max().filter(|_| !passed),
     }
 }

@@ -10,7 +10,7 @@ use weir_core::quota::limit::{Algorithm, Quota};
 use weir_core::quota::operation::{self, Kind, OperationReply};
 use weir_core::quota::packed::PackedQuota;
 use weir_core::store::reply::{self, Answer, ReplySchema};
-use weir_core::time::{Micros, Millis};
+use weir_core::time::{Micros, Span};
 use weir_lab::recorder::Exchange;
 
 /// Why a run was not exact; it names the key, the window and the stamps.
@@ -169,7 +169,7 @@ impl History {
                 },
                 5 => Kind::Reset,
                 6 => Kind::Lease {
-                    ttl: Millis(large()?),
+                    ttl: Span::millis(large()?),
                 },
                 _ => return malformed("no such operation"),
             };

@@ -10,7 +10,7 @@ use weir_core::quota::limit::Quota;
 use weir_core::quota::model::Counters;
 use weir_core::quota::operation::{Kind, Retry, Verdict};
 use weir_core::quota::period::{Calendar, Unit, UtcOffset};
-use weir_core::time::{Micros, Millis};
+use weir_core::time::{Micros, Span};
 use weir_lab::redis::Redis;
 
 use crate::scenario::{EPOCH, calendars};
@@ -60,7 +60,7 @@ fn what_is_used_is_forgotten_in_the_very_millisecond_in_which_the_next_window_be
             (told.verdict, told.limits[0].retry)
         };
         let (passed, refused) = (Verdict::Passed, Verdict::Refused);
-        let wait = |millis| Retry::After(Millis(millis));
+        let wait = |millis| Retry::After(Span::millis(millis));
         assert_eq!(
             take(end - hours(23), 0),
             (passed, wait(hours(23))),

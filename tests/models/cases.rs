@@ -8,7 +8,7 @@ use weir_core::quota::limit::{Algorithm, Quota};
 use weir_core::quota::model::Counters;
 use weir_core::quota::operation::{Kind, OperationReply, Reading, Retry, Verdict};
 use weir_core::store::script::{self, By, Script};
-use weir_core::time::{Micros, Millis};
+use weir_core::time::{Micros, Span};
 use weir_lab::deadline;
 use weir_lab::redis::Redis;
 
@@ -95,7 +95,7 @@ fn a_foreign_key_spoils_the_operations_that_name_it_and_no_others() {
             let zero = |remaining| Reading {
                 remaining,
                 retry: Retry::Now,
-                reset: Millis(0),
+                reset: Span::ZERO,
             };
             assert_eq!(answer.told[1].limits, [zero(0), zero(-1)]);
             assert_eq!(remaining(&answer.told[3]), [3]);
@@ -209,7 +209,7 @@ fn a_clock_that_stepped_back_neither_refills_nor_freezes() {
 
 fn lease(ttl_ms: u64) -> Kind {
     Kind::Lease {
-        ttl: Millis(ttl_ms),
+        ttl: Span::millis(ttl_ms),
     }
 }
 
@@ -400,11 +400,11 @@ fn a_key_lives_as_long_as_its_state_means_something_and_no_longer() {
                 let life = weir.integer(&["PTTL", key]);
                 // Plus 2: the deadline is rounded up to a ms, and so is what is told.
                 let spent = asked.elapsed().as_millis() as i64 + 2;
-                let reset = told.limits[0].reset.0 as i64;
+                let reset = told.limits[0].reset.as_millis() as i64;
                 // Most expiries are moved in steps.
                 let slack = match limit.algorithm() {
                     Algorithm::FixedWindow => 0,
-                    _ => limit.window().0 as i64 / 4,
+                    _ => limit.window().as_millis() as i64 / 4,
                 };
                 assert!(
                     (reset - spent..=reset + 1 + slack).contains(&life),
@@ -747,7 +747,9 @@ fn what_is_no_take_or_not_of_one_quota_is_decided_one_by_one() {
     let roomy = [("roomy", quota(Algorithm::FixedWindow, 1 << 40, 1))];
     let costly = operation(Kind::Take, 1 << 32, &roomy);
     let leaky = [("leaky", quota(Algorithm::LeakyBucket, 100, HOUR))];
-    let lease = Kind::Lease { ttl: Millis(100) };
+    let lease = Kind::Lease {
+        ttl: Span::millis(100),
+    };
     for (other, expected) in [
         (take.clone(), true),
         (operation(Kind::Take, 1, &by(50)), false),

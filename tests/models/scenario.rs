@@ -10,7 +10,7 @@ use weir_core::quota::limit::{Algorithm, Quota};
 use weir_core::quota::operation::{Kind, Retry};
 use weir_core::quota::period::{Calendar, Unit, UtcOffset};
 use weir_core::store::reply::Answer;
-use weir_core::time::{Micros, Millis};
+use weir_core::time::{Micros, Span};
 
 use crate::weir::{Operation, cost};
 
@@ -112,7 +112,7 @@ fn policies() -> impl Strategy<Value = Vec<Vec<Quota>>> {
             let quota = Quota::try_new(algorithm, limit, window, burst).expect("a quota");
             let waiting = more.filter(|_| algorithm == Algorithm::LeakyBucket);
             waiting.map_or(quota, |waiting| {
-                let longest = Millis((waiting * quota.window().0).div_ceil(limit));
+                let longest = Span::millis((waiting * quota.window().as_millis()).div_ceil(limit));
                 quota.shaped(longest).expect("a longest wait above a turn")
             })
         };
@@ -225,7 +225,7 @@ impl Default for Clock {
 
 impl Clock {
     pub fn advance(&mut self, shift: &Shift, scenario: &Scenario) {
-        let window = |limit: &Pick| scenario.quota(*limit).window().0 as i64 * 1000;
+        let window = |limit: &Pick| scenario.quota(*limit).window().as_millis() as i64 * 1000;
         let by = match shift {
             Shift::By(micros) => *micros,
             Shift::Window { limit, tenths, and } => window(limit) / 10 * tenths + and,
@@ -247,10 +247,10 @@ impl Clock {
         self.waits = readings
             .flat_map(|reading| {
                 let retry = match reading.retry {
-                    Retry::After(wait) => Some(wait.0 as i64),
+                    Retry::After(wait) => Some(wait.as_millis() as i64),
                     Retry::Now | Retry::Never => None,
                 };
-                retry.into_iter().chain([reading.reset.0 as i64])
+                retry.into_iter().chain([reading.reset.as_millis() as i64])
             })
             .collect();
     }
@@ -293,7 +293,7 @@ impl Step {
                     DraftKind::Peek => Kind::Peek,
                     DraftKind::Charge => Kind::Charge,
                     DraftKind::Lease(hundreds) => Kind::Lease {
-                        ttl: Millis(hundreds * 100),
+                        ttl: Span::millis(hundreds * 100),
                     },
                     DraftKind::Refund(ago) => Kind::Refund {
                         receipt: clock.receipt(ago),

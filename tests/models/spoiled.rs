@@ -15,7 +15,7 @@ use weir_core::quota::packed;
 use weir_core::store::error::{ErrorClass, refused_command};
 use weir_core::store::reply::{self, ReplySchema};
 use weir_core::store::script::By;
-use weir_core::time::{Micros, Millis};
+use weir_core::time::{Micros, Span};
 use weir_lab::redis::Redis;
 
 use crate::scenario::EPOCH;
@@ -182,7 +182,7 @@ fn odd_operations() -> impl Strategy<Value = Vec<Operation>> {
         4 => Just(Kind::Take),
         1 => Just(Kind::Peek),
         1 => Just(Kind::Charge),
-        1 => (0..100_000_000u64).prop_map(|ttl| Kind::Lease { ttl: Millis(ttl) }),
+        1 => (0..100_000_000u64).prop_map(|ttl| Kind::Lease { ttl: Span::millis(ttl) }),
         2 => (0..7_200_000_000u64)
             .prop_map(|by| Kind::Refund { receipt: Micros(EPOCH - 3_600_000_000 + by) }),
         1 => Just(Kind::Reset),
@@ -619,7 +619,13 @@ fn a_key_that_is_met_again_after_the_clock_went_back_expires_by_the_clock() {
             (Kind::Take, 1, 100),
             (Kind::Take, 10, 10),
             (Kind::Charge, 200, 1),
-            (Kind::Lease { ttl: Millis(5000) }, 3, 1),
+            (
+                Kind::Lease {
+                    ttl: Span::millis(5000),
+                },
+                3,
+                1,
+            ),
         ] {
             for algorithm in Algorithm::ALL {
                 let case =

@@ -20,7 +20,7 @@ use weir_core::store::call::CallId;
 use weir_core::store::check::{Check, CheckRequest};
 use weir_core::store::fan_in::Outcome;
 use weir_core::store::slot::Topology;
-use weir_core::time::{Micros, Millis};
+use weir_core::time::{Micros, Span};
 use weir_lab::redis::Redis;
 
 use super::fleet;
@@ -36,7 +36,7 @@ const ROUNDS: usize = 5;
 /// Long enough that what is read is no matter of the clock's ticks.
 const TURN: Duration = Duration::from_millis(300);
 /// Nothing fails here: no deadline is to be met.
-const NO_TIMEOUT: Millis = Millis(3_600_000);
+const NO_TIMEOUT: Span = Span::millis(3_600_000);
 
 /// What was measured, and what follows for a call of any size.
 #[derive(Clone, Debug, Serialize, Deserialize)]

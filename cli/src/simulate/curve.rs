@@ -55,7 +55,7 @@ impl Curve {
             };
             let quota = match quota.period() {
                 Period::Fixed(window) => {
-                    Quota::try_new(quota.algorithm(), limit, window.0 / 1000, burst)
+                    Quota::try_new(quota.algorithm(), limit, window.as_seconds(), burst)
                 }
                 Period::Calendar(calendar) => Quota::try_calendar(limit, calendar),
             };

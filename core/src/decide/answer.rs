@@ -17,7 +17,7 @@ use crate::policy::soft_limit::Used;
 use crate::policy::{Answers, Body, Limit, Policy};
 use crate::quota::limit::{Algorithm, Quota};
 use crate::quota::operation::{Reading, Retry};
-use crate::time::Millis;
+use crate::time::Span;
 
 /// Header names are lower case, as Envoy and HTTP/2 have them.
 pub type Headers = Vec<Header>;
@@ -255,9 +255,9 @@ pub fn warning_header(policy: &Policy, warned: &[(LimitId, Used)]) -> Option<Hea
 }
 
 /// For how long a request was delayed, if that is told.
-pub fn delay_header(policy: &Policy, delay: Millis) -> Option<Header> {
+pub fn delay_header(policy: &Policy, delay: Span) -> Option<Header> {
     let name = policy.answers.delay.clone()?;
-    Some((name.into(), delay.0.to_string()))
+    Some((name.into(), delay.as_millis().to_string()))
 }
 
 /// The variants that a caller met, as `experiment=variant`, unless nobody wants to be told.
@@ -452,7 +452,7 @@ pub fn wrong_secret(header: &str) -> Answer {
 }
 
 /// 429: so many wrong secrets came from the caller's address that none is looked at.
-pub fn too_many_secrets(wait: Millis) -> Answer {
+pub fn too_many_secrets(wait: Span) -> Answer {
     let seconds = wait.ceil_seconds().max(1);
     let message = format!(
         "Too many wrong secrets came from this address; none is looked at for {seconds} seconds."
@@ -677,7 +677,7 @@ fn ietf_fields(policy: &Policy, shown: LimitStatus, met: Met<'_>) -> (String, St
 
 fn details(limit: &Limit, reading: Reading) -> Details<'_> {
     let quota = limit.terms.quota;
-    let Millis(window_ms) = quota.window();
+    let window_ms = quota.window().as_millis();
     let rate = quota.limit() as f64 * 1000.0 / window_ms as f64;
     let algorithm = quota.algorithm();
     let bucket = matches!(algorithm, Algorithm::TokenBucket | Algorithm::LeakyBucket);

@@ -6,7 +6,7 @@ use postcard_schema::Schema;
 
 use crate::decide::verdict::{Degraded, LimitStatus};
 use crate::policy::ids::{LimitId, VariantId};
-use crate::time::Millis;
+use crate::time::Span;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -16,7 +16,7 @@ pub struct Record {
     /// passed the one with the fewest left. None where no limit could be read.
     pub shown: Option<LimitStatus>,
     /// How long the request was delayed on purpose.
-    pub delay: Millis,
+    pub delay: Span,
     /// It was to be delayed, and all places that its caller may have were taken.
     pub is_crowded: bool,
     /// What rules in shadow mode would have done, each by the limit that decided, in order of priority:
@@ -69,7 +69,7 @@ impl Record {
             outcome,
             source,
             shown,
-            delay: Millis(0),
+            delay: Span::ZERO,
             is_crowded: false,
             shadow_denied: Vec::new(),
             shadow_passed: Vec::new(),

@@ -5,7 +5,7 @@ use crate::policy::ids::LimitId;
 use crate::policy::soft_limit::{Pace, SoftLimit, Used};
 use crate::quota::cost::Cost;
 use crate::quota::limit::Quota;
-use crate::time::Millis;
+use crate::time::Span;
 
 /// What the limits of a request that passes have to say together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub struct NearLimit {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Delay {
     /// The longest wait of all.
-    pub wait: Millis,
+    pub wait: Span,
     /// The queue it stands in, if it does in any: then it must wait, where one that is only slowed
     /// down may be let go.
     pub queue: Option<Queue>,
@@ -30,9 +30,9 @@ pub struct Delay {
 pub struct Queue {
     /// The limit's place among the request's.
     pub place: usize,
-    pub wait: Millis,
+    pub wait: Span,
     /// The longest that any other limit makes it wait.
-    pub others: Millis,
+    pub others: Span,
 }
 
 impl NearLimit {
@@ -49,14 +49,14 @@ impl NearLimit {
         let warning = soft_limit.warning(quota, reading);
         self.warned.extend(warning.map(|used| (limit, used)));
         let wait = soft_limit.wait(quota, cost, reading);
-        if wait > Millis(0) {
+        if wait > Span::ZERO {
             self.delay.add(place, soft_limit.pace, wait);
         }
     }
 }
 
 impl Delay {
-    fn add(&mut self, place: usize, pace: Pace, wait: Millis) {
+    fn add(&mut self, place: usize, pace: Pace, wait: Span) {
         self.queue = match (self.queue, pace) {
             (Some(queue), Pace::Shaped { .. }) if queue.wait >= wait => Some(queue.besides(wait)),
             (_, Pace::Shaped { .. }) => Some(Queue {
@@ -71,7 +71,7 @@ impl Delay {
 }
 
 impl Queue {
-    fn besides(self, other: Millis) -> Queue {
+    fn besides(self, other: Span) -> Queue {
         Queue {
             others: self.others.max(other),
             ..self

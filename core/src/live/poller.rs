@@ -18,7 +18,7 @@ use crate::codec::resp::{self, Reader, Token};
 use crate::live::snapshot::Version;
 use crate::policy::Policy;
 use crate::store::call::CallId;
-use crate::time::{Micros, Millis};
+use crate::time::{Micros, Span};
 
 /// The document that stands for the plugin configuration's own policy: this JSON string.
 pub const CONFIGURED: &str = "configured";
@@ -32,8 +32,8 @@ pub const MOST_DOCUMENT: usize = 512 << 10;
 
 /// A worker that has had no answer yet looks soon, and then ever less often: Envoy's main thread
 /// has an instance of the filter too, and its calls may never get anywhere.
-const FIRST_LOOK: Micros = Micros(100_000);
-const RAREST_LOOK: Micros = Micros(60_000_000);
+const FIRST_LOOK: Span = Span::millis(100);
+const RAREST_LOOK: Span = Span::seconds(60);
 
 /// What a document puts into force.
 #[derive(Debug)]
@@ -63,9 +63,9 @@ const PUBLISHED: Layout = Layout::of::<Published>();
 /// One worker's poller for what is published.
 #[derive(Debug)]
 pub struct Watch {
-    period: Micros,
+    period: Span,
     /// How long a call may be without an answer before it is taken for lost.
-    patience: Micros,
+    patience: Span,
     random: u64,
     due: Micros,
     call: Option<Call>,
@@ -74,7 +74,7 @@ pub struct Watch {
     /// What was adopted or refused; none where nothing is published.
     seen: Option<Stamp>,
     /// As long as there was no answer: how much later the next look is.
-    unheard: Option<Micros>,
+    unheard: Option<Span>,
     /// Where policies are published, to be named where something is wrong there.
     key: String,
 }
@@ -227,14 +227,14 @@ impl Watch {
     /// `seed` differs from worker to worker, so that a thousand of them do not look at once.
     pub fn new(
         namespace: &Namespace,
-        period: Millis,
-        timeout: Millis,
+        period: Span,
+        timeout: Span,
         seed: u64,
         now: Micros,
     ) -> Watch {
         let mut watch = Watch {
-            period: micros(period),
-            patience: Micros(micros(timeout).0.saturating_mul(2)),
+            period,
+            patience: timeout.times(2),
             random: seed,
             due: now,
             call: None,
@@ -243,7 +243,7 @@ impl Watch {
             unheard: Some(FIRST_LOOK),
             key: namespace.policy(),
         };
-        watch.due = Micros(now.0.saturating_add(watch.up_to(FIRST_LOOK)));
+        watch.due = now + watch.up_to(FIRST_LOOK);
         watch
     }
 
@@ -259,8 +259,8 @@ impl Watch {
     }
 
     /// When to call [`Watch::tick`] next.
-    pub fn next_tick(&self, now: Micros) -> Millis {
-        Millis(self.due.0.saturating_sub(now.0).div_ceil(1000).max(1))
+    pub fn next_tick(&self, now: Micros) -> Span {
+        self.due.since(now).ceil_millis().max(Span::millis(1))
     }
 
     /// There are requests: a worker that has had no answer yet asks again soon.
@@ -269,7 +269,7 @@ impl Watch {
             && *wait > FIRST_LOOK
         {
             *wait = FIRST_LOOK;
-            self.due = self.due.min(Micros(now.0.saturating_add(FIRST_LOOK.0)));
+            self.due = self.due.min(now + FIRST_LOOK);
         }
     }
 
@@ -278,9 +278,8 @@ impl Watch {
         if now < self.due {
             return None;
         }
-        let pause = self.pause();
-        self.due = Micros(now.0.saturating_add(pause));
-        let waits = |call: &Call| now.0.saturating_sub(call.since.0) < self.patience.0;
+        self.due = now + self.pause();
+        let waits = |call: &Call| now.since(call.since) < self.patience;
         if self.call.as_ref().is_some_and(waits) {
             return None;
         }
@@ -365,33 +364,28 @@ impl Watch {
     }
 
     /// How long until the next look: never as long as the period, and never the same for long.
-    fn pause(&mut self) -> u64 {
+    fn pause(&mut self) -> Span {
         match &mut self.unheard {
             Some(wait) => {
-                let pause = wait.0;
-                let rarest = RAREST_LOOK.0.max(self.period.0);
-                *wait = Micros(pause.saturating_mul(2).min(rarest));
+                let pause = *wait;
+                *wait = pause.times(2).min(RAREST_LOOK.max(self.period));
                 pause
             }
             None => {
-                let quarter = Micros(self.period.0 / 4);
-                self.period.0 / 8 * 5 + self.up_to(quarter)
+                let quarter = self.period.divided(4);
+                self.period.divided(8).times(5) + self.up_to(quarter)
             }
         }
     }
 
     /// Something below `most`. The generator is SplitMix64, which is good from any seed.
-    fn up_to(&mut self, most: Micros) -> u64 {
+    fn up_to(&mut self, most: Span) -> Span {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.random ^ (self.random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         let mixed = mixed ^ (mixed >> 31);
-        mixed % most.0.max(1)
+        Span::micros(mixed % most.as_micros().max(1))
     }
-}
-
-fn micros(time: Millis) -> Micros {
-    Micros(time.0.saturating_mul(1000))
 }
 
 /// As much as a log line should hold of what stands in Redis.

@@ -7,7 +7,7 @@ use crate::quota::cost::Cost;
 use crate::quota::limit::Quota;
 use crate::quota::operation::{Reading, Retry};
 use crate::store::check::Check;
-use crate::time::{Micros, Millis};
+use crate::time::{Micros, Span};
 
 /// Entries of one generation. With keys of about 80 bytes, two generations stay below 4 MB.
 const MOST: usize = 10_000;
@@ -15,7 +15,7 @@ const MOST: usize = 10_000;
 #[derive(Debug)]
 pub struct Denials {
     /// How long a denial is believed: how late a reset or a raised limit is felt.
-    keep: Millis,
+    keep: Span,
     known: Generations<Denial>,
 }
 
@@ -34,7 +34,7 @@ struct Denial {
 
 impl Denials {
     /// With a `keep` of 0 nothing is remembered.
-    pub fn new(keep: Millis) -> Denials {
+    pub fn new(keep: Span) -> Denials {
         Denials {
             keep,
             known: Generations::new(MOST),
@@ -49,22 +49,21 @@ impl Denials {
     /// The store refused this check. `asked` is when it was asked, on the worker's clock: its times
     /// count from no earlier, so that nobody is refused for longer than it said.
     pub fn learn(&mut self, check: &Check, reading: Reading, asked: Micros) {
-        let later = |wait: Millis| Micros(asked.0.saturating_add(wait.0.saturating_mul(1000)));
         let retry_at = match reading.retry {
             Retry::Now => return,
-            Retry::After(wait) => Some(later(wait)),
+            Retry::After(wait) => Some(asked + wait),
             Retry::Never => None,
         };
-        if self.keep.0 == 0 {
+        if self.keep == Span::ZERO {
             return;
         }
-        let keep = later(self.keep);
+        let keep = asked + self.keep;
         let denial = Denial {
             quota: check.terms.quota,
             cost: check.cost,
             remaining: reading.remaining,
             retry_at,
-            reset_at: later(reading.reset),
+            reset_at: asked + reading.reset,
             until: retry_at.map_or(keep, |retry_at| retry_at.min(keep)),
         };
         self.known.insert(&check.key, denial);
@@ -83,7 +82,7 @@ impl Denials {
         if check.terms.quota != denial.quota || check.cost < denial.cost {
             return None;
         }
-        let left = |at: Micros| Millis(at.0.saturating_sub(now.0).div_ceil(1000));
+        let left = |at: Micros| at.since(now).ceil_millis();
         Some(Reading {
             remaining: denial.remaining,
             retry: denial

@@ -64,7 +64,7 @@ impl Local {
         let usage = Usage {
             permits: u64::try_from(used).unwrap_or(0),
             told,
-            until: Micros(told.0.saturating_add(reading.reset.0.saturating_mul(1000))),
+            until: told + reading.reset,
         };
         self.low.insert(&check.key, usage);
     }

@@ -8,17 +8,17 @@ use std::net::IpAddr;
 
 use crate::codec::secret::Fingerprint;
 use crate::local::two_generations::Generations;
-use crate::time::{Micros, Millis};
+use crate::time::{Micros, Span};
 
 /// Different wrong secrets that are looked at: more than somebody mistypes.
 const MOST_WRONG: usize = 10;
 /// In so long, from the first of them on. Who was shut out by another behind the same address does not
 /// wait for long either.
-const SPAN: Micros = Micros(60_000_000);
+const SPAN: Span = Span::seconds(60);
 /// Addresses of a generation. Who has more of them than this has as many guesses all the same.
 const MOST_ADDRESSES: usize = 512;
 /// The log is told of one address in so long: who guesses must not be able to fill it.
-const RARELY: Micros = Micros(10_000_000);
+const RARELY: Span = Span::seconds(10);
 
 /// Somebody came with a secret where the gateway looks at one.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +48,7 @@ pub enum Ruling {
     Right,
     Wrong(Log),
     /// It was not looked at, and none from that address will be for so long.
-    Shut(Millis),
+    Shut(Span),
 }
 
 /// Whether the log is to be told.
@@ -58,7 +58,7 @@ pub enum Log {
     /// Of a wrong one.
     Wrong,
     /// That it was the last that was looked at, for so long.
-    Shut(Millis),
+    Shut(Span),
 }
 
 impl Ruling {
@@ -97,11 +97,8 @@ impl Guesses {
     pub fn judge(&mut self, attempt: &Attempt, now: Micros) -> Ruling {
         let address = key(attempt.client);
         let tried = self.by_address.get(&address);
-        let tried = tried.filter(|tried| now.0.saturating_sub(tried.since.0) < SPAN.0);
-        let left = |tried: &Tried| {
-            let until = tried.since.0.saturating_add(SPAN.0);
-            Millis(until.saturating_sub(now.0).div_ceil(1000))
-        };
+        let tried = tried.filter(|tried| now.since(tried.since) < SPAN);
+        let left = |tried: &Tried| (tried.since + SPAN).since(now).ceil_millis();
         if let Some(tried) = tried
             && tried.wrong.len() >= MOST_WRONG
         {
@@ -131,7 +128,7 @@ impl Guesses {
 
 /// Whether the log may be told again; it is.
 fn is_time(told: &mut Option<Micros>, now: Micros) -> bool {
-    let is_time = told.is_none_or(|told| now.0.saturating_sub(told.0) >= RARELY.0);
+    let is_time = told.is_none_or(|told| now.since(told) >= RARELY);
     if is_time {
         *told = Some(now);
     }
@@ -173,14 +170,14 @@ mod tests {
             let ruling = guesses.judge(&attempt, seconds(number));
             let expected = match number {
                 0 => Log::Wrong,
-                9 => Log::Shut(Millis(51_000)),
+                9 => Log::Shut(Span::millis(51_000)),
                 _ => Log::Nothing,
             };
             assert_eq!(ruling, Ruling::Wrong(expected), "{number}");
         }
         for secret in ["guess 0", "guess 11", RIGHT] {
             let ruling = guesses.judge(&attempt("192.0.2.7", secret), seconds(15));
-            assert_eq!(ruling, Ruling::Shut(Millis(45_000)), "{secret}");
+            assert_eq!(ruling, Ruling::Shut(Span::millis(45_000)), "{secret}");
         }
         let right = |guesses: &mut Guesses, client, at| guesses.judge(&attempt(client, RIGHT), at);
         assert_eq!(right(&mut guesses, "192.0.2.8", seconds(15)), Ruling::Right);

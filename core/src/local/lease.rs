@@ -20,7 +20,7 @@ use crate::store::check::{Check, CheckRequest, ShardRequest};
 use crate::store::config::StoreConfig;
 use crate::store::fan_in::Outcome;
 use crate::store::slot::Topology;
-use crate::time::{Micros, Millis};
+use crate::time::{Micros, Span};
 
 /// Callers who hold a lease at the same time. With keys of about 80 bytes they stay below 4 MB; who
 /// comes when it is full is counted without a lease.
@@ -36,14 +36,14 @@ const AUTO_PARTS: f64 = 4.0;
 /// A lease of one permit saves nothing over asking.
 const LEAST: u64 = 2;
 /// A window's end is told in whole ms, and a clock that is disciplined by NTP may be stepped a little.
-const STEP_ALLOWANCE: Micros = Micros(5_000);
-/// µs for each ms: NTP makes a clock run faster by at most 500 in a million, and there are two.
-const RATE_ALLOWANCE: u64 = 1;
+const STEP_ALLOWANCE: Span = Span::millis(5);
+/// NTP makes a clock run faster by at most 500 in a million, and there are two.
+const RATE_ALLOWANCE: u64 = 1_000;
 /// As many as share a call, so often that Redis and the requests that wait hardly notice: ten thousand
 /// at once would go out one call after another, and most would time out before their turn, as would
 /// the requests behind them.
 const MOST_RETURNS: usize = 64;
-const BETWEEN_RETURNS: Micros = Micros(10_000);
+const BETWEEN_RETURNS: Span = Span::millis(10);
 /// So many ends of leases that are gone are not worth clearing away.
 const SPARE_ENDS: usize = 64;
 
@@ -304,7 +304,7 @@ impl Leases {
             }
         }
         if back.len() == MOST_RETURNS {
-            self.next_return = later(now, BETWEEN_RETURNS.0);
+            self.next_return = now + BETWEEN_RETURNS;
         }
         back
     }
@@ -335,7 +335,7 @@ impl Leases {
         let known = self.paces.get(&check.key).copied();
         let mut pace = known.unwrap_or(Pace::unknown(now));
         // Twice within a lease's time: there is something to save.
-        let soon = now.0.saturating_sub(pace.seen.0) < micros(terms.ttl);
+        let soon = now.since(pace.seen) < terms.ttl;
         if pace.size == 0 && known.is_some() && soon {
             pace.size = check.cost.get().saturating_mul(FIRST);
         }
@@ -387,9 +387,9 @@ impl Lease {
             terms,
             receipt,
             remaining: reading.remaining,
-            reset_at: later(asked, micros(reading.reset)),
+            reset_at: asked + reading.reset,
             since: asked,
-            until: later(asked, safe(span)),
+            until: asked + safe(span),
             ending,
         }
     }
@@ -405,19 +405,19 @@ impl Lease {
     /// What the store had left besides this lease, and what the lease has.
     fn reading(&self, now: Micros) -> Reading {
         let left = i64::try_from(self.left).unwrap_or(i64::MAX);
-        let reset = self.reset_at.0.saturating_sub(now.0).div_ceil(1000);
         Reading {
             remaining: self.remaining.saturating_add(left),
             retry: Retry::Now,
-            reset: Millis(reset),
+            reset: self.reset_at.since(now).ceil_millis(),
         }
     }
 
     /// The next lease should last its whole time at the rate at which this one was used.
     fn used_up(&self, now: Micros) -> Pace {
         let granted = self.check.cost.get();
-        let lasted = now.0.saturating_sub(self.since.0).max(1);
-        let wanted = u128::from(granted) * u128::from(micros(self.terms.ttl)) / u128::from(lasted);
+        let lasted = now.since(self.since).as_micros().max(1);
+        let ttl = self.terms.ttl.as_micros();
+        let wanted = u128::from(granted) * u128::from(ttl) / u128::from(lasted);
         let most = granted.saturating_mul(GROWTH);
         self.pace(
             u64::try_from(wanted).map_or(most, |wanted| wanted.clamp(granted, most)),
@@ -459,19 +459,8 @@ impl Bid {
 }
 
 /// How long the worker may spend by its own clock what lasts so long by the store's.
-fn safe(span: Millis) -> u64 {
-    let by_rate = span.0.saturating_mul(RATE_ALLOWANCE);
-    micros(span)
-        .saturating_sub(by_rate)
-        .saturating_sub(STEP_ALLOWANCE.0)
-}
-
-fn later(instant: Micros, by: u64) -> Micros {
-    Micros(instant.0.saturating_add(by))
-}
-
-fn micros(span: Millis) -> u64 {
-    span.0.saturating_mul(1000)
+fn safe(span: Span) -> Span {
+    span - span.divided(RATE_ALLOWANCE) - STEP_ALLOWANCE
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::policy::Policy;
 use crate::policy::ids::LimitId;
 use crate::policy::lists::Listed;
 use crate::request::subject::{Subject, hex_digest};
-use crate::time::Micros;
+use crate::time::Span;
 
 /// Hex digits of a subject's hash: two of a million callers share one once in 500 logs.
 const SUBJECT_DIGITS: usize = 12;
@@ -20,7 +20,7 @@ pub fn line(
     policy: &Policy,
     record: &Record,
     subject: Option<&Subject>,
-    waited: Option<Micros>,
+    waited: Option<Span>,
 ) -> String {
     let mut line = begun(record.outcome);
     let mut add = |name: &str, value: std::fmt::Arguments<'_>| {
@@ -42,10 +42,10 @@ pub fn line(
         add("subject", format_args!("{}", hashed(subject)));
     }
     if let Some(waited) = waited {
-        add("store_us", format_args!("{}", waited.0));
+        add("store_us", format_args!("{}", waited.as_micros()));
     }
-    if record.delay.0 > 0 {
-        add("delay_ms", format_args!("{}", record.delay.0));
+    if record.delay > Span::ZERO {
+        add("delay_ms", format_args!("{}", record.delay.as_millis()));
     }
     for (name, limits) in [
         ("warned", &record.warned),
@@ -131,7 +131,6 @@ mod tests {
     use crate::policy::lists::Entry;
     use crate::quota::operation::{Reading, Retry};
     use crate::request::identity::Caller;
-    use crate::time::Millis;
 
     const POLICY: &str = r#"{"rules": [
         {"name": "a.b", "pattern": "/*",
@@ -147,7 +146,7 @@ mod tests {
         let policy = Policy::try_new(&At::new(&json, "policy")).unwrap();
         let ids: Vec<LimitId> = policy.limits().map(|(id, _)| id).collect();
         let shown = |remaining| {
-            let (retry, reset) = (Retry::Now, Millis(0));
+            let (retry, reset) = (Retry::Now, Span::ZERO);
             let reading = Reading {
                 remaining,
                 retry,
@@ -164,7 +163,7 @@ mod tests {
             (
                 Record::new(Outcome::Allowed, Source::Store, shown(7)),
                 &ann,
-                Some(Micros(312)),
+                Some(Span::micros(312)),
                 "outcome=allowed source=store rule=a.b scope=user remaining=7 \
                  subject=user:9627943d0fa8 store_us=312",
             ),
@@ -177,7 +176,7 @@ mod tests {
             ),
             (
                 Record {
-                    delay: Millis(250),
+                    delay: Span::millis(250),
                     warned: vec![ids[0], ids[1]],
                     shadow_denied: vec![ids[1]],
                     variants: vec![VariantId(1)],

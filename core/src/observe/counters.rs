@@ -201,8 +201,8 @@ impl Counters {
             let outcome = record.outcome;
             self.add(Series::Variant { variant, outcome }, 1);
         }
-        if record.delay.0 > 0 {
-            let millis = u32::try_from(record.delay.0).unwrap_or(u32::MAX);
+        if record.delay.as_millis() > 0 {
+            let millis = u32::try_from(record.delay.as_millis()).unwrap_or(u32::MAX);
             self.add(Series::DelayedMillis, millis);
         }
         if record.is_crowded {

@@ -21,15 +21,15 @@ use crate::observe::notice::Notice;
 use crate::observe::time_series::{self, INTERVAL_SECONDS, INTERVALS, Interval, Latency, Traffic};
 use crate::observe::top_k::{By, HeavyHitter, HeavyHitters};
 use crate::store::batch::Health;
-use crate::time::Micros;
+use crate::time::{Micros, Span};
 
 /// Counts are listed by these enums, so a member more or another order is another layout.
 const LAYOUT: Layout = Layout::of::<(View, Outcome, Degraded, Count)>();
 /// A worker that cannot use a way to the store leaves a view at least so often.
-pub const LONGEST_SILENCE: Micros = Micros(5_000_000);
+pub const LONGEST_SILENCE: Span = Span::seconds(5);
 /// A worker that has been silent for longer has nothing to do, or is no more: what it said of its
 /// way to the store holds no longer. What it counted does.
-const PRESENT: Micros = Micros(15_000_000);
+const PRESENT: Span = Span::seconds(15);
 /// Callers on the list: more than anybody reads in an incident.
 const MOST_HEAVY_HITTERS: usize = 20;
 
@@ -204,16 +204,13 @@ pub fn report(
 ) -> Answer {
     let last = time_series::interval(now);
     let first = last.saturating_sub(INTERVALS as u64 - 1);
-    let silent = |view: &View| now.0.saturating_sub(view.at.0);
-    let longest = Micros(INTERVALS as u64 * INTERVAL_SECONDS * 1_000_000);
-    let seen: Vec<&View> = views
-        .iter()
-        .filter(|view| silent(view) < longest.0)
-        .collect();
+    let silent = |view: &View| now.since(view.at);
+    let longest = Span::seconds(INTERVALS as u64 * INTERVAL_SECONDS);
+    let seen: Vec<&View> = views.iter().filter(|view| silent(view) < longest).collect();
     let active: Vec<&View> = seen
         .iter()
         .copied()
-        .filter(|view| silent(view) < PRESENT.0)
+        .filter(|view| silent(view) < PRESENT)
         .collect();
 
     let mut sums = Sums::default();
@@ -260,8 +257,8 @@ pub fn report(
                     (sums.check_requests as f64 / sums.answered as f64 * 100.0).round() / 100.0
                 }),
                 latency_micros: LatencyReport {
-                    p50: sums.latency.quantile(0.5).map(|micros| micros.0),
-                    p99: sums.latency.quantile(0.99).map(|micros| micros.0),
+                    p50: sums.latency.quantile(0.5).map(Span::as_micros),
+                    p99: sums.latency.quantile(0.99).map(Span::as_micros),
                 },
             },
             requests: sums.requests,

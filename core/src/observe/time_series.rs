@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::decide::decision::Outcome;
 use crate::observe::counters::{Count, Series};
-use crate::time::Micros;
+use crate::time::{Micros, Span};
 
 pub const INTERVAL_SECONDS: u64 = 10;
 /// A quarter of an hour.
@@ -192,8 +192,8 @@ impl Interval {
 }
 
 impl Latency {
-    pub fn add(&mut self, took: Micros) {
-        self.add_to(bin(took.0), 1);
+    pub fn add(&mut self, took: Span) {
+        self.add_to(bin(took.as_micros()), 1);
     }
 
     fn add_to(&mut self, bin: u8, more: u32) {
@@ -220,11 +220,11 @@ impl Latency {
 
     /// The time that this share of all calls kept to, rounded up by at most a half; none where there
     /// was no call.
-    pub fn quantile(&self, share: f64) -> Option<Micros> {
+    pub fn quantile(&self, share: f64) -> Option<Span> {
         let mut left = (self.count() as f64 * share).ceil().max(1.0) as u64;
         self.0.iter().find_map(|&(bin, count)| {
             left = left.saturating_sub(count.into());
-            (left == 0).then(|| Micros(end(bin)))
+            (left == 0).then(|| Span::micros(end(bin)))
         })
     }
 }
@@ -324,7 +324,7 @@ mod tests {
             let rule: Rc<str> = format!("rule{}", second % 3).into();
             interval.add(denied(), Some(&rule), 300);
             interval.calls += 1;
-            interval.latency.add(Micros(second));
+            interval.latency.add(Span::micros(second));
         }
         assert_eq!(Traffic::from(traffic.packed()), traffic);
     }
@@ -347,7 +347,7 @@ mod tests {
         assert_eq!(first.rules.len(), 2);
         let mut latency = Latency::default();
         latency.merge(&first.latency);
-        assert_eq!(latency.quantile(1.0), Some(Micros(1 << 22)));
+        assert_eq!(latency.quantile(1.0), Some(Span::micros(1 << 22)));
     }
 
     #[test]
@@ -355,12 +355,12 @@ mod tests {
         let mut latency = Latency::default();
         assert_eq!(latency.quantile(0.5), None);
         for micros in 1..=1000 {
-            latency.add(Micros(micros));
+            latency.add(Span::micros(micros));
         }
-        assert_eq!(latency.quantile(0.5), Some(Micros(512)));
-        assert_eq!(latency.quantile(0.99), Some(Micros(1024)));
-        latency.add(Micros(u64::MAX));
-        assert_eq!(latency.quantile(1.0), Some(Micros(1 << 22)));
+        assert_eq!(latency.quantile(0.5), Some(Span::micros(512)));
+        assert_eq!(latency.quantile(0.99), Some(Span::micros(1024)));
+        latency.add(Span::micros(u64::MAX));
+        assert_eq!(latency.quantile(1.0), Some(Span::micros(1 << 22)));
     }
 
     proptest! {

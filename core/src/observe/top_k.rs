@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::codec::fnv;
 use crate::decide::status;
 use crate::request::subject::{self, Subject, hex_digest};
-use crate::time::Micros;
+use crate::time::{Micros, Span};
 
 /// Callers that a worker keeps. One with more than a 64th of a worker's refusals is never missed; a
 /// refused request pays for a glance at so many numbers.
@@ -26,7 +26,7 @@ const WHOLE: u64 = 1 << 20;
 /// Whoever has less than this is forgotten: eight halvings after a single refusal.
 const LEAST: u64 = WHOLE >> 8;
 /// After a quarter of an hour a refusal counts for a thirty-second.
-const HALVING: Micros = Micros(180_000_000);
+const HALVING: Span = Span::seconds(180);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(from = "Packed")]
@@ -136,7 +136,7 @@ impl HeavyHitters {
 
     /// Tells the time of day: what was counted in earlier spans counts half for each that has passed.
     pub fn age(&mut self, now: Micros) {
-        let span = now.0 / HALVING.0;
+        let span = now.0 / HALVING.as_micros();
         let passed = match self.span {
             // What was counted before the time was told is of now.
             0 => 0,

@@ -10,7 +10,7 @@ use crate::codec::json::{ConfigError, Path};
 use crate::quota::cost::Cost;
 use crate::quota::limit::{Algorithm, Quota};
 use crate::quota::operation::Reading;
-use crate::time::Millis;
+use crate::time::Span;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CostRule {
@@ -170,30 +170,29 @@ impl Balance {
         let permits = i64::try_from(cost).unwrap_or(i64::MAX);
         // A window ends when it ends, and a log forgets what is newest when it would have: the reset of
         // a bucket is when it will have made good what was taken.
-        let millis = match quota.algorithm() {
-            Algorithm::FixedWindow | Algorithm::SlidingWindow => 0,
-            Algorithm::TokenBucket | Algorithm::LeakyBucket => cost
-                .saturating_mul(quota.window().0)
-                .div_ceil(quota.limit()),
+        let span = match quota.algorithm() {
+            Algorithm::FixedWindow | Algorithm::SlidingWindow => Span::ZERO,
+            Algorithm::TokenBucket | Algorithm::LeakyBucket => Span::millis(
+                cost.saturating_mul(quota.window().as_millis())
+                    .div_ceil(quota.limit()),
+            ),
         };
         let Reading {
             remaining, reset, ..
         } = reading;
         let (remaining, reset) = match is_owed {
-            true => (
-                remaining.saturating_sub(permits),
-                reset.0.saturating_add(millis),
-            ),
-            false => (
-                remaining.saturating_add(permits),
-                reset.0.saturating_sub(millis),
-            ),
+            true => (remaining.saturating_sub(permits), reset + span),
+            false => (remaining.saturating_add(permits), reset - span),
         };
         let capacity = i64::try_from(quota.capacity()).unwrap_or(i64::MAX);
-        let reset = if remaining < capacity { reset } else { 0 };
+        let reset = if remaining < capacity {
+            reset
+        } else {
+            Span::ZERO
+        };
         Reading {
             remaining: remaining.min(capacity),
-            reset: Millis(reset),
+            reset,
             ..reading
         }
     }
@@ -298,7 +297,7 @@ mod tests {
         let reading = |remaining, reset| Reading {
             remaining,
             retry: Retry::Now,
-            reset: Millis(reset),
+            reset: Span::millis(reset),
         };
         // Three permits come back in two seconds.
         let quota = |algorithm| Quota::try_new(algorithm, 3, 2, None).unwrap();

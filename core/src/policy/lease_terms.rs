@@ -3,14 +3,14 @@
 use super::document;
 use crate::codec::json::{ConfigError, Path};
 use crate::quota::limit::Quota;
-use crate::time::Millis;
+use crate::time::Span;
 
 /// What a policy says of a limit's leases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseTerms {
     pub size: Size,
     /// How long permits may be held.
-    pub ttl: Millis,
+    pub ttl: Span,
 }
 
 /// How many permits are taken at once.
@@ -22,7 +22,7 @@ pub enum Size {
 }
 
 impl LeaseTerms {
-    const USUAL: Millis = Millis(1_000);
+    const USUAL: Span = Span::millis(1_000);
 
     /// A limit's `lease`.
     pub(super) fn compile(
@@ -38,14 +38,14 @@ impl LeaseTerms {
                 quota.capacity()
             )));
         }
-        let ttl = match lease.ttl_ms.map(Millis) {
+        let ttl = match lease.ttl_ms.map(Span::millis) {
             // A window of a second has no room for the usual time.
-            None => Self::USUAL.min(Millis(quota.window().0 / 2)),
+            None => Self::USUAL.min(quota.window().divided(2)),
             Some(ttl) if ttl >= quota.window() => {
                 return Err(at.member("ttl_ms").error(format!(
                     "is {}, but the window is only {} ms long; a lease must be shorter",
-                    ttl.0,
-                    quota.window().0
+                    ttl.as_millis(),
+                    quota.window().as_millis()
                 )));
             }
             Some(ttl) => ttl,

@@ -9,7 +9,7 @@ use crate::codec::json::{ConfigError, Path};
 use crate::quota::cost::Cost;
 use crate::quota::limit::{Algorithm, Quota, QuotaError};
 use crate::quota::operation::Reading;
-use crate::time::Millis;
+use crate::time::Span;
 
 /// How a limit treats those who near it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -26,10 +26,10 @@ pub enum Pace {
     #[default]
     Free,
     /// Once more than `from` is used later and later, up to `most` for the last that passes.
-    Slowed { from: Level, most: Millis },
+    Slowed { from: Level, most: Span },
     /// When its turn comes: requests leave one by one, at the rate of a leaky bucket, and none waits
     /// longer than `longest`.
-    Shaped { longest: Millis },
+    Shaped { longest: Span },
 }
 
 /// A part of what a limit holds, above 0 and below 1.
@@ -53,7 +53,7 @@ impl SoftLimit {
             (None, None) => None,
             (Some(from), Some(most)) => Some(Pace::Slowed {
                 from,
-                most: Millis(most),
+                most: Span::millis(most),
             }),
             (Some(_), None) => {
                 return wrong(
@@ -79,7 +79,7 @@ impl SoftLimit {
                 )));
             }
             (true, Some(longest)) => Some(Pace::Shaped {
-                longest: Millis(longest),
+                longest: Span::millis(longest),
             }),
             (true, None) => {
                 return wrong(
@@ -129,9 +129,9 @@ impl SoftLimit {
     }
 
     /// How long a request waits that has taken `cost` of this quota and left it so.
-    pub fn wait(&self, quota: &Quota, cost: Cost, reading: Reading) -> Millis {
+    pub fn wait(&self, quota: &Quota, cost: Cost, reading: Reading) -> Span {
         match self.pace {
-            Pace::Free => Millis(0),
+            Pace::Free => Span::ZERO,
             Pace::Slowed { from, most } => from.wait(used(quota, reading), quota, most),
             Pace::Shaped { .. } => turn(quota, cost, reading),
         }
@@ -146,12 +146,12 @@ pub fn used(quota: &Quota, reading: Reading) -> u64 {
 /// What a leaky bucket held before the request leaks out before its turn. What it holds since has
 /// leaked at `reset`, and of that the request's own part comes last. Rounded up, but nobody waits
 /// where there was less than a millisecond's worth.
-fn turn(quota: &Quota, cost: Cost, reading: Reading) -> Millis {
-    let own = cost.get().saturating_mul(quota.window().0);
-    if reading.reset.0 <= own.div_ceil(quota.limit()) {
-        return Millis(0);
+fn turn(quota: &Quota, cost: Cost, reading: Reading) -> Span {
+    let own = cost.get().saturating_mul(quota.window().as_millis());
+    if reading.reset.as_millis() <= own.div_ceil(quota.limit()) {
+        return Span::ZERO;
     }
-    Millis(reading.reset.0 - own / quota.limit())
+    Span::millis(reading.reset.as_millis() - own / quota.limit())
 }
 
 // === impl Level ===
@@ -168,10 +168,10 @@ impl Level {
     }
 
     /// Grows from nothing at this level to `most` where all is used.
-    fn wait(self, used: u64, quota: &Quota, most: Millis) -> Millis {
+    fn wait(self, used: u64, quota: &Quota, most: Span) -> Span {
         let share = (used as f64 / quota.capacity() as f64).min(1.0);
         let beyond = (share - self.0).max(0.0) / (1.0 - self.0);
-        Millis((most.0 as f64 * beyond).round() as u64)
+        Span::millis((most.as_millis() as f64 * beyond).round() as u64)
     }
 }
 
@@ -202,8 +202,10 @@ impl fmt::Display for SoftLimit {
         }
         match self.pace {
             Pace::Free => Ok(()),
-            Pace::Slowed { from, most } => write!(f, " slow from {} up to {}ms", from.0, most.0),
-            Pace::Shaped { longest } => write!(f, " shaped up to {}ms", longest.0),
+            Pace::Slowed { from, most } => {
+                write!(f, " slow from {} up to {}ms", from.0, most.as_millis())
+            }
+            Pace::Shaped { longest } => write!(f, " shaped up to {}ms", longest.as_millis()),
         }
     }
 }

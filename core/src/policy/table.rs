@@ -9,7 +9,6 @@ use super::ids::Scope;
 use crate::policy::rollout::Mode;
 use crate::quota::limit::Algorithm;
 use crate::quota::period::Period;
-use crate::time::Millis;
 
 /// From the longest; a window is told in the first that divides it.
 const UNITS: [(u64, &str, &str); 4] = [
@@ -117,10 +116,10 @@ fn one(limit: &Limit, other: &str) -> String {
 }
 
 fn window(period: Period) -> String {
-    let Period::Fixed(Millis(window)) = period else {
+    let Period::Fixed(window) = period else {
         return period.to_string();
     };
-    let seconds = window / 1000;
+    let seconds = window.as_seconds();
     let unit = UNITS
         .into_iter()
         .find(|(unit, ..)| seconds.is_multiple_of(*unit));

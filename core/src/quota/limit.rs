@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::quota::cost::Cost;
 use crate::quota::period::{Calendar, Period};
-use crate::time::Millis;
+use crate::time::Span;
 
 /// How usage is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -98,7 +98,7 @@ pub enum QuotaError {
     /// A burst was given to an algorithm that has none.
     BurstOutsideTokenBucket,
     /// Nobody could ever wait for a turn: they are further apart than the longest wait.
-    WaitBelowTurn { turn: Millis },
+    WaitBelowTurn { turn: Span },
     /// Lua's numbers are doubles: beyond 2^53 they lose integers.
     Overflow { capacity: u64, window_seconds: u64 },
 }
@@ -114,7 +114,10 @@ impl Quota {
     /// never refuses. Both count the same requests, at the same cost.
     pub fn comes_before(self, other: Quota) -> bool {
         use Algorithm::{FixedWindow, LeakyBucket, SlidingWindow, TokenBucket};
-        let (own, others) = (self.period.shortest().0, other.window().0);
+        let (own, others) = (
+            self.period.shortest().as_millis(),
+            other.window().as_millis(),
+        );
         let is_of_buckets = |quota: Quota| matches!(quota.algorithm, TokenBucket | LeakyBucket);
         // At most so much within any time as long as the other's window.
         let most = match self.algorithm {
@@ -181,7 +184,7 @@ impl Quota {
         Ok(Quota {
             algorithm,
             limit,
-            period: Period::Fixed(Millis(window)),
+            period: Period::Fixed(Span::millis(window)),
             capacity,
         })
     }
@@ -189,23 +192,26 @@ impl Quota {
     /// A fixed window that a calendar begins and ends.
     pub fn try_calendar(limit: u64, calendar: Calendar) -> Result<Quota, QuotaError> {
         let period = Period::from(calendar);
-        let longest = period.longest().0 / 1000;
+        let longest = period.longest().as_seconds();
         let quota = Quota::try_new(Algorithm::FixedWindow, limit, longest, None)?;
         Ok(Quota { period, ..quota })
     }
 
     /// The same rate, holding as many requests as leave within `longest`: the one that leaves now,
     /// and those that wait.
-    pub fn shaped(&self, longest: Millis) -> Result<Quota, QuotaError> {
+    pub fn shaped(&self, longest: Span) -> Result<Quota, QuotaError> {
         let overflow = QuotaError::Overflow {
             capacity: self.limit,
             window_seconds: self.window_seconds(),
         };
-        let leaked = longest.0.checked_mul(self.limit).ok_or(overflow)?;
-        let window = self.window().0;
+        let leaked = longest
+            .as_millis()
+            .checked_mul(self.limit)
+            .ok_or(overflow)?;
+        let window = self.window().as_millis();
         if leaked < window {
             return Err(QuotaError::WaitBelowTurn {
-                turn: Millis(window.div_ceil(self.limit)),
+                turn: Span::millis(window.div_ceil(self.limit)),
             });
         }
         let capacity = 1 + leaked / window;
@@ -243,12 +249,12 @@ impl Quota {
     }
 
     /// How long a window is; of a calendar's the longest.
-    pub fn window(&self) -> Millis {
+    pub fn window(&self) -> Span {
         self.period.longest()
     }
 
     pub fn window_seconds(&self) -> u64 {
-        self.window().0 / 1000
+        self.window().as_seconds()
     }
 
     /// The most that can be held at once: a token bucket's burst, what waits for its turn in a shaped
@@ -291,7 +297,7 @@ impl fmt::Display for QuotaError {
                 f,
                 "has a max_wait_ms below {}, how far turns are apart (window / limit), so that nobody \
                  could wait for one; raise it, or refuse at once without \"shape\"",
-                turn.0
+                turn.as_millis()
             ),
             QuotaError::Overflow {
                 capacity,

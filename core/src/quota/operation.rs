@@ -1,7 +1,7 @@
 //! What can be asked of limits, and what they tell: operations, verdicts, readings. It knows no key and
 //! no caller.
 
-use crate::time::{Micros, Millis};
+use crate::time::{Micros, Span};
 
 /// What an operation does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -13,7 +13,7 @@ pub enum Kind {
     /// Consumes whatever the limits say; may leave a debt.
     Charge,
     /// Takes as many as are free, up to the cost, to be used within this time: a day at most.
-    Lease { ttl: Millis },
+    Lease { ttl: Span },
     /// Undoes a take, charge or lease where what it counted in is still alive.
     Refund {
         /// `Answer::now` of the call that took.
@@ -25,7 +25,7 @@ pub enum Kind {
 
 impl Kind {
     /// The longest lease that the script grants.
-    pub const LONGEST_LEASE: Millis = Millis(24 * 60 * 60 * 1000);
+    pub const LONGEST_LEASE: Span = Span::seconds(24 * 60 * 60);
 
     /// What the script knows it by, and the number that goes with it.
     pub fn code(self) -> (u32, Option<u64>) {
@@ -35,7 +35,7 @@ impl Kind {
             Kind::Charge => (3, None),
             Kind::Refund { receipt } => (4, Some(receipt.0)),
             Kind::Reset => (5, None),
-            Kind::Lease { ttl } => (6, Some(ttl.0)),
+            Kind::Lease { ttl } => (6, Some(ttl.as_millis())),
         }
     }
 }
@@ -66,15 +66,15 @@ pub struct Reading {
     /// When this limit alone would let its cost pass.
     pub retry: Retry,
     /// Until nothing of the limit is used any more.
-    pub reset: Millis,
+    pub reset: Span,
 }
 
 impl Reading {
     /// What a lease told: how many permits it took stands where other operations tell the wait.
-    pub fn leased(remaining: i64, granted: u64, reset: Millis) -> Reading {
+    pub fn leased(remaining: i64, granted: u64, reset: Span) -> Reading {
         let retry = match granted {
             0 => Retry::Now,
-            granted => Retry::After(Millis(granted)),
+            granted => Retry::After(Span::millis(granted)),
         };
         Reading {
             remaining,
@@ -86,7 +86,7 @@ impl Reading {
     /// How many permits a lease took.
     pub fn granted(&self) -> u64 {
         match self.retry {
-            Retry::After(Millis(granted)) => granted,
+            Retry::After(granted) => granted.as_millis(),
             Retry::Now | Retry::Never => 0,
         }
     }
@@ -96,7 +96,7 @@ impl Reading {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Retry {
     Now,
-    After(Millis),
+    After(Span),
     /// The cost exceeds what the limit can ever hold.
     Never,
 }
@@ -105,7 +105,7 @@ pub enum Retry {
 pub const NOTHING: Reading = Reading {
     remaining: 0,
     retry: Retry::Now,
-    reset: Millis(0),
+    reset: Span::ZERO,
 };
 
 impl OperationReply {

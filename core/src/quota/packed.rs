@@ -18,7 +18,7 @@ pub fn pack_quota(quota: &Quota) -> PackedQuota {
         Algorithm::LeakyBucket => 4,
     };
     let window = match quota.period() {
-        Period::Fixed(window) => window.0.to_be_bytes(),
+        Period::Fixed(window) => window.as_millis().to_be_bytes(),
         // As a number it is longer than any window may be, so the script looks twice at these only.
         Period::Calendar(calendar) => {
             let [high, low] = calendar.offset().minutes().to_be_bytes();

@@ -3,13 +3,13 @@
 
 use std::fmt;
 
-use crate::time::Millis;
+use crate::time::Span;
 
 /// How time is cut into windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Period {
     /// Each as long as the others; the epoch begins one.
-    Fixed(Millis),
+    Fixed(Span),
     Calendar(Calendar),
 }
 
@@ -52,8 +52,8 @@ impl From<Calendar> for Period {
     /// Hours and days of UTC are windows of 3600 and 86400 seconds, and count in the same counter.
     fn from(calendar: Calendar) -> Period {
         match (calendar.unit, calendar.offset.minutes) {
-            (Unit::Hour, 0) => Period::Fixed(Millis(HOUR as u64)),
-            (Unit::Day, 0) => Period::Fixed(Millis(DAY as u64)),
+            (Unit::Hour, 0) => Period::Fixed(Span::millis(HOUR as u64)),
+            (Unit::Day, 0) => Period::Fixed(Span::millis(DAY as u64)),
             _ => Period::Calendar(calendar),
         }
     }
@@ -61,10 +61,10 @@ impl From<Calendar> for Period {
 
 impl Period {
     /// How long a window is at most.
-    pub fn longest(self) -> Millis {
+    pub fn longest(self) -> Span {
         match self {
             Period::Fixed(window) => window,
-            Period::Calendar(Calendar { unit, .. }) => Millis(match unit {
+            Period::Calendar(Calendar { unit, .. }) => Span::millis(match unit {
                 Unit::Hour => HOUR as u64,
                 Unit::Day => DAY as u64,
                 Unit::Week => WEEK as u64,
@@ -74,11 +74,11 @@ impl Period {
     }
 
     /// How long a window is at least.
-    pub fn shortest(self) -> Millis {
+    pub fn shortest(self) -> Span {
         match self {
             Period::Calendar(Calendar {
                 unit: Unit::Month, ..
-            }) => Millis(28 * DAY as u64),
+            }) => Span::millis(28 * DAY as u64),
             _ => self.longest(),
         }
     }
@@ -86,7 +86,10 @@ impl Period {
     /// The end of the window in which an instant lies, both in ms since the epoch.
     pub fn end(self, millis: u64) -> u64 {
         match self {
-            Period::Fixed(Millis(window)) => (millis / window.max(1) + 1).saturating_mul(window),
+            Period::Fixed(window) => {
+                let window = window.as_millis();
+                (millis / window.max(1) + 1).saturating_mul(window)
+            }
             Period::Calendar(calendar) => calendar.end(millis),
         }
     }
@@ -94,7 +97,9 @@ impl Period {
     /// Whether wherever a window ends one of these ends too.
     pub fn ends_with(self, other: Period) -> bool {
         match (self, other) {
-            (Period::Fixed(own), Period::Fixed(other)) => own.0.checked_rem(other.0) == Some(0),
+            (Period::Fixed(own), Period::Fixed(other)) => {
+                own.as_millis().checked_rem(other.as_millis()) == Some(0)
+            }
             _ => self == other,
         }
     }
@@ -106,9 +111,9 @@ impl fmt::Display for Period {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Calendar { unit, offset } = match self {
             Period::Fixed(window) if f.alternate() => {
-                return write!(f, "{} seconds", window.0 / 1000);
+                return write!(f, "{} seconds", window.as_seconds());
             }
-            Period::Fixed(window) => return write!(f, "{}s", window.0 / 1000),
+            Period::Fixed(window) => return write!(f, "{}s", window.as_seconds()),
             Period::Calendar(calendar) => calendar,
         };
         match (offset.minutes, f.alternate()) {

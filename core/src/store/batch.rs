@@ -23,7 +23,7 @@ use crate::store::fan_in::Outcome;
 use crate::store::reply::{self, ReplySchema};
 use crate::store::script::{By, Script};
 use crate::store::slot::{Lane, Slot, Topology};
-use crate::time::{Micros, Millis};
+use crate::time::{Micros, Span};
 
 /// The most check requests in a call, and the most checks of all together unless one check request alone has
 /// more: Redis serves nobody else while it runs, about 1.2 ms for 64 check requests of three checks each.
@@ -36,13 +36,13 @@ const LEAST_BACK: usize = 16;
 /// counted.
 const MOST_BACK: usize = 8_192;
 /// Such a check request may be asked late: a window that has ended meanwhile gets nothing back.
-const LATEST_BACK: Millis = Millis(5_000);
+const LATEST_BACK: Span = Span::millis(5_000);
 /// The most outcomes that are told in one event; the others are told in the next.
 pub const MOST_TOLD: usize = 64;
 /// By what the timeout is multiplied for who asks more than fits into a call.
 const PATIENCE: u64 = 10;
 /// Below this round trip a second call in flight costs more CPU than the waiting it saves.
-const LONG_ROUND_TRIP: Micros = Micros(1_000);
+const LONG_ROUND_TRIP: Span = Span::millis(1);
 /// Enough calls in flight to keep a far Redis busy, few enough to bound what a dead one holds.
 const MOST_CALLS: usize = 8;
 
@@ -54,7 +54,7 @@ const HANG_UP: [&[u8]; 3] = [b"CLIENT", b"REPLY", b"OFF"];
 const WORDS_OF_A_STRANGER: usize = 11;
 const STRANGER: &[u8] = b"Protocol error: unauthenticated";
 /// A server that means what it says is not left more often.
-const LEAVE_EVERY: Micros = Micros(1_000_000);
+const LEAVE_EVERY: Span = Span::seconds(1);
 /// What redis_proxy says of itself when Redis does not answer.
 const UPSTREAM: &[u8] = b"upstream failure";
 /// How the sidecar's refusals begin.
@@ -83,7 +83,7 @@ enum Flush {
 #[derive(Debug)]
 struct LaneState<T> {
     topology: Topology,
-    timeout: Millis,
+    timeout: Span,
     hang_up: HangUp,
     /// When redis_proxy was made to hang up last.
     left: Option<Micros>,
@@ -99,7 +99,7 @@ struct LaneState<T> {
     patient: VecDeque<Waiting<T>>,
     calls: Vec<(CallId, Call<T>)>,
     /// A moving average over the calls that were answered.
-    round_trip: Micros,
+    round_trip: Span,
     /// Whether the last call asked one check request, and nobody waited when its answer came.
     alone: bool,
     breaker: Breaker,
@@ -210,7 +210,7 @@ pub struct Health {
 
 impl<T> Batcher<T> {
     /// `jitter` spreads what many workers do after an outage.
-    pub fn new(topology: Topology, timeout: Millis, jitter: u8) -> Batcher<T> {
+    pub fn new(topology: Topology, timeout: Span, jitter: u8) -> Batcher<T> {
         Batcher {
             script: Script::production(),
             lanes: (0..topology.lanes())
@@ -455,7 +455,7 @@ impl<T> Outgoing<T> {
 }
 
 impl<T> LaneState<T> {
-    fn new(topology: Topology, timeout: Millis, jitter: u8) -> LaneState<T> {
+    fn new(topology: Topology, timeout: Span, jitter: u8) -> LaneState<T> {
         LaneState {
             topology,
             timeout,
@@ -467,7 +467,7 @@ impl<T> LaneState<T> {
             back: VecDeque::new(),
             patient: VecDeque::new(),
             calls: Vec::new(),
-            round_trip: Micros(0),
+            round_trip: Span::ZERO,
             alone: false,
             breaker: Breaker::new(jitter),
             last_error: String::new(),
@@ -508,7 +508,7 @@ impl<T> LaneState<T> {
         };
         self.round_trip >= LONG_ROUND_TRIP
             && self.calls.len() < MOST_CALLS
-            && now.0.saturating_sub(latest.0) > self.round_trip.0 / 2
+            && now.since(latest) > self.round_trip.divided(2)
     }
 
     /// Whether nobody else is to be expected. Not where a round trip is long: there a turn is next to
@@ -627,7 +627,7 @@ impl<T> LaneState<T> {
         if failed.is_some() {
             self.fail(now, failed);
         } else {
-            self.learn_round_trip(Micros(now.0.saturating_sub(call.since.0)));
+            self.learn_round_trip(now.since(call.since));
             self.breaker.succeeded(took);
         }
         unknown
@@ -637,7 +637,7 @@ impl<T> LaneState<T> {
     /// another, which may lead elsewhere. In a cluster the command would go to one node, and not to
     /// the one that answered; there redis_proxy asks for the map of slots anew.
     fn leave(&mut self, now: Micros, class: ErrorClass) {
-        let lately = |left: Micros| now.0.saturating_sub(left.0) < LEAVE_EVERY.0;
+        let lately = |left: Micros| now.since(left) < LEAVE_EVERY;
         let is_due = self.topology == Topology::Single && !self.left.is_some_and(lately);
         if is_due && self.hang_up == HangUp::No {
             self.hang_up = HangUp::Due;
@@ -678,20 +678,19 @@ impl<T> LaneState<T> {
     }
 
     fn expire(&mut self, now: Micros, settled: &mut Settled<T>) {
-        let timeout = self.timeout.0.saturating_mul(1000);
-        let late = |since: Micros, after: u64| now.0.saturating_sub(since.0) >= after;
+        let timeout = self.timeout;
+        let late = |since: Micros, after: Span| now.since(since) >= after;
         if let HangUp::UnderWay { since, .. } = self.hang_up
-            && late(since, timeout.saturating_mul(2))
+            && late(since, timeout.times(2))
         {
             self.hang_up = HangUp::No;
             self.breaker.looks_at(now);
         }
-        let patience = timeout.saturating_mul(PATIENCE);
-        let latest_back = LATEST_BACK.0.saturating_mul(1000);
+        let patience = timeout.times(PATIENCE);
         for (line, after) in [
             (&mut self.waiting, timeout),
             (&mut self.patient, patience),
-            (&mut self.back, latest_back),
+            (&mut self.back, LATEST_BACK),
         ] {
             while line.front().is_some_and(|first| late(first.since, after))
                 && let Some(waiting) = line.pop_front()
@@ -717,7 +716,7 @@ impl<T> LaneState<T> {
         let mut lost = None;
         // Who has more patience than a call is remembered has no answer either.
         self.calls.retain_mut(|(_, call)| {
-            let keep = !late(call.since, timeout.saturating_mul(2));
+            let keep = !late(call.since, timeout.times(2));
             if !keep {
                 lost = call.probe();
                 let commands = call.commands.iter_mut();
@@ -743,10 +742,10 @@ impl<T> LaneState<T> {
     }
 
     /// An eighth of the news: steady against one slow reply, quick enough for a failover.
-    fn learn_round_trip(&mut self, sample: Micros) {
+    fn learn_round_trip(&mut self, sample: Span) {
         self.round_trip = match self.round_trip {
-            Micros(0) => sample,
-            Micros(known) => Micros((known * 7 + sample.0) / 8),
+            Span::ZERO => sample,
+            known => (known.times(7) + sample).divided(8),
         };
     }
 }

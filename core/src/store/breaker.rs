@@ -2,15 +2,15 @@
 //! the store takes again, and closes when a real call succeeds. It knows calls and time, and whether
 //! something was taken; not what they are about.
 
-use crate::time::{Micros, Millis};
+use crate::time::{Micros, Span};
 
 /// A failed call weighs two, a successful one takes one away: three failures in a row open it, and
 /// so does any share of failures above a third.
 const FAILURE: u32 = 2;
 const OPENS_AT: u32 = 6;
 /// A failover takes seconds, a hiccup less: the first probe comes soon, later ones less often.
-const FIRST_LOOK: Millis = Millis(100);
-const LONGEST_LOOK: Millis = Millis(1_000);
+const FIRST_LOOK: Span = Span::millis(100);
+const LONGEST_LOOK: Span = Span::millis(1_000);
 
 #[derive(Debug)]
 pub struct Breaker {
@@ -25,13 +25,13 @@ enum State {
     /// Calls are made; `failures` is their recent weight.
     Closed { failures: u32 },
     /// No calls are made before `until`; then a probe is.
-    Open { until: Micros, wait: Millis },
+    Open { until: Micros, wait: Span },
     /// A probe is on its way.
-    Probing { wait: Millis },
+    Probing { wait: Span },
     /// The probe came back. Calls are made, and the first to fail ends it: what holds for the probe's
     /// slot need not for others. Until something was taken it is `shut` to whoever asks how it does: a
     /// replica answers and takes nothing.
-    HalfOpen { wait: Millis, shut: bool },
+    HalfOpen { wait: Span, shut: bool },
 }
 
 /// What the breaker lets through.
@@ -107,7 +107,7 @@ impl Breaker {
                 self.open(now, FIRST_LOOK);
             }
             State::Probing { wait } | State::HalfOpen { wait, .. } => {
-                self.open(now, Millis((wait.0 * 2).min(LONGEST_LOOK.0)));
+                self.open(now, wait.times(2).min(LONGEST_LOOK));
             }
             State::Open { .. } => {}
         }
@@ -116,16 +116,15 @@ impl Breaker {
     /// The next probe comes at that time: what it failed for has been mended, as far as that is known.
     pub fn looks_at(&mut self, time: Micros) {
         if let State::Open { until, .. } = &mut self.state {
-            *until = Micros(until.0.min(time.0));
+            *until = (*until).min(time);
         }
     }
 
     /// Up to a quarter more than the wait, so that a thousand workers do not probe at once.
-    fn open(&mut self, now: Micros, wait: Millis) {
-        let micros = wait.0 * 1000;
-        let spread = micros / 4 * u64::from(self.jitter) / 255;
+    fn open(&mut self, now: Micros, wait: Span) {
+        let spread = wait.divided(4).times(self.jitter.into()).divided(255);
         self.state = State::Open {
-            until: Micros(now.0 + micros + spread),
+            until: now + wait + spread,
             wait,
         };
     }

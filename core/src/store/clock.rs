@@ -5,10 +5,10 @@
 //! The two clocks differ by a number that no single answer tells: an answer only says that the store
 //! decided after it was asked and before it answered. The quickest answer of late says it best.
 
-use crate::time::Micros;
+use crate::time::{Micros, Span};
 
 /// Clocks drift, so the quickest answer is forgotten after one to two of these.
-const MEMORY: Micros = Micros(5_000_000);
+const MEMORY: Span = Span::seconds(5);
 
 /// What one worker knows of the store's clock: how far its own is ahead, in µs, at most.
 #[derive(Debug, Default)]
@@ -36,7 +36,7 @@ impl StoreClock {
             answered,
         } = exchange;
         let (least, most) = (ahead(asked, told), ahead(answered, told));
-        if answered.0.saturating_sub(self.since.0) >= MEMORY.0 {
+        if answered.since(self.since) >= MEMORY {
             self.old = self.young.take();
             self.since = answered;
         }

@@ -5,7 +5,7 @@ use crate::codec::namespace::Namespace;
 use crate::codec::secret::Secret;
 use crate::quota::limit::Share;
 use crate::store::slot::Topology;
-use crate::time::Millis;
+use crate::time::Span;
 
 /// What carries a call to the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,12 +27,12 @@ pub struct StoreConfig {
     /// What the sidecar asks for, where it asks for one.
     pub secret: Option<Secret>,
     /// The longest that a request waits for the store.
-    pub timeout: Millis,
+    pub timeout: Span,
     pub topology: Topology,
     /// How long a refusal is given again without asking.
-    pub denial_cache: Millis,
+    pub denial_cache: Span,
     /// How late a policy that is published in the store may be noticed; nothing where nobody looks.
-    pub policy_poll: Option<Millis>,
+    pub policy_poll: Option<Span>,
     /// What one worker may let through of a limit on its own while the store is away.
     pub local_share: Share,
 }
@@ -85,10 +85,10 @@ impl StoreConfig {
         if let Some(at) = fields.optional("timeout_ms") {
             let most = LONGEST_TIMEOUT_MS;
             let why = "every request waits up to this long when Redis is away";
-            store.timeout = Millis(bounded(&at, most, why)?);
+            store.timeout = Span::millis(bounded(&at, most, why)?);
         }
         if let Some(at) = fields.optional("denial_cache_ms") {
-            store.denial_cache = Millis(at.whole()?);
+            store.denial_cache = Span::millis(at.whole()?);
         }
         if let Some(at) = fields.optional("policy_poll_ms") {
             store.policy_poll = policy_poll(&at)?;
@@ -113,11 +113,11 @@ impl StoreConfig {
     }
 }
 
-fn policy_poll(at: &At<'_>) -> Result<Option<Millis>, ConfigError> {
+fn policy_poll(at: &At<'_>) -> Result<Option<Span>, ConfigError> {
     const BOUNDS: std::ops::RangeInclusive<u64> = SHORTEST_POLICY_POLL_MS..=LONGEST_POLICY_POLL_MS;
     match at.whole()? {
         0 => Ok(None),
-        millis if BOUNDS.contains(&millis) => Ok(Some(Millis(millis))),
+        millis if BOUNDS.contains(&millis) => Ok(Some(Span::millis(millis))),
         millis => Err(at.error(format!(
             "is {millis}; every worker looks for a new policy this often, so {} to {}, or 0 for never",
             BOUNDS.start(),
@@ -140,10 +140,10 @@ impl Default for StoreConfig {
             namespace: Namespace::default(),
             transport: Transport::Http,
             secret: None,
-            timeout: Millis(DEFAULT_TIMEOUT_MS),
+            timeout: Span::millis(DEFAULT_TIMEOUT_MS),
             topology: Topology::Single,
-            denial_cache: Millis(DEFAULT_DENIAL_CACHE_MS),
-            policy_poll: Some(Millis(DEFAULT_POLICY_POLL_MS)),
+            denial_cache: Span::millis(DEFAULT_DENIAL_CACHE_MS),
+            policy_poll: Some(Span::millis(DEFAULT_POLICY_POLL_MS)),
             local_share: Share::one_of(1),
         }
     }

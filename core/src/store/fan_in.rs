@@ -236,7 +236,7 @@ mod tests {
     use crate::quota::operation::Retry;
     use crate::quota::packed::Terms;
     use crate::store::check::Check;
-    use crate::time::Millis;
+    use crate::time::Span;
 
     fn check(key: &str) -> Check {
         let quota = Quota::try_new(Algorithm::FixedWindow, 5, 60, None).unwrap();
@@ -270,7 +270,7 @@ mod tests {
             limits: vec![Reading {
                 remaining: 0,
                 retry: Retry::Now,
-                reset: Millis(0),
+                reset: Span::ZERO,
             }],
         };
         for (number, part) in parts.iter().enumerate() {

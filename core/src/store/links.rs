@@ -8,7 +8,7 @@
 use crate::codec::resp::Replies;
 use crate::store::call::CallId;
 use crate::store::wire::MAX_BODY;
-use crate::time::{Micros, Millis};
+use crate::time::{Micros, Span};
 
 /// The proxy's name for a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub struct LinkId(pub u32);
 /// All links of a worker.
 #[derive(Debug)]
 pub struct Links {
-    timeout: Millis,
+    timeout: Span,
     links: Vec<Link>,
     /// Those that are to be closed, and are known no more.
     broken: Vec<LinkId>,
@@ -60,7 +60,7 @@ enum Progress {
 }
 
 impl Links {
-    pub fn new(timeout: Millis) -> Links {
+    pub fn new(timeout: Span) -> Links {
         Links {
             timeout,
             links: Vec::new(),
@@ -137,7 +137,7 @@ impl Links {
     /// A call that had no answer in time; to be asked until there is none. Its link is
     /// [`Links::broken`]: an answer that came later would meet the next call.
     pub fn late(&mut self, now: Micros) -> Option<CallId> {
-        let is_late = |link: &Link| link.due(self.timeout).is_some_and(|due| due.0 <= now.0);
+        let is_late = |link: &Link| link.due(self.timeout).is_some_and(|due| due <= now);
         let place = self.links.iter().position(is_late)?;
         let link = self.links.swap_remove(place);
         self.broken.push(link.id);
@@ -158,9 +158,9 @@ impl Links {
 
 impl Link {
     /// When its call must have been answered.
-    fn due(&self, timeout: Millis) -> Option<Micros> {
+    fn due(&self, timeout: Span) -> Option<Micros> {
         let since = self.exchange.as_ref()?.since;
-        Some(Micros(since.0 + timeout.0.saturating_mul(1000)))
+        Some(since + timeout)
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::quota::cost::Cost;
 use crate::quota::operation::{NOTHING, OperationReply, Reading, Retry, Verdict};
-use crate::time::{Micros, Millis};
+use crate::time::{Micros, Span};
 
 /// What a reply is read by: how many limits each operation has, and of each limit the place of its key
 /// in the call, and its cost.
@@ -222,9 +222,9 @@ pub(super) fn reading(remaining: i64, retry: i64, reset: i64) -> Option<Reading>
         retry: match retry {
             -1 => Retry::Never,
             0 => Retry::Now,
-            wait => Retry::After(Millis(natural(wait)?)),
+            wait => Retry::After(Span::millis(natural(wait)?)),
         },
-        reset: Millis(natural(reset)?),
+        reset: Span::millis(natural(reset)?),
     })
 }
 

@@ -27,13 +27,13 @@ use crate::store::check::ShardRequest;
 use crate::store::fan_in::Outcome;
 use crate::store::links::LinkId;
 use crate::store::slot::Topology;
-use crate::time::{Micros, Millis};
+use crate::time::{Micros, Span};
 
 /// How exactly deadlines are kept. Finer costs wake-ups of every worker, coarser adds to the wait
 /// when Redis is away.
-const TICK: Millis = Millis(10);
+const TICK: Span = Span::millis(10);
 /// A worker without requests stops ticking so after a second.
-const IDLE: Micros = Micros(1_000_000);
+const IDLE: Span = Span::seconds(1);
 /// The most requests that are told their outcome, or let go on, in one event. Those that the proxy
 /// answers itself it answers at the event's end, one inside the other, each on more of the VM's stack.
 const MOST_SETTLED: usize = MOST_TOLD;
@@ -204,7 +204,7 @@ impl<H: Host> Worker<H> {
         }
         self.policy.tick(&self.host, &mut self.calls, now);
         self.eviction.tick(&self.host, &mut self.calls, now);
-        let is_idle = now.0.saturating_sub(self.busy.0) >= IDLE.0;
+        let is_idle = now.since(self.busy) >= IDLE;
         let lease = self.memory.leases.next().filter(|_| is_asked);
         let late = self.calls.next_late();
         let next = self
@@ -302,7 +302,7 @@ impl<H: Host> Worker<H> {
     }
 
     /// Has a tick come so soon, or sooner.
-    pub(super) fn within(&mut self, now: Micros, wait: Millis) {
+    pub(super) fn within(&mut self, now: Micros, wait: Span) {
         self.ticker.within(&self.host, now, wait);
     }
 

@@ -9,12 +9,12 @@ use crate::codec::resp::{self, Reader, Token};
 use crate::observe::notice::Notice;
 use crate::store::call::CallId;
 use crate::store::eviction;
-use crate::time::{Micros, Millis};
+use crate::time::{Micros, Span};
 
 /// Somebody may change it while Redis runs, and hardly ever does.
-const EVERY: Micros = Micros(600_000_000);
+const EVERY: Span = Span::seconds(600);
 /// Redis may not be there yet.
-const AGAIN: Micros = Micros(10_000_000);
+const AGAIN: Span = Span::seconds(10);
 
 #[derive(Debug)]
 pub struct EvictionWatch {
@@ -36,21 +36,21 @@ impl EvictionWatch {
         }
     }
 
-    pub fn next_tick(&self, now: Micros) -> Millis {
+    pub fn next_tick(&self, now: Micros) -> Span {
         until(now, self.due)
     }
 
     /// Time has passed.
     pub fn tick(&mut self, host: &impl Host, calls: &mut StoreCalls, now: Micros) {
-        if now.0 < self.due.0 {
+        if now < self.due {
             return;
         }
-        self.due = Micros(now.0 + AGAIN.0);
-        let time = host.wall_clock().0;
+        self.due = now + AGAIN;
+        let time = host.wall_clock();
         let asked = shared::read(host, &self.asked).and_then(|bytes| bytes.try_into().ok());
-        let answered = asked.map_or(0, u64::from_le_bytes);
-        if time < answered.saturating_add(EVERY.0) {
-            self.due = Micros(now.0 + EVERY.0);
+        let answered = Micros(asked.map_or(0, u64::from_le_bytes));
+        if time < answered + EVERY {
+            self.due = now + EVERY;
             return;
         }
         let mut body = Vec::new();
@@ -90,7 +90,7 @@ impl EvictionWatch {
             Ok(Some(Token::Error(error))) if error.starts_with(b"ERR") => {}
             _ => return true,
         }
-        self.due = Micros(now.0 + EVERY.0);
+        self.due = now + EVERY;
         let time = host.wall_clock().0.to_le_bytes();
         shared::write(host, &self.asked, &time);
         true

@@ -20,7 +20,7 @@ use crate::quota::period::{Calendar, Period, Unit, UtcOffset};
 use crate::store::call::CallId;
 use crate::store::config::StoreConfig;
 use crate::store::links::LinkId;
-use crate::time::{Micros, Millis};
+use crate::time::{Micros, Span};
 
 /// The time of day when all clocks stand at 0.
 pub const EPOCH: u64 = 1_800_000_000_000_000;
@@ -75,13 +75,13 @@ impl FakeHost {
         }))
     }
 
-    pub fn advance(&self, by: Millis) {
-        self.0.now.set(self.0.now.get() + by.0 * 1000);
+    pub fn advance(&self, by: Span) {
+        self.0.now.set(self.0.now.get() + by.as_micros());
     }
 
     /// The period of ticks; 0 where none come.
-    pub fn period(&self) -> Millis {
-        Millis(self.0.period.get())
+    pub fn period(&self) -> Span {
+        Span::millis(self.0.period.get())
     }
 
     /// Whether a turn was asked for since this was last asked.
@@ -143,8 +143,8 @@ impl Host for FakeHost {
         Micros(EPOCH + self.0.now.get())
     }
 
-    fn set_tick_period(&self, period: Millis) {
-        self.0.period.set(period.0);
+    fn set_tick_period(&self, period: Span) {
+        self.0.period.set(period.as_millis());
     }
 
     fn name_wake_up(&mut self, _name: &str) {}
@@ -357,7 +357,7 @@ impl FakeRedis {
                     receipt: Micros(large.next().unwrap()),
                 },
                 6 => Kind::Lease {
-                    ttl: Millis(large.next().unwrap()),
+                    ttl: Span::millis(large.next().unwrap()),
                 },
                 code => panic!("operation {code}"),
             };
@@ -378,10 +378,10 @@ impl FakeRedis {
             for reading in told.limits {
                 let retry = match reading.retry {
                     Retry::Now => 0,
-                    Retry::After(Millis(wait)) => i64::try_from(wait).unwrap(),
+                    Retry::After(wait) => i64::try_from(wait.as_millis()).unwrap(),
                     Retry::Never => -1,
                 };
-                let reset = i64::try_from(reading.reset.0).unwrap();
+                let reset = i64::try_from(reading.reset.as_millis()).unwrap();
                 reply.extend([reading.remaining, retry, reset]);
             }
         }
@@ -395,7 +395,7 @@ impl FakeRedis {
 fn quota(packed: &[u8]) -> Quota {
     let number = |at: usize| u64::from_be_bytes(packed[at..at + 8].try_into().unwrap());
     let period = match packed[9] {
-        0 => Period::Fixed(Millis(number(9))),
+        0 => Period::Fixed(Span::millis(number(9))),
         unit => {
             let unit = Unit::ALL[usize::from(unit) - 1];
             let minutes = i16::from_be_bytes([packed[10], packed[11]]);

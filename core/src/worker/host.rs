@@ -9,7 +9,7 @@ use crate::observe::report::Node;
 use crate::store::call::CallId;
 use crate::store::config::StoreConfig;
 use crate::store::links::LinkId;
-use crate::time::{Micros, Millis};
+use crate::time::{Micros, Span};
 
 pub trait Host {
     /// The worker's own clock, which never goes back. It counts from an origin of its own.
@@ -17,7 +17,7 @@ pub trait Host {
     /// The time of day: microseconds since the Unix epoch.
     fn wall_clock(&self) -> Micros;
     /// Has [`super::Worker::tick`] called once in every period; 0 stops it. Starts the period anew.
-    fn set_tick_period(&self, period: Millis);
+    fn set_tick_period(&self, period: Span);
     /// Gives [`Host::wake_after_event`] a name that no other worker has.
     fn name_wake_up(&mut self, name: &str);
     /// Has [`super::Worker::turn`] called once this turn of the event loop is over.

@@ -14,14 +14,14 @@ use crate::live::versions::{self, VersionSkew};
 use crate::policy::Policy;
 use crate::store::call::CallId;
 use crate::store::config::StoreConfig;
-use crate::time::{Micros, Millis};
+use crate::time::{Micros, Span};
 
 /// What a worker said of its version outlives three looks, and a moment more for those that look often.
 const ANSWERS: u64 = 3;
-const MOMENT: Micros = Micros(10_000_000);
+const MOMENT: Span = Span::seconds(10);
 /// How long an instance that was never answered and never had a request counts as a worker that begins.
 /// Longer, and it is no worker: Envoy's main thread has an instance too, and its calls may get nowhere.
-const BEGINNING: Micros = Micros(3_000_000);
+const BEGINNING: Span = Span::seconds(3);
 
 pub struct PolicyWatch {
     /// The plugin configuration's own, to start with and to go back to.
@@ -36,7 +36,7 @@ pub struct PolicyWatch {
 
 struct Poller {
     watch: Watch,
-    period: Millis,
+    period: Span,
     worker: u64,
     namespace: Namespace,
     /// Where all workers of the process that follow the same policy write their versions.
@@ -133,7 +133,7 @@ impl PolicyWatch {
     }
 
     /// When to call [`PolicyWatch::tick`] next, if ever.
-    pub fn next_tick(&self, now: Micros) -> Option<Millis> {
+    pub fn next_tick(&self, now: Micros) -> Option<Span> {
         Some(self.poller.as_ref()?.watch.next_tick(now))
     }
 
@@ -240,16 +240,16 @@ impl PolicyWatch {
         let Some(poller) = &self.poller else { return };
         let now = host.wall_clock();
         let until = match self.serves || poller.watch.has_replies() {
-            true => now.0 + ANSWERS * poller.period.0 * 1000 + MOMENT.0,
-            false => self.begun.0 + BEGINNING.0,
+            true => now + poller.period.times(ANSWERS) + MOMENT,
+            false => self.begun + BEGINNING,
         };
-        if until <= now.0 {
+        if until <= now {
             return;
         }
         let own = versions::VersionReport {
             worker: poller.worker,
             version: self.snapshot.version,
-            until: Micros(until),
+            until,
         };
         let mut spread = None;
         shared::update(host, &poller.versions, |all| {

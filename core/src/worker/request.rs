@@ -476,7 +476,7 @@ impl<H: Host> Worker<H> {
     /// What access logs are to find of a request. `since` is when it began to wait for the store.
     fn log(&self, stream: StreamId, pending: &Pending, record: &Record, since: Option<Micros>) {
         if self.access_log == AccessLog::On {
-            let waited = since.map(|since| Micros(self.host.now().0.saturating_sub(since.0)));
+            let waited = since.map(|since| self.host.now().since(since));
             let policy = &pending.snapshot().policy;
             let line = access_log::line(policy, record, pending.subject(), waited);
             self.host.set_log_field(stream, &line);

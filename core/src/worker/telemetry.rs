@@ -22,12 +22,12 @@ use crate::policy::lists::Listed;
 use crate::request::subject::Subject;
 use crate::store::batch::Health;
 use crate::store::call::CallId;
-use crate::time::{Micros, Millis};
+use crate::time::{Micros, Span};
 
 /// How often what was counted is told while there is work.
-pub const TELL_WITHIN: Millis = Millis(1_000);
+pub const TELL_WITHIN: Span = Span::millis(1_000);
 /// Calls that never come back are forgotten; no timeout is as long.
-const LOST_CALL: Micros = Micros(10_000_000);
+const LOST_CALL: Span = Span::seconds(10);
 /// Views that are read: more than a process has had workers, reloaded ones among them, in a quarter
 /// of an hour.
 const MOST_VIEWS: usize = 1024;
@@ -182,8 +182,8 @@ impl Telemetry {
         if answer.is_none() {
             return;
         }
-        let took = Micros(now.0.saturating_sub(since.0));
-        self.statistics.latency.record(host, took.0);
+        let took = now.since(since);
+        self.statistics.latency.record(host, took.as_micros());
         self.statistics
             .batch_size
             .record(host, check_requests as u64);
@@ -211,15 +211,15 @@ impl Telemetry {
         snapshot: &PolicySnapshot,
         health: Health,
         now: Micros,
-    ) -> Option<Millis> {
+    ) -> Option<Span> {
         let State { told, told_at, .. } = self.state;
         if !self.counting && is_as(health, told) && health.open == 0 {
             return None;
         }
-        let due = told_at.0.saturating_add(TELL_WITHIN.0 * 1000);
+        let due = told_at + TELL_WITHIN;
         // Lanes are not asked, or are again: that is told at once.
-        if health.open == told.open && now.0 < due {
-            return Some(until(now, Micros(due)));
+        if health.open == told.open && now < due {
+            return Some(until(now, due));
         }
         self.tell(host, snapshot, health, now);
         None
@@ -239,7 +239,7 @@ impl Telemetry {
         self.counting = false;
         state
             .calls
-            .retain(|(_, since, _)| now.0.saturating_sub(since.0) < LOST_CALL.0);
+            .retain(|(_, since, _)| now.since(*since) < LOST_CALL);
         state.view.heavy_hitters.age(time);
         self.statistics.tell_health(host, state, health, time);
         self.statistics.tell_wrong_secrets(host, state, time);
@@ -352,7 +352,7 @@ impl Statistics {
 impl Desk {
     /// Others find it where this worker's seat says.
     fn leave_view(&self, host: &impl Host, state: &mut State, time: Micros) {
-        let silent = time.0.saturating_sub(state.view.at.0) >= report::LONGEST_SILENCE.0;
+        let silent = time.since(state.view.at) >= report::LONGEST_SILENCE;
         if !(state.news || state.view.open_lanes > 0 && silent) {
             return;
         }

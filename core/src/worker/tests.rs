@@ -8,7 +8,7 @@ use super::{Flow, Host, Worker};
 use crate::local::timer_queue::StreamId;
 use crate::store::call::CallId;
 use crate::store::links::LinkId;
-use crate::time::Millis;
+use crate::time::Span;
 
 const ONE_RULE: &str = r#"{"rules": [{"name": "api", "pattern": "/*", "user_limits":
     {"default": {"type": "fixed_window", "limit": 2, "window": 60}}}]}"#;
@@ -119,12 +119,12 @@ impl Scene {
     }
 
     /// Time passes, tick by tick.
-    fn pass(&mut self, time: Millis) {
-        let mut left = time.0;
+    fn pass(&mut self, time: Span) {
+        let mut left = time.as_millis();
         while left > 0 {
-            let period = self.host.period().0;
+            let period = self.host.period().as_millis();
             let step = if period == 0 { left } else { period.min(left) };
-            self.host.advance(Millis(step));
+            self.host.advance(Span::millis(step));
             left -= step;
             if period > 0 {
                 self.worker.tick();
@@ -214,9 +214,9 @@ fn a_call_without_an_answer_is_late_and_its_link_is_closed() {
     scene.turn();
     let sent = scene.host.sent();
     assert_eq!((sent.len(), scene.host.open_links()), (1, 1));
-    scene.pass(Millis(49));
+    scene.pass(Span::millis(49));
     assert_eq!(scene.statuses(), []);
-    scene.pass(Millis(20));
+    scene.pass(Span::millis(20));
     assert_eq!(scene.statuses(), [(stream, Happened::Resumed)], "locally");
     assert_eq!(scene.host.open_links(), 0);
 
@@ -286,9 +286,9 @@ fn a_delayed_request_goes_on_at_its_tick_and_one_that_leaves_gives_back() {
     let (second, _) = scene.request("ann");
     scene.settle();
     assert_eq!(scene.statuses(), []);
-    scene.pass(Millis(99));
+    scene.pass(Span::millis(99));
     assert_eq!(scene.statuses(), []);
-    scene.pass(Millis(2));
+    scene.pass(Span::millis(2));
     assert_eq!(scene.statuses(), [(second, Happened::Resumed)]);
     assert_eq!(remaining(&mut scene, second).as_deref(), Some("8"));
 
@@ -298,7 +298,7 @@ fn a_delayed_request_goes_on_at_its_tick_and_one_that_leaves_gives_back() {
     scene.settle();
     let (fourth, _) = scene.request("ann");
     scene.settle();
-    scene.pass(Millis(300));
+    scene.pass(Span::millis(300));
     assert_eq!(remaining(&mut scene, fourth).as_deref(), Some("7"));
 }
 
@@ -311,7 +311,7 @@ fn a_published_policy_comes_into_force_for_new_requests_and_for_later_workers() 
     scene.request("ann");
     scene.settle();
     for _ in 0..20 {
-        scene.pass(Millis(100));
+        scene.pass(Span::millis(100));
         scene.settle();
     }
     let log = scene.host.logged();
@@ -354,7 +354,7 @@ fn what_was_leased_under_a_policy_goes_back_when_it_ends() {
 
     scene.redis.policy = Some((1, ONE_RULE.replace("\"limit\": 2", "\"limit\": 100")));
     for _ in 0..30 {
-        scene.pass(Millis(100));
+        scene.pass(Span::millis(100));
         scene.settle();
     }
     let (third, _) = scene.request("ann");
@@ -378,9 +378,9 @@ fn a_worker_that_goes_takes_its_lanes_and_its_version_along() {
         scene.request(user);
         scene.turn();
         scene.host.sent();
-        scene.pass(Millis(120));
+        scene.pass(Span::millis(120));
     }
-    scene.pass(Millis(1100));
+    scene.pass(Span::millis(1100));
     assert_eq!(scene.host.metric("weir.breaker.open_lanes"), 1);
     scene.worker.retire();
     assert_eq!(scene.host.metric("weir.breaker.open_lanes"), 0);
@@ -391,14 +391,18 @@ fn an_idle_worker_stops_ticking_but_for_the_policy() {
     let mut scene = Scene::new(ONE_RULE);
     scene.request("ann");
     scene.settle();
-    scene.pass(Millis(20));
+    scene.pass(Span::millis(20));
     scene.settle();
-    assert_eq!(scene.host.period(), Millis(10));
+    assert_eq!(scene.host.period(), Span::millis(10));
     for _ in 0..40 {
-        scene.pass(Millis(100));
+        scene.pass(Span::millis(100));
         scene.settle();
     }
-    assert!(scene.host.period().0 > 100, "{:?}", scene.host.period());
+    assert!(
+        scene.host.period().as_millis() > 100,
+        "{:?}",
+        scene.host.period()
+    );
 }
 
 const CHARGED: &str = r#"{"rules": [{"name": "api", "pattern": "/*",
@@ -454,7 +458,7 @@ fn no_call_leaves_in_the_name_of_a_request() {
         let (stream, _) = scene.request_for(status, "ann", ("accept", "*/*"));
         for _ in 0..20 {
             scene.settle();
-            scene.pass(Millis(1));
+            scene.pass(Span::millis(1));
         }
         let answered = (stream, Happened::Answered(200));
         assert_eq!(scene.statuses(), [answered], "{transport}");
@@ -473,7 +477,7 @@ fn who_has_patience_is_told_when_its_answer_is_lost() {
     for _ in 0..100 {
         scene.turn();
         scene.host.sent();
-        scene.pass(Millis(10));
+        scene.pass(Span::millis(10));
     }
     let told = scene.statuses();
     assert_eq!(told, [(stream, Happened::Answered(503))]);
@@ -492,7 +496,7 @@ fn a_policy_that_names_no_operators_keeps_those_of_the_configuration() {
     let mut scene = Scene::new(&configured);
     scene.redis.policy = Some((7, ONE_RULE.to_string()));
     for _ in 0..20 {
-        scene.pass(Millis(100));
+        scene.pass(Span::millis(100));
         scene.settle();
     }
     assert_eq!(scene.worker.policy.in_force().version.0, 7);

@@ -3,15 +3,15 @@
 //! than the next one will, and by the ticks themselves.
 
 use super::host::Host;
-use crate::time::{Micros, Millis};
+use crate::time::{Micros, Span};
 
-const OFF: Millis = Millis(0);
+const OFF: Span = Span::ZERO;
 /// The proxy's timers have no finer grain.
-pub const SOONEST: Millis = Millis(1);
+pub const SOONEST: Span = Span::millis(1);
 
 #[derive(Debug)]
 pub struct Ticker {
-    period: Millis,
+    period: Span,
     /// When the next tick comes.
     next: Micros,
 }
@@ -26,34 +26,30 @@ impl Ticker {
     }
 
     /// Has a tick come so soon, or sooner.
-    pub fn within(&mut self, host: &impl Host, now: Micros, wait: Millis) {
-        if self.period == OFF || self.next > later(now, wait) {
+    pub fn within(&mut self, host: &impl Host, now: Micros, wait: Span) {
+        if self.period == OFF || self.next > now + wait {
             self.set(host, now, wait.max(SOONEST));
         }
     }
 
     /// A tick has come, and the next is wanted so soon, or never.
-    pub fn ticked(&mut self, host: &impl Host, now: Micros, next: Option<Millis>) {
+    pub fn ticked(&mut self, host: &impl Host, now: Micros, next: Option<Span>) {
         let period = next.map_or(OFF, |wait| wait.max(SOONEST));
         if period == self.period {
-            self.next = later(now, period);
+            self.next = now + period;
         } else {
             self.set(host, now, period);
         }
     }
 
-    fn set(&mut self, host: &impl Host, now: Micros, period: Millis) {
+    fn set(&mut self, host: &impl Host, now: Micros, period: Span) {
         host.set_tick_period(period);
         self.period = period;
-        self.next = later(now, period);
+        self.next = now + period;
     }
 }
 
 /// Rounded up: a timer that fires before anything is due has fired for nothing.
-pub fn until(now: Micros, due: Micros) -> Millis {
-    Millis(due.0.saturating_sub(now.0).div_ceil(1000))
-}
-
-fn later(now: Micros, wait: Millis) -> Micros {
-    Micros(now.0.saturating_add(wait.0.saturating_mul(1000)))
+pub fn until(now: Micros, due: Micros) -> Span {
+    due.since(now).ceil_millis()
 }

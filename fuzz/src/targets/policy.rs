@@ -110,7 +110,7 @@ fn run(data: &[u8]) {
         }
         Ok(Config::Bridge) => {}
         Ok(Config::Limiter(config)) => {
-            assert!((1..=1000).contains(&config.store.timeout.0));
+            assert!((1..=1000).contains(&config.store.timeout.as_millis()));
             check(&config.policy);
         }
     }
@@ -121,14 +121,14 @@ fn check(policy: &Policy) {
     for quota in in_bounds.chain([policy.status.terms.quota]) {
         let (limit, capacity) = (quota.limit(), quota.capacity());
         assert!(limit > 0 && capacity > 0 && quota.window_seconds() > 0);
-        let most = u128::from(limit.max(capacity)) * u128::from(quota.window().0);
+        let most = u128::from(limit.max(capacity)) * u128::from(quota.window().as_millis());
         assert!(most < DOUBLE_EXACT);
     }
     for (_, limit) in policy.limits() {
         if let Pace::Shaped { longest } = limit.soft_limit.pace {
             let quota = limit.terms.quota;
-            let turn = |nth: u64| u128::from(nth) * u128::from(quota.window().0);
-            let leaks = u128::from(longest.0) * u128::from(quota.limit());
+            let turn = |nth: u64| u128::from(nth) * u128::from(quota.window().as_millis());
+            let leaks = u128::from(longest.as_millis()) * u128::from(quota.limit());
             assert!(turn(1) <= leaks && turn(quota.capacity() - 1) <= leaks);
         }
     }

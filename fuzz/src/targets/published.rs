@@ -5,7 +5,7 @@
 
 use weir_core::codec::namespace::Namespace;
 use weir_core::live::poller::{Document, News, Published, Query, Watch};
-use weir_core::time::{Micros, Millis};
+use weir_core::time::{Micros, Span};
 
 use crate::Target;
 
@@ -31,8 +31,8 @@ pub const TARGET: Target = Target {
 fn run(data: &[u8]) {
     let mut watch = Watch::new(
         &Namespace::default(),
-        Millis(2000),
-        Millis(50),
+        Span::millis(2000),
+        Span::millis(50),
         7,
         Micros(0),
     );

@@ -12,7 +12,7 @@ use weir_core::store::call::CallId;
 use weir_core::store::check::{Check, CheckRequest};
 use weir_core::store::reply::{Answer, ReplySchema, decode};
 use weir_core::store::slot::Topology;
-use weir_core::time::{Micros, Millis};
+use weir_core::time::{Micros, Span};
 
 use crate::Target;
 use crate::input::Input;
@@ -94,10 +94,10 @@ fn integers(mut input: Input<'_>) {
                 reading.remaining,
                 match reading.retry {
                     Retry::Now => 0,
-                    Retry::After(Millis(wait)) => wait as i64,
+                    Retry::After(wait) => wait.as_millis() as i64,
                     Retry::Never => -1,
                 },
-                reading.reset.0 as i64,
+                reading.reset.as_millis() as i64,
             ]);
         }
     }
@@ -119,7 +119,7 @@ fn together(answer: &Answer, integers: &[i64]) {
         let mut readings = answer.told.iter().filter_map(|told| told.limits.get(key));
         let last = readings.next_back().expect("a key that somebody named");
         assert_eq!(last.retry, Retry::Now);
-        again.extend([last.remaining, last.reset.0 as i64]);
+        again.extend([last.remaining, last.reset.as_millis() as i64]);
     }
     assert_eq!(again, integers, "nothing is lost on the way");
 }
@@ -127,7 +127,7 @@ fn together(answer: &Answer, integers: &[i64]) {
 fn a_body(mut input: Input<'_>) {
     let topology = [Topology::Single, Topology::Cluster][input.below(2)];
     let mut store = Store {
-        batcher: Batcher::new(topology, Millis(50), 0),
+        batcher: Batcher::new(topology, Span::millis(50), 0),
         outcomes: vec![0; REQUESTS as usize],
         calls: 0,
     };

@@ -49,7 +49,7 @@ fn fields(name: &str, windows: std::ops::Range<u64>, shown: usize) -> (String, S
         reading: Reading {
             remaining,
             retry: Retry::Now,
-            reset: Millis(1001),
+            reset: Span::millis(1001),
         },
     };
     let limits: Vec<LimitId> = policy.limits().map(|(id, _)| id).collect();

@@ -15,18 +15,18 @@ use crate::request::subject::Subject;
 use crate::store::check::{Check, ShardRequest};
 use crate::store::clock::Exchange;
 use crate::store::fan_in::Outcome;
-use crate::time::{Micros, Millis};
+use crate::time::{Micros, Span};
 
 /// What a worker needs in order to delay a request, and to forget it.
 #[derive(Debug)]
 pub struct DelayedRequest {
     caller: Subject,
-    wait: Millis,
+    wait: Span,
     /// When that was decided: asked on the worker's clock, told by the store's. By the worker itself
     /// if nothing.
     decided: Option<(Micros, Micros)>,
     /// The key of the limit whose turn it waits for, and the longest wait of the others.
-    turn: Option<(Vec<u8>, Millis)>,
+    turn: Option<(Vec<u8>, Span)>,
     refunds: Vec<ShardRequest>,
     local: TakenLocal,
     leased: Vec<(Check, Spent)>,
@@ -50,12 +50,11 @@ impl Memory {
                 answered: now,
             })
         });
-        let later = |wait: Millis| Micros(from.0.saturating_add(wait.0.saturating_mul(1000)));
         let turn = delayed.turn.as_ref().map(|(queue, others)| Turn {
             queue: queue.clone(),
-            not_before: later(*others),
+            not_before: from + *others,
         });
-        let due = later(delayed.wait);
+        let due = from + delayed.wait;
         self.delays.delay(stream, delayed.caller.clone(), due, turn);
         due
     }
@@ -150,7 +149,7 @@ impl Pending {
     ) -> Decision {
         let near_limit = self.near_limit(decided, memory);
         let Delay { wait, queue } = near_limit.delay;
-        let waits = wait > Millis(0);
+        let waits = wait > Span::ZERO;
         let is_held = waits && memory.delays.has_room(&passage.subject);
         let is_crowded = waits && !is_held;
         // Where there is no place, who is only slowed down is let go: it is within its limits.

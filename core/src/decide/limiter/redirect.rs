@@ -10,10 +10,10 @@ use crate::decide::answer::Headers;
 use crate::live::snapshot::PolicySnapshot;
 use crate::policy::ids::LimitId;
 use crate::request::subject::Subject;
-use crate::time::Micros;
+use crate::time::{Micros, Span};
 
 /// The other stream begins in the same turn, unless a filter before Weir takes its time.
-const LONGEST: Micros = Micros(5_000_000);
+const LONGEST: Span = Span::seconds(5);
 /// So many wait for such filters at most.
 const MOST: usize = 256;
 
@@ -107,7 +107,7 @@ impl Redirects {
 
     /// Forgets those that were not followed by another stream in time; their settlements are to be settled.
     pub fn expire(&mut self, now: Micros) -> Vec<Settlement> {
-        let late = |since: Micros| now.0.saturating_sub(since.0) >= LONGEST.0;
+        let late = |since: Micros| now.since(since) >= LONGEST;
         let gone = self.0.extract_if(.., |(_, since, _)| late(*since));
         gone.flat_map(|(_, _, gone)| gone.settlements).collect()
     }
@@ -115,7 +115,7 @@ impl Redirects {
     /// When the first of them is forgotten.
     pub fn next(&self) -> Option<Micros> {
         let (_, since, _) = self.0.first()?;
-        Some(Micros(since.0.saturating_add(LONGEST.0)))
+        Some(*since + LONGEST)
     }
 }
 
@@ -178,7 +178,7 @@ mod tests {
         }
         assert_eq!(redirects.0.len(), MOST);
         let first = redirects.next().unwrap();
-        assert_eq!(first, Micros(MOST as u64 + LONGEST.0));
+        assert_eq!(first, Micros(MOST as u64) + LONGEST);
         redirects.expire(Micros(first.0 - 1));
         assert_eq!(redirects.0.len(), MOST);
         redirects.expire(first);

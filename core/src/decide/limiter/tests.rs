@@ -2,7 +2,7 @@ use super::*;
 use crate::live::snapshot::Version;
 use crate::quota::operation::{OperationReply, Retry};
 use crate::request::identity;
-use crate::time::Millis;
+use crate::time::Span;
 use crate::worker::config::Config;
 
 const POLICY: &str = r#"{
@@ -647,7 +647,7 @@ fn told(verdict: crate::quota::operation::Verdict, readings: &[(i64, Retry)]) ->
     let limits = readings.iter().map(|&(remaining, retry)| Reading {
         remaining,
         retry,
-        reset: Millis(59_001),
+        reset: Span::millis(59_001),
     });
     let told = vec![OperationReply {
         verdict,
@@ -686,8 +686,8 @@ fn what_passed_shows_the_limit_with_the_fewest_left() {
 fn a_refusal_names_the_first_limit_that_failed_and_the_longest_wait() {
     let readings = [
         (8, Retry::Now),
-        (0, Retry::After(Millis(1))),
-        (0, Retry::After(Millis(7001))),
+        (0, Retry::After(Span::millis(1))),
+        (0, Retry::After(Span::millis(7001))),
     ];
     let outcome = told(crate::quota::operation::Verdict::Refused, &readings);
     let action = conclude(&[GET[0], GET[1], ("x-user-id", "ann")], &outcome);
@@ -714,7 +714,7 @@ fn whoever_was_refused_is_refused_from_memory_until_the_store_could_say_otherwis
     let mut memory = Memory::new(&config().store);
     let readings = [
         (8, Retry::Now),
-        (0, Retry::After(Millis(700))),
+        (0, Retry::After(Span::millis(700))),
         (3, Retry::Now),
     ];
     let outcome = told(crate::quota::operation::Verdict::Refused, &readings);
@@ -766,7 +766,7 @@ fn a_refusal_that_may_rest_on_what_is_given_back_is_not_kept() {
         let mut asked = admit(&ann);
         let parts = asked.parts(config.store.topology);
         assert_eq!(parts.len(), 1, "{topology}");
-        let readings = [(0, Retry::After(Millis(700)))];
+        let readings = [(0, Retry::After(Span::millis(700)))];
         asked.receive(
             0,
             &told(crate::quota::operation::Verdict::Refused, &readings),
@@ -786,7 +786,7 @@ fn a_refusal_under_a_policy_that_is_no_longer_in_force_is_told_and_not_kept() {
     let first = snapshot(&config());
     let readings = [
         (8, Retry::Now),
-        (0, Retry::After(Millis(700))),
+        (0, Retry::After(Span::millis(700))),
         (3, Retry::Now),
     ];
     let outcome = told(crate::quota::operation::Verdict::Refused, &readings);
@@ -833,7 +833,7 @@ fn a_problem_names_every_limit_that_refuses_by_a_name_of_its_own() {
         )
     };
     let mut memory = Memory::new(&config.store);
-    let wait = Retry::After(Millis(60_000));
+    let wait = Retry::After(Span::millis(60_000));
     let terms = r#""api.global";q=9;w=60, "api.user.free";q=4;w=60, "api.ip.default";q=6;w=60"#;
     let names = ["api.user.free", "api.ip.default"];
     let readings = [(8, Retry::Now), (0, wait), (0, wait)];
@@ -866,7 +866,7 @@ fn a_problem_names_every_limit_that_refuses_by_a_name_of_its_own() {
 #[test]
 fn a_cost_that_never_fits_is_told_so() {
     let readings = [
-        (8, Retry::After(Millis(1))),
+        (8, Retry::After(Span::millis(1))),
         (0, Retry::Never),
         (0, Retry::Now),
     ];

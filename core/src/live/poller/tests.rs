@@ -1,10 +1,16 @@
 use super::*;
 
-const PERIOD: Millis = Millis(2000);
+const PERIOD: Span = Span::millis(2000);
 const POLICY: &str = r#"{"rules": []}"#;
 
 fn watch() -> Watch {
-    Watch::new(&Namespace::default(), PERIOD, Millis(50), 7, Micros(0))
+    Watch::new(
+        &Namespace::default(),
+        PERIOD,
+        Span::millis(50),
+        7,
+        Micros(0),
+    )
 }
 
 /// A Redis that holds these fields of the hash.
@@ -248,7 +254,13 @@ fn a_call_without_an_answer_holds_up_the_look_out_no_longer_than_it_may_take() {
 fn looks_are_closer_than_the_period_and_spread() {
     let mut pauses = std::collections::BTreeSet::new();
     for seed in 0..50 {
-        let mut watch = Watch::new(&Namespace::default(), PERIOD, Millis(50), seed, Micros(0));
+        let mut watch = Watch::new(
+            &Namespace::default(),
+            PERIOD,
+            Span::millis(50),
+            seed,
+            Micros(0),
+        );
         look(&mut watch, EMPTY);
         let before = watch.due;
         look(&mut watch, EMPTY);
@@ -262,7 +274,7 @@ fn looks_are_closer_than_the_period_and_spread() {
 #[test]
 fn whoever_has_had_no_answer_looks_soon_and_then_ever_less_often() {
     let mut watch = watch();
-    assert!(watch.due < FIRST_LOOK);
+    assert!(watch.due < Micros(0) + FIRST_LOOK);
     let mut pauses = Vec::new();
     for _ in 0..12 {
         let before = watch.due;
@@ -276,7 +288,7 @@ fn whoever_has_had_no_answer_looks_soon_and_then_ever_less_often() {
     let now = Micros(watch.due.0 - 30_000_000);
     watch.stir(now);
     assert_eq!(watch.due, Micros(now.0 + 100_000));
-    assert_eq!(watch.next_tick(now), Millis(100));
+    assert_eq!(watch.next_tick(now), Span::millis(100));
 }
 
 #[test]

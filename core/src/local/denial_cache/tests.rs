@@ -18,12 +18,12 @@ fn refused(retry: Retry) -> Reading {
     Reading {
         remaining: 0,
         retry,
-        reset: Millis(60_000),
+        reset: Span::millis(60_000),
     }
 }
 
 fn denials() -> Denials {
-    Denials::new(Millis(1000))
+    Denials::new(Span::millis(1000))
 }
 
 #[test]
@@ -31,12 +31,12 @@ fn a_refusal_is_told_again_with_the_time_that_passed_taken_off() {
     let mut denials = denials();
     denials.learn(
         &check(b"ann", 1),
-        refused(Retry::After(Millis(5000))),
+        refused(Retry::After(Span::millis(5000))),
         Micros(0),
     );
     let told = denials.recall(&check(b"ann", 1), Micros(999_999)).unwrap();
-    assert_eq!(told.retry, Retry::After(Millis(4001)));
-    assert_eq!(told.reset, Millis(59_001));
+    assert_eq!(told.retry, Retry::After(Span::millis(4001)));
+    assert_eq!(told.reset, Span::millis(59_001));
     assert_eq!(denials.recall(&check(b"bob", 1), Micros(0)), None);
 }
 
@@ -45,13 +45,13 @@ fn it_is_believed_for_a_second_and_never_longer_than_the_store_said() {
     let mut denials = denials();
     denials.learn(
         &check(b"ann", 1),
-        refused(Retry::After(Millis(5000))),
+        refused(Retry::After(Span::millis(5000))),
         Micros(0),
     );
     assert_eq!(denials.recall(&check(b"ann", 1), Micros(1_000_000)), None);
     denials.learn(
         &check(b"ann", 1),
-        refused(Retry::After(Millis(20))),
+        refused(Retry::After(Span::millis(20))),
         Micros(0),
     );
     assert!(denials.recall(&check(b"ann", 1), Micros(19_999)).is_some());
@@ -63,7 +63,7 @@ fn a_smaller_cost_might_pass() {
     let mut denials = denials();
     denials.learn(
         &check(b"ann", 5),
-        refused(Retry::After(Millis(5000))),
+        refused(Retry::After(Span::millis(5000))),
         Micros(0),
     );
     assert_eq!(denials.recall(&check(b"ann", 4), Micros(1)), None);
@@ -94,7 +94,7 @@ fn what_passes_is_not_a_denial() {
 
 #[test]
 fn switched_off_it_remembers_nothing() {
-    let mut denials = Denials::new(Millis(0));
+    let mut denials = Denials::new(Span::ZERO);
     denials.learn(&check(b"ann", 1), refused(Retry::Never), Micros(0));
     assert_eq!(denials.recall(&check(b"ann", 1), Micros(0)), None);
 }

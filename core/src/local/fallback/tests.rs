@@ -3,7 +3,7 @@ use crate::quota::limit::Algorithm;
 use crate::quota::operation::{Retry, Verdict};
 use crate::quota::packed::Terms;
 use crate::quota::period::{Calendar, Unit, UtcOffset};
-use crate::time::Millis;
+use crate::time::Span;
 
 fn check(key: &str, limit: u64) -> Check {
     let quota = Quota::try_new(Algorithm::FixedWindow, limit, 60, None).unwrap();
@@ -90,7 +90,7 @@ fn left(remaining: i64, reset: u64) -> Reading {
     Reading {
         remaining,
         retry: Retry::Now,
-        reset: Millis(reset),
+        reset: Span::millis(reset),
     }
 }
 

@@ -27,13 +27,13 @@ fn log(limit: u64) -> Quota {
 fn fixed(size: u64) -> LeaseTerms {
     LeaseTerms {
         size: Size::Fixed(size),
-        ttl: Millis(1000),
+        ttl: Span::millis(1000),
     }
 }
 
 const AUTO: LeaseTerms = LeaseTerms {
     size: Size::Auto,
-    ttl: Millis(1000),
+    ttl: Span::millis(1000),
 };
 
 fn leases() -> Leases {
@@ -117,7 +117,7 @@ fn a_lease_is_spent_to_its_last_permit_and_told_as_it_is_spent() {
         let spent = desk.leases.spend(&ann, Micros(1000)).unwrap();
         assert_eq!(spent.reading.remaining, left);
         assert_eq!(spent.reading.retry, Retry::Now);
-        assert_eq!(spent.reading.reset, Millis(60_999));
+        assert_eq!(spent.reading.reset, Span::millis(60_999));
     }
     assert!(!desk.spends(&ann, 1000));
     assert!(!desk.spends(&check("bob", log(100), 1), 1000));
@@ -243,7 +243,7 @@ fn of_many_leases_that_end_together_few_go_back_at_a_time_and_all_in_the_end() {
     desk.leases.revoke();
     let mut calls = 0;
     while let Some(Micros(next)) = desk.leases.next() {
-        assert!(calls == 0 || next == calls * BETWEEN_RETURNS.0);
+        assert!(calls == 0 || next == calls * BETWEEN_RETURNS.as_micros());
         assert!(desk.expire(next) <= MOST_RETURNS);
         assert_eq!(desk.expire(next), 0);
         calls += 1;
@@ -407,7 +407,7 @@ fn plays() -> impl Strategy<Value = Play> {
                 quota: quota(algorithm, limit, window),
                 terms: LeaseTerms {
                     size,
-                    ttl: Millis(ttl),
+                    ttl: Span::millis(ttl),
                 },
                 rates,
                 steps,
@@ -467,7 +467,7 @@ proptest! {
            fn no_window_is_exceeded_whatever_the_workers_do(play in plays()) {
                const START: u64 = 4_102_444_800_000_000;
                let Play { quota, terms, rates, steps } = play;
-               let window = quota.window().0 * 1000;
+               let window = quota.window().as_micros();
                let mut store: Counters<Vec<u8>> = Counters::default();
                let mut workers: Vec<Worker> = rates
                    .iter()

@@ -2,7 +2,7 @@ use super::*;
 use crate::codec::json::{At, Json};
 use crate::decide::verdict::LimitStatus;
 use crate::quota::operation::{Reading, Retry};
-use crate::time::Millis;
+use crate::time::Span;
 
 const POLICY: &str = r#"{"rules": [
     {"name": "a.scope.user.outcome.allowed", "pattern": "/*", "priority": 1,
@@ -29,7 +29,7 @@ fn status(limit: LimitId) -> Option<LimitStatus> {
     let reading = Reading {
         remaining: 0,
         retry: Retry::Never,
-        reset: Millis(0),
+        reset: Span::ZERO,
     };
     Some(LimitStatus { limit, reading })
 }
@@ -119,7 +119,7 @@ fn trials_warnings_and_delays_are_said_besides() {
     let mut counters = counters();
     let ids = limits(&counters);
     let record = Record {
-        delay: Millis(250),
+        delay: Span::millis(250),
         shadow_denied: vec![ids[2]],
         shadow_passed: vec![ids[0]],
         variants: vec![VariantId(1)],

@@ -42,8 +42,8 @@ fn view(seconds: u64, denied: u32) -> View {
     interval.calls += 2;
     interval.failures += 1;
     interval.check_requests += 5;
-    interval.latency.add(Micros(300));
-    interval.latency.add(Micros(300));
+    interval.latency.add(Span::micros(300));
+    interval.latency.add(Span::micros(300));
     view.heavy_hitters.age(ago(seconds));
     for _ in 0..denied {
         view.heavy_hitters

@@ -14,7 +14,7 @@ fn left(remaining: i64) -> Reading {
     Reading {
         remaining,
         retry: Retry::Now,
-        reset: Millis(0),
+        reset: Span::ZERO,
     }
 }
 
@@ -67,7 +67,7 @@ fn a_delay_grows_with_use_up_to_the_last_request_before_the_limit() {
         warn_at: None,
         pace: Pace::Slowed {
             from: level(0.5),
-            most: Millis(1000),
+            most: Span::millis(1000),
         },
     };
     let quota = quota(Algorithm::SlidingWindow, 10, 60);
@@ -77,7 +77,7 @@ fn a_delay_grows_with_use_up_to_the_last_request_before_the_limit() {
             near_limit(&[(soft_limit, quota, left(remaining))])
                 .delay
                 .wait
-                .0
+                .as_millis()
         })
         .collect();
     assert_eq!(waits, [0, 0, 0, 0, 0, 200, 400, 600, 800, 1000]);
@@ -89,19 +89,19 @@ fn of_several_delays_the_longest_counts() {
         warn_at: None,
         pace: Pace::Slowed {
             from: level(0.5),
-            most: Millis(most),
+            most: Span::millis(most),
         },
     };
     let shaped = SoftLimit {
         warn_at: None,
         pace: Pace::Shaped {
-            longest: Millis(9000),
+            longest: Span::millis(9000),
         },
     };
     let window = quota(Algorithm::FixedWindow, 10, 60);
     let bucket = quota(Algorithm::LeakyBucket, 10, 10);
     let turn = Reading {
-        reset: Millis(1400),
+        reset: Span::millis(1400),
         ..left(5)
     };
     let slow = |most| (slowed(most), window, left(0));
@@ -110,7 +110,7 @@ fn of_several_delays_the_longest_counts() {
         shaped,
         bucket,
         Reading {
-            reset: Millis(1500),
+            reset: Span::millis(1500),
             ..left(5)
         },
     );
@@ -125,10 +125,10 @@ fn of_several_delays_the_longest_counts() {
     ] {
         let queue = queue.map(|(place, wait, others)| Queue {
             place,
-            wait: Millis(wait),
-            others: Millis(others),
+            wait: Span::millis(wait),
+            others: Span::millis(others),
         });
-        let wait = Millis(wait);
+        let wait = Span::millis(wait);
         assert_eq!(near_limit(&all).delay, Delay { wait, queue });
     }
 }
@@ -137,7 +137,7 @@ fn of_several_delays_the_longest_counts() {
 /// no wait beyond the longest.
 #[test]
 fn turns_come_at_the_rate_of_the_bucket_and_none_is_too_far_away() {
-    let longest = Millis(1000);
+    let longest = Span::millis(1000);
     let soft_limit = SoftLimit {
         warn_at: None,
         pace: Pace::Shaped { longest },
@@ -164,19 +164,19 @@ fn turns_come_at_the_rate_of_the_bucket_and_none_is_too_far_away() {
         let turn = (later as f64).max(free);
         if told.verdict == Verdict::Refused {
             let after = turn - later as f64 + (cost.get() - 1) as f64 * 1000.0 / 7.0;
-            assert!(after > longest.0 as f64, "{number}: {after}");
+            assert!(after > longest.as_millis() as f64, "{number}: {after}");
             refused += 1;
             continue;
         }
         let mut near_limit = NearLimit::default();
         near_limit.add(nth(0, told.limits[0]), soft_limit, &quota, cost);
-        let wait = near_limit.delay.wait.0;
+        let wait = near_limit.delay.wait.as_millis();
         let told = later as f64 + wait as f64;
         assert!(
             (turn - 1.0..turn + 2.0).contains(&told),
             "{number}: {told} is not {turn}"
         );
-        assert!(wait <= longest.0 + 1, "{wait}");
+        assert!(wait <= longest.as_millis() + 1, "{wait}");
         free = turn + cost.get() as f64 * 1000.0 / 7.0;
     }
     assert!(refused > 0);

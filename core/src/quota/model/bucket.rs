@@ -5,7 +5,7 @@ use super::{MOST, Usage, whole_millis};
 use crate::quota::cost::Cost;
 use crate::quota::limit::Quota;
 use crate::quota::operation::{Reading, Retry};
-use crate::time::{Micros, Millis};
+use crate::time::{Micros, Span};
 
 /// The level at `time` (ms), in units of permit × `window` (ms): a permit adds `window` units and
 /// each ms takes away the limit, so that nothing is ever rounded.
@@ -45,10 +45,10 @@ impl Bucket {
                 None => Retry::Never,
                 Some(room) => match until_leaked(level.saturating_sub(room * window)) {
                     0 => Retry::Now,
-                    wait => Retry::After(Millis(wait)),
+                    wait => Retry::After(Span::millis(wait)),
                 },
             },
-            reset: Millis(until_leaked(level)),
+            reset: Span::millis(until_leaked(level)),
         }
     }
 
@@ -59,7 +59,7 @@ impl Bucket {
     }
 
     pub fn raise(&mut self, quota: &Quota, usage: Usage, now: Micros) {
-        let window = quota.window().0;
+        let window = quota.window().as_millis();
         let told = Bucket {
             level: usage.permits.saturating_mul(window).min(MOST),
             time: whole_millis(usage.told),
@@ -80,7 +80,7 @@ impl Bucket {
     }
 
     fn current(&self, quota: &Quota, now: Micros) -> Bucket {
-        let (now, window) = (whole_millis(now), quota.window().0);
+        let (now, window) = (whole_millis(now), quota.window().as_millis());
         let level = if self.window == window || self.level == 0 {
             self.level
         } else {

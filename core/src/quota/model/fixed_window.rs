@@ -4,7 +4,7 @@ use super::{MOST, Usage, difference, whole_millis};
 use crate::quota::cost::Cost;
 use crate::quota::limit::Quota;
 use crate::quota::operation::{Reading, Retry};
-use crate::time::{Micros, Millis};
+use crate::time::{Micros, Span};
 
 /// `used` permits in the window that ends at `end`, in ms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,7 +25,7 @@ impl FixedWindow {
 
     pub fn read(&self, quota: &Quota, cost: Cost, now: Micros) -> Reading {
         let FixedWindow { used, end } = self.current(quota, now);
-        let ends_in = Millis(end - whole_millis(now));
+        let ends_in = Span::millis(end - whole_millis(now));
         Reading {
             remaining: difference(quota.capacity(), used),
             retry: if quota.never_fits(cost) {
@@ -35,7 +35,7 @@ impl FixedWindow {
             } else {
                 Retry::After(ends_in)
             },
-            reset: if used == 0 { Millis(0) } else { ends_in },
+            reset: if used == 0 { Span::ZERO } else { ends_in },
         }
     }
 
@@ -47,7 +47,7 @@ impl FixedWindow {
     /// Up to the end of a window that lies next to the moment told: another clock told it.
     pub fn raise(&mut self, quota: &Quota, usage: Usage, now: Micros) {
         let period = quota.period();
-        let within = whole_millis(usage.until).saturating_sub(period.longest().0 / 2);
+        let within = whole_millis(usage.until).saturating_sub(period.longest().as_millis() / 2);
         let end = period.end(within);
         if end > whole_millis(now) {
             let current = self.current(quota, now);
@@ -72,7 +72,7 @@ impl FixedWindow {
         let end = period.end(now);
         // The clock went back, by a window at most.
         let ahead = self.end > end
-            && self.end <= now + 2 * period.longest().0
+            && self.end <= now + 2 * period.longest().as_millis()
             && period.end(self.end - 1) == self.end;
         FixedWindow {
             // A window that policy cut short or drew out has not ended: its usage counts in this one.

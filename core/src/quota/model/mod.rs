@@ -17,7 +17,7 @@ use self::sliding_window::SlidingWindow;
 use crate::quota::cost::Cost;
 use crate::quota::limit::{Algorithm, Quota};
 use crate::quota::operation::{Kind, OperationReply, Reading, Retry, Verdict};
-use crate::time::{Micros, Millis};
+use crate::time::{Micros, Span};
 
 /// Usage stops growing here, as it does in the scripts: beyond it a double loses integers.
 const MOST: u64 = (1 << 53) - 1;
@@ -104,7 +104,7 @@ impl<K: Clone + Eq + Hash> Counters<K> {
         for &(ref key, ref quota, cost) in limits {
             match (kind, verdict) {
                 (Kind::Take, Verdict::Passed) | (Kind::Charge, _) => {
-                    let at_once = Millis(0);
+                    let at_once = Span::ZERO;
                     self.change(key, quota, now, |state| {
                         state.add(quota, cost, at_once, now);
                     });
@@ -192,7 +192,7 @@ impl<K: Clone + Eq + Hash> Counters<K> {
         let read = |(key, quota, _): &(K, Quota, Cost)| Reading {
             remaining: if self.holds(key, quota) { 0 } else { -1 },
             retry: Retry::Now,
-            reset: Millis(0),
+            reset: Span::ZERO,
         };
         OperationReply {
             verdict: Verdict::Unreadable,
@@ -284,7 +284,7 @@ impl State {
     }
 
     /// `lead`: within which time the permits will be used. Only a log can tell.
-    fn add(&mut self, quota: &Quota, cost: Cost, lead: Millis, now: Micros) {
+    fn add(&mut self, quota: &Quota, cost: Cost, lead: Span, now: Micros) {
         match self {
             State::FixedWindow(window) => window.add(quota, cost, now),
             State::SlidingWindow(log) => log.add(quota, cost, lead, now),
@@ -375,13 +375,14 @@ mod tests {
             match reading.retry {
                 Retry::Now => prop_assert_eq!(verdict, Verdict::Passed),
                 Retry::Never => prop_assert!(permits > quota.capacity()),
-                Retry::After(Millis(wait)) => {
-                    prop_assert_eq!(peek(permits, now + wait * 1000).0, Verdict::Passed);
-                    prop_assert_eq!(peek(permits, now + (wait - 1) * 1000).0, Verdict::Refused);
+                Retry::After(wait) => {
+                    let wait = wait.as_micros();
+                    prop_assert_eq!(peek(permits, now + wait).0, Verdict::Passed);
+                    prop_assert_eq!(peek(permits, now + wait - 1000).0, Verdict::Refused);
                 }
             }
             let capacity = quota.capacity();
-            prop_assert_eq!(peek(capacity, now + reading.reset.0 * 1000).0, Verdict::Passed);
+            prop_assert_eq!(peek(capacity, now + reading.reset.as_micros()).0, Verdict::Passed);
         }
 
         /// The promise of each algorithm, counted from outside.
@@ -391,7 +392,7 @@ mod tests {
             takes in prop::collection::vec((0..3_000_000u64, 1..4u64), 1..200),
         ) {
             let mut counters = Counters::default();
-            let window = quota.window().0 * 1000;
+            let window = quota.window().as_micros();
             let mut now = 4_102_444_800_000_000;
             let mut passed: Vec<(u64, u64)> = Vec::new();
             for (later, permits) in takes {

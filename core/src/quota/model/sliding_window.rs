@@ -7,7 +7,7 @@ use super::{MOST, Usage, difference};
 use crate::quota::cost::Cost;
 use crate::quota::limit::Quota;
 use crate::quota::operation::{Reading, Retry};
-use crate::time::{Micros, Millis};
+use crate::time::{Micros, Span};
 
 /// Oldest first; at most one entry for each stamp. Expired entries stay until the next change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl SlidingWindow {
 
     pub fn moved(&self, quota: &Quota, now: Micros) -> Option<SlidingWindow> {
         let newest = self.log.back()?;
-        if newest.begun.saturating_sub(now.0) <= micros(quota.window()) {
+        if newest.begun.saturating_sub(now.0) <= quota.window().as_micros() {
             return None;
         }
         let all = Entry {
@@ -55,8 +55,8 @@ impl SlidingWindow {
     pub fn read(&self, quota: &Quota, cost: Cost, now: Micros) -> Reading {
         let used = self.used(quota, now);
         let until_expiry = |entry: &Entry| {
-            let expires = entry.stamp + micros(quota.window());
-            Millis((expires - now.0).div_ceil(1000))
+            let expires = entry.stamp + quota.window().as_micros();
+            Span::micros(expires - now.0).ceil_millis()
         };
         let needed = used
             .saturating_add(cost.get())
@@ -78,18 +78,18 @@ impl SlidingWindow {
                     .map_or(Retry::Now, |entry| Retry::After(until_expiry(entry)))
             },
             reset: match used {
-                0 => Millis(0),
-                _ => self.log.back().map_or(Millis(0), until_expiry),
+                0 => Span::ZERO,
+                _ => self.log.back().map_or(Span::ZERO, until_expiry),
             },
         }
     }
 
     /// To be used up to `lead` later. What is taken while leased permits may still be used counts as
     /// long as they do.
-    pub fn add(&mut self, quota: &Quota, cost: Cost, lead: Millis, now: Micros) {
+    pub fn add(&mut self, quota: &Quota, cost: Cost, lead: Span, now: Micros) {
         self.forget_expired(quota, now);
         let begun = self.at(now);
-        let stamp = begun + micros(lead);
+        let stamp = begun + lead.as_micros();
         let room = MOST - self.used(quota, now);
         let cost = cost.get().min(room);
         self.total += cost;
@@ -106,7 +106,7 @@ impl SlidingWindow {
     /// may be part of what was told, and must not be free again before it.
     pub fn raise(&mut self, quota: &Quota, usage: Usage, now: Micros) {
         self.forget_expired(quota, now);
-        let stamp = usage.until.0.saturating_sub(micros(quota.window()));
+        let stamp = usage.until.0.saturating_sub(quota.window().as_micros());
         let place = self.log.partition_point(|entry| entry.stamp <= stamp);
         let before: u64 = self.log.drain(..place).map(|entry| entry.cost).sum();
         let after = self.total - before;
@@ -179,10 +179,6 @@ impl SlidingWindow {
 
     /// Entries up to here are expired: one that is a whole window old is.
     fn cutoff(&self, quota: &Quota, now: Micros) -> u64 {
-        self.at(now).saturating_sub(micros(quota.window()))
+        self.at(now).saturating_sub(quota.window().as_micros())
     }
-}
-
-fn micros(span: Millis) -> u64 {
-    span.0.saturating_mul(1000)
 }

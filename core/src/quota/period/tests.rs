@@ -176,15 +176,18 @@ fn a_window_ends_where_the_calendar_on_the_wall_says() {
 #[test]
 fn hours_and_days_of_utc_are_windows_of_so_many_seconds() {
     let period = |unit, minutes| Period::from(calendar(unit, minutes));
-    let hour = Period::Fixed(Millis(3_600_000));
+    let hour = Period::Fixed(Span::millis(3_600_000));
     assert_eq!(period(Unit::Hour, 0), hour);
-    assert_eq!(period(Unit::Day, 0), Period::Fixed(Millis(86_400_000)));
+    assert_eq!(
+        period(Unit::Day, 0),
+        Period::Fixed(Span::millis(86_400_000))
+    );
     assert_eq!(period(Unit::Hour, 9 * 60), hour, "it begins everywhere");
 }
 
 #[test]
 fn a_window_has_a_name_for_keys_and_one_for_people() {
-    let seconds = |seconds: u64| Period::Fixed(Millis(seconds * 1000));
+    let seconds = |seconds: u64| Period::Fixed(Span::millis(seconds * 1000));
     let calendar = |unit, minutes| Period::from(calendar(unit, minutes));
     for (period, key, person) in [
         (seconds(60), "60s", "60 seconds"),
@@ -239,10 +242,10 @@ proptest! {
     ) {
         let period = Period::Calendar(calendar(unit, minutes));
         let ends = period.end(millis);
-        prop_assert!(ends > millis && ends - millis <= period.longest().0);
+        prop_assert!(ends > millis && ends - millis <= period.longest().as_millis());
         prop_assert_eq!(period.end(ends - 1), ends);
         let next = period.end(ends);
-        prop_assert!((period.shortest().0..=period.longest().0).contains(&(next - ends)));
+        prop_assert!((period.shortest().as_millis()..=period.longest().as_millis()).contains(&(next - ends)));
         // It is the window of Greenwich, by so much sooner or later.
         let ahead = i64::from(calendar(unit, minutes).offset().minutes()) * MINUTE;
         let at_utc = calendar(unit, 0).end(millis.saturating_add_signed(ahead));

@@ -6,7 +6,7 @@ use crate::quota::operation::Kind;
 use crate::quota::packed::Terms;
 use crate::store::check::Check;
 
-const TIMEOUT: Millis = Millis(50);
+const TIMEOUT: Span = Span::millis(50);
 /// What the script is told of a look: a take from one limit.
 const TAKE: &str = "\r\n\x01\x01\x01\x01\x01\r\n";
 
@@ -251,7 +251,7 @@ fn what_nobody_waits_for_holds_up_nobody_and_is_asked_in_the_end() {
         }
     }
     assert_eq!(asked, 4_100);
-    assert!(u64::from(calls) * 900 > TIMEOUT.0 * 1000);
+    assert!(u64::from(calls) * 900 > TIMEOUT.as_micros());
     assert!(batcher.is_idle());
 }
 

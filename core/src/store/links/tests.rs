@@ -1,6 +1,6 @@
 use super::*;
 
-const TIMEOUT: Millis = Millis(50);
+const TIMEOUT: Span = Span::millis(50);
 const START: Micros = Micros(1_000_000);
 const OK: &[u8] = b"+OK\r\n";
 const REPLY: &[u8] = b"$2\r\n\x01\x02\r\n";

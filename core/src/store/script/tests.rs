@@ -5,7 +5,7 @@ use crate::quota::operation::{Kind, OperationReply, Reading, Retry, Verdict};
 use crate::quota::packed::Terms;
 use crate::store::check::{Check, CheckRequest};
 use crate::store::reply::{AnswerError, NO_INTEGER, ReplySchema, decode, integers};
-use crate::time::{Micros, Millis};
+use crate::time::{Micros, Span};
 
 #[test]
 fn a_call_is_one_resp_command() {
@@ -86,7 +86,7 @@ fn an_answer_is_read_to_its_last_integer() {
     let reading = |remaining, retry, reset| Reading {
         remaining,
         retry,
-        reset: Millis(reset),
+        reset: Span::millis(reset),
     };
     assert_eq!(answer.now, Micros(9));
     assert_eq!(
@@ -95,7 +95,7 @@ fn an_answer_is_read_to_its_last_integer() {
             OperationReply {
                 verdict: Verdict::Refused,
                 limits: vec![
-                    reading(0, Retry::After(Millis(30)), 40),
+                    reading(0, Retry::After(Span::millis(30)), 40),
                     reading(-2, Retry::Never, 50)
                 ],
             },
@@ -119,7 +119,7 @@ fn what_was_decided_together_is_told_one_by_one() {
             .map(|(remaining, reset)| Reading {
                 remaining: *remaining,
                 retry: Retry::Now,
-                reset: Millis(*reset),
+                reset: Span::millis(*reset),
             })
             .collect(),
     };

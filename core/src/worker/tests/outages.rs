@@ -10,7 +10,7 @@ use super::super::fake_host::{EPOCH, FakeHost, FakeRedis, From, Happened, Proces
 use super::super::{Flow, Host, Worker};
 use crate::local::timer_queue::StreamId;
 use crate::quota::limit::{Algorithm, Quota};
-use crate::time::{Micros, Millis};
+use crate::time::{Micros, Span};
 
 const KEY: &[u8] = b"weir:2:{u:ann}:api:user:fw4s";
 const WINDOW: u64 = 4;
@@ -130,7 +130,7 @@ impl Fleet {
     fn pass(&mut self, millis: u64, call: Call) {
         for _ in 0..millis.div_ceil(10) {
             for (host, _) in &self.workers {
-                host.advance(Millis(10));
+                host.advance(Span::millis(10));
             }
             for worker in 0..self.workers.len() {
                 self.workers[worker].1.tick();

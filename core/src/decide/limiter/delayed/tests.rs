@@ -74,7 +74,7 @@ fn told(readings: Option<&[(i64, u64)]>) -> Outcome {
         let limits = readings.iter().map(|&(remaining, reset)| Reading {
             remaining,
             retry: Retry::Now,
-            reset: Millis(reset),
+            reset: Span::millis(reset),
         });
         Outcome::Answered {
             now: Micros(7),
@@ -114,7 +114,7 @@ fn whoever_nears_a_limit_is_warned_and_slowed_and_both_are_recorded() {
         assert_eq!(header(&decision, "x-delay").as_deref(), delay);
         let record = decision.record.as_ref().unwrap();
         assert_eq!(record.warned.len(), usize::from(warning.is_some()));
-        assert_eq!(record.delay.0.to_string(), delay.unwrap_or("0"));
+        assert_eq!(record.delay.as_millis().to_string(), delay.unwrap_or("0"));
         let delayed = record.outcome == decision::Outcome::Delayed;
         assert_eq!(delayed, delay.is_some());
         assert_eq!(decision.delayed.is_some(), delay.is_some());
@@ -177,7 +177,7 @@ fn the_longest_delay_counts_and_a_line_moves_up_no_further_than_the_others_allow
         let readings = [(0, 60_000), (1, reset)];
         ask(memory, "/slow-line", Some(&readings)).delayed.unwrap()
     };
-    assert_eq!(both(&mut memory, 700).wait, Millis(300));
+    assert_eq!(both(&mut memory, 700).wait, Span::millis(300));
     for (stream, reset) in [(1, 900), (2, 1400), (3, 1900)] {
         let delayed = both(&mut memory, reset);
         memory.delay(StreamId(stream), Micros(0), &delayed);
@@ -225,12 +225,12 @@ fn without_the_store_a_worker_keeps_the_turns_itself_and_gives_back_to_itself() 
     let (first, second, third, fourth) = (queue(), queue(), queue(), queue());
     assert!(first.delayed.is_none());
     let waits = [&second, &third].map(|decision| decision.delayed.as_ref().unwrap().wait);
-    assert_eq!(waits, [Millis(500), Millis(1000)]);
+    assert_eq!(waits, [Span::millis(500), Span::millis(1000)]);
     assert_eq!(outcome(&fourth), decision::Outcome::Denied);
     let delayed = third.delayed.unwrap();
     memory.delay(StreamId(3), Micros(0), &delayed);
     let refunds = memory.leave(StreamId(3), *delayed, || Micros(1_000_000));
     assert!(refunds.is_empty());
     let again = ask(&mut memory, "/line", None);
-    assert_eq!(again.delayed.unwrap().wait, Millis(1000));
+    assert_eq!(again.delayed.unwrap().wait, Span::millis(1000));
 }

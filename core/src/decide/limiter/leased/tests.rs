@@ -13,7 +13,7 @@ use crate::quota::operation::Retry;
 use crate::request::subject::Subject;
 use crate::store::fan_in::Outcome;
 use crate::store::slot::Topology;
-use crate::time::Millis;
+use crate::time::Span;
 use crate::worker::config::{Config, LimiterConfig};
 
 const POLICY: &str = r#"{"rules": [
@@ -231,8 +231,8 @@ fn a_refusal_that_is_known_does_not_stand_in_the_way_of_a_lease() {
     gateway.request("/leased");
     let refused = Reading {
         remaining: 0,
-        retry: Retry::After(Millis(60_000)),
-        reset: Millis(60_000),
+        retry: Retry::After(Span::millis(60_000)),
+        reset: Span::millis(60_000),
     };
     let limits = gateway.snapshot.policy.limits();
     let (_, limit) = limits
