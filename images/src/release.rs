@@ -63,12 +63,13 @@ pub fn release(folder: &Path) -> Result<Vec<String>> {
         write(folder, &archive_name(program), &archive(program)?)?;
     }
     let mut configuration = Tree::default();
-    for name in ["envoy", "monitoring", "lua"] {
+    for name in ["envoy", "monitoring", "lua", "platforms"] {
         let inside = format!("weir-{VERSION}/{name}");
         configuration.folder(&inside, &place::project().join(name))?;
     }
     let name = format!("weir-configuration-{VERSION}.tar.gz");
     write(folder, &name, &gzip(&configuration.tar()?)?)?;
+    write(folder, &format!("weir-chart-{VERSION}.tgz"), &chart()?)?;
     write(folder, "LICENSE", &read(&place::project().join("LICENSE"))?)?;
 
     let mut names = names(folder)?;
@@ -79,6 +80,13 @@ pub fn release(folder: &Path) -> Result<Vec<String>> {
     write(folder, CHECKSUMS, checksums.as_bytes())?;
     names.push(CHECKSUMS.to_owned());
     Ok(names)
+}
+
+/// The chart as `helm install` takes it: its links are files in there.
+pub fn chart() -> Result<Vec<u8>> {
+    let mut tree = Tree::default();
+    tree.folder("weir", &place::project().join("platforms/helm/weir"))?;
+    gzip(&tree.tar()?)
 }
 
 /// An image by its digest, as [`DIGESTS`] lists it.
@@ -111,4 +119,34 @@ fn names(folder: &Path) -> Result<Vec<String>> {
 pub fn write(folder: &Path, name: &str, bytes: &[u8]) -> Result<()> {
     let path: PathBuf = folder.join(name);
     fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn the_chart_of_a_release_has_files_where_the_tree_has_links() {
+        let chart = chart().unwrap();
+        assert_eq!(chart, super::chart().unwrap());
+        let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(&chart[..]));
+        let mut found = Vec::new();
+        for entry in archive.entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).unwrap();
+            found.push((entry.path().unwrap().display().to_string(), bytes));
+        }
+        let folder = place::project().join("platforms");
+        for (inside, source) in [
+            ("weir/Chart.yaml", "helm/weir/Chart.yaml"),
+            ("weir/manifests/istio/bridge.yaml", "istio/bridge.yaml"),
+            ("weir/manifests/limiter.yaml", "limiter.yaml"),
+        ] {
+            let source = read(&folder.join(source)).unwrap();
+            assert!(found.contains(&(inside.to_owned(), source)), "{inside}");
+        }
+    }
 }

@@ -55,7 +55,7 @@ impl Tree {
             .insert(path.to_owned(), Node::Folder { mode: 0o1777 });
     }
 
-    /// All files below a folder of this machine.
+    /// All files below a folder of this machine, and below what it links to.
     pub fn folder(&mut self, path: &str, from: &Path) -> Result<()> {
         let entries =
             fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))?;
@@ -64,7 +64,7 @@ impl Tree {
             let name = entry.file_name();
             let name = name.to_str().context("a file's name is not UTF-8")?;
             let inside = format!("{path}/{name}");
-            if entry.file_type()?.is_dir() {
+            if entry.path().is_dir() {
                 self.folder(&inside, &entry.path())?;
             } else {
                 self.file(&inside, read(&entry.path())?);

@@ -85,6 +85,7 @@ fn the_chart_installs_what_weirctl_prints() {
                 let mut weir = cluster(provider, store, told, &policy);
                 weir.limits.trust = vec!["10.0.0.0/8".to_owned()];
                 weir.limits.namespace = "staging".parse().unwrap();
+                weir.claims.tier = vec!["payload".to_owned(), "plan".to_owned()];
                 let digest = images().filter_digest.unwrap();
                 let own = [
                     format!("provider={word}"),
@@ -97,6 +98,8 @@ fn the_chart_installs_what_weirctl_prints() {
                     "timeoutMs=1000".to_owned(),
                     "namespace=staging".to_owned(),
                     "trust[0]=10.0.0.0/8".to_owned(),
+                    "claims.tier[0]=payload".to_owned(),
+                    "claims.tier[1]=plan".to_owned(),
                 ];
                 let values: Vec<&str> = own.iter().map(String::as_str).chain(redis).collect();
                 let mut installed = helm.template(&values).unwrap();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use regex::Regex;
 use serde_json::{Value, json};
 use weir_cli::manifests::{Cluster, IstioApi, Redis as Told, Store, Target, Topology};
+use weir_core::worker::config::Config;
 use weir_lab::redis::Redis;
 use weir_lab::upstream::Upstream;
 use weir_lab::{artifact, deadline, place};
@@ -22,6 +23,16 @@ fn sound(objects: &[Value]) {
     for object in objects {
         let defects = schema::defects(object);
         assert!(defects.is_empty(), "{defects:#?}\n{object:#}");
+        let spec = &object["spec"];
+        let configured = [
+            &spec["wasm"]["pluginConfig"],
+            &spec["pluginConfig"],
+            &spec["wasm"][0]["config"],
+        ];
+        for configuration in configured.iter().filter(|it| !it.is_null()) {
+            let read = Config::parse(&configuration.to_string());
+            assert!(matches!(read, Ok(Config::Limiter(_))), "{read:?}");
+        }
     }
 }
 
@@ -39,6 +50,7 @@ fn everything(provider: Provider, store: Store) -> Cluster {
     let mut all = cluster(provider, store, redis, &five_logins());
     all.limits.trust = vec!["10.0.0.0/8".to_owned(), "fd00::/8".to_owned()];
     all.limits.namespace = "staging".parse().unwrap();
+    all.claims.user = vec!["payload".to_owned(), "sub".to_owned()];
     all
 }
 

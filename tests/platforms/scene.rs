@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use weir_cli::manifests::{
-    Cluster, Images, IstioApi, Limits, Redis as Told, Store, Target, Topology,
+    Claims, Cluster, Images, IstioApi, Limits, Redis as Told, Store, Target, Topology,
 };
 use weir_lab::artifact;
 use weir_lab::client::Answer;
@@ -73,6 +73,7 @@ pub fn cluster(provider: Provider, store: Store, redis: Told, policy: &Value) ->
     };
     Cluster {
         limits: limits(policy),
+        claims: Claims::default(),
         images: images(),
         store,
         redis,

@@ -15,8 +15,8 @@ use crate::console::Console;
 use crate::document::Source;
 use crate::exit::Exit;
 use crate::manifests::{
-    Cluster, Envoy, HostPort, Images, IstioApi, Labels, Limits, Login, Name, Redis, STARTER_POLICY,
-    Store, Target, Topology,
+    Claims, Cluster, Envoy, HostPort, Images, IstioApi, Labels, Limits, Login, Name, Redis,
+    STARTER_POLICY, Store, Target, Topology,
 };
 
 /// Print what a gateway needs: manifests for kubectl apply, or Envoy's configuration
@@ -138,6 +138,12 @@ struct InCluster {
     /// Make a Redis to try Weir with: without a disk, without a password
     #[arg(long)]
     throwaway_redis: bool,
+    /// Where the user stands in what the JWT filter verified: payload,sub
+    #[arg(long, value_name = "KEY,…", value_delimiter = ',')]
+    user_claim: Vec<String>,
+    /// Where the tier stands in it: payload,plan
+    #[arg(long, value_name = "KEY,…", value_delimiter = ',')]
+    tier_claim: Vec<String>,
     /// Where the sidecar and a throwaway Redis live
     #[arg(long, value_name = "NAME", default_value = "weir-system")]
     store_namespace: Name,
@@ -285,6 +291,10 @@ impl InCluster {
         );
         Ok(Cluster {
             limits,
+            claims: Claims {
+                user: self.user_claim,
+                tier: self.tier_claim,
+            },
             images: Images {
                 registry: self.registry,
                 tag: self.tag,

@@ -79,6 +79,13 @@ pub struct Limits {
     pub timeout_ms: u32,
 }
 
+/// Where in the payload of a verified token a user and a tier stand; in headers if nothing is said.
+#[derive(Clone, Debug, Default)]
+pub struct Claims {
+    pub user: Vec<String>,
+    pub tier: Vec<String>,
+}
+
 /// What a cluster pulls.
 #[derive(Clone, Debug)]
 pub struct Images {
@@ -92,6 +99,7 @@ pub struct Images {
 #[derive(Clone, Debug)]
 pub struct Cluster {
     pub limits: Limits,
+    pub claims: Claims,
     pub images: Images,
     pub store: Store,
     pub redis: Redis,
@@ -244,10 +252,23 @@ impl Cluster {
 
     fn limiter(&self, values: &mut Values) -> Result<()> {
         values.set("POLICY", &self.limits.policy);
-        values.set("IDENTITY", self.limits.identity());
+        values.set("IDENTITY", self.identity());
         let limiter = values.fill(&body(LIMITER))?;
         values.set("LIMITER", limiter);
         Ok(())
+    }
+
+    fn identity(&self) -> Value {
+        let mut identity = match self.limits.trust.as_slice() {
+            [] => json!({ "trust": "never" }),
+            trust => json!({ "trust": trust, "direct_peer": { "header": PEER_HEADER } }),
+        };
+        for (who, path) in [("user", &self.claims.user), ("tier", &self.claims.tier)] {
+            if !path.is_empty() {
+                identity[who] = json!({ "claim": path });
+            }
+        }
+        identity
     }
 
     /// What stands between the gateways and Redis, and a Redis if there is none.
@@ -416,13 +437,6 @@ impl Limits {
         let (seconds, millis) = (self.timeout_ms / 1000, self.timeout_ms % 1000);
         values.set("TIMEOUT_SECONDS", format!("{seconds}.{millis:03}s"));
         values
-    }
-
-    fn identity(&self) -> Value {
-        match self.trust.is_empty() {
-            true => json!({ "trust": "never" }),
-            false => json!({ "trust": self.trust, "direct_peer": { "header": PEER_HEADER } }),
-        }
     }
 }
 

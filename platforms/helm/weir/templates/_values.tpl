@@ -60,6 +60,7 @@
 
 {{- $identity := dict "trust" "never" -}}
 {{- if $v.trust }}{{ $identity = dict "trust" $v.trust "direct_peer" (dict "header" "x-envoy-is-timeout-retry") }}{{ end -}}
+{{- range $who, $path := $v.claims }}{{ if $path }}{{ $_ := set $identity $who (dict "claim" $path) }}{{ end }}{{ end -}}
 {{- $_ := set $values "IDENTITY" (toJson $identity) -}}
 {{- $_ := set $values "POLICY" (.Files.Get "manifests/starter-policy.json") -}}
 {{- $_ := set $values "LIMITER" (include "weir.fill" (list (.Files.Get "manifests/limiter.yaml") $values)) -}}
