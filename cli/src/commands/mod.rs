@@ -8,6 +8,7 @@ mod install;
 mod publish;
 mod push;
 mod rollback;
+mod schema;
 mod show;
 mod simulate;
 mod withdraw;
@@ -55,6 +56,7 @@ enum Verb {
     History(history::History),
     Simulate(simulate::Simulate),
     Install(install::Install),
+    Schema(schema::Schema),
     Completion(completion::Completion),
 }
 
@@ -95,6 +97,7 @@ impl Verb {
             Verb::History(verb) => verb.run(console),
             Verb::Simulate(verb) => verb.run(console),
             Verb::Install(verb) => verb.run(console),
+            Verb::Schema(verb) => verb.run(console),
             Verb::Completion(verb) => verb.run(console, command),
         }
     }

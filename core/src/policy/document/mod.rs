@@ -6,11 +6,11 @@ mod form;
 mod grammar;
 mod texts;
 
+pub use form::{Ends, Items, Object, Place};
 use form::{
-    Ends, Flag, Form, ListOf, MapOf, Number, OneOrMore, Whole, Words, default, filled, object,
-    optional, required,
+    Flag, Form, ListOf, MapOf, Number, OneOrMore, Whole, Words, default, filled, object, optional,
+    required,
 };
-pub use form::{Items, Object, Place};
 pub use grammar::{About, Field, Presence, Shape, Word};
 use texts::{
     FINGERPRINT, HEADER, HOST, KEY_DIGEST, LIMIT_NAME, MARK, METHOD, NAME, NETWORK,
