@@ -4,6 +4,7 @@
 //! A policy is judged by the parser that the gateways run, so what they would refuse is refused here
 //! first. [`document`] reads it, [`difference`] compares two, and [`publication`] is what lies in Redis.
 //! [`manifests`] has what a gateway is installed with.
+//! [`log`] reads access logs, and [`simulate`] replays them through the code that decides in Envoy.
 
 pub mod commands;
 mod console;
@@ -11,9 +12,9 @@ pub mod difference;
 pub mod document;
 mod exit;
 pub mod grammar;
-mod log;
+pub mod log;
 pub mod manifests;
 mod moment;
 mod place;
 pub mod publication;
-mod simulate;
+pub mod simulate;

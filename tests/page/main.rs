@@ -3,6 +3,7 @@
 //! pictures. Where there is no Chromium, it says so.
 
 mod browser;
+mod simulation;
 
 use std::{path::PathBuf, time::Duration};
 

@@ -3,18 +3,17 @@
 mod table;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use weir_core::live::poller::Document;
 
 use super::check::tell_mistakes;
 use crate::console::{Console, Output};
 use crate::document::Source;
 use crate::exit::Exit;
-use crate::log::{Format, Log, Merged};
+use crate::log::{Format, Log, Merged, Progress};
 use crate::simulate::{Assumptions, Caller, Curves, Named, page, simulate};
 
 /// Replay access logs against a policy, or two beside each other
@@ -84,7 +83,7 @@ impl Simulate {
             .as_deref()
             .map(|format| Format::try_new(format, &map));
         let format = format.transpose()?;
-        let progress = progress(&self.logs);
+        let progress = Progress::over(&self.logs);
         let logs = self.logs.iter();
         let logs = logs.map(|file| Log::open(file, format.as_ref(), &map, &progress));
         let mut logs = Merged::of(logs.collect::<Result<_>>()?);
@@ -102,7 +101,7 @@ impl Simulate {
         let mut policies = policies.into_iter();
         let policy = policies.next().ok_or_else(|| anyhow!("no policy"))?;
         let report = simulate(&mut logs, policy, policies.next(), &assumptions);
-        progress.finish_and_clear();
+        progress.finish();
         let report = report?;
         if let Some(file) = &self.html {
             let page = page(&report)?;
@@ -130,28 +129,6 @@ impl Simulate {
         }
         Ok(Exit::Done)
     }
-}
-
-/// By the bytes of the files; of the input nobody knows how many come.
-fn progress(files: &[PathBuf]) -> ProgressBar {
-    let size = |file: &Path| {
-        fs::metadata(file)
-            .ok()
-            .filter(|file| file.is_file())
-            .map(|file| file.len())
-    };
-    let sizes: Option<Vec<u64>> = files.iter().map(|file| size(file)).collect();
-    let (bar, template) = match sizes {
-        Some(sizes) => (
-            ProgressBar::new(sizes.iter().sum()),
-            "{bar:30} {percent:>3} %  {bytes} of {total_bytes}  {eta} left",
-        ),
-        None => (ProgressBar::new_spinner(), "{spinner} {bytes}"),
-    };
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
-    }
-    bar
 }
 
 fn pair(entry: &str) -> Result<(String, String)> {

@@ -5,12 +5,14 @@ pub mod format;
 mod guess;
 mod json;
 mod order;
+mod progress;
 mod source;
 mod text;
 mod time;
 
 pub use format::{Format, Slot};
 pub use order::{Merged, Summary};
+pub use progress::Progress;
 pub use source::Log;
 
 /// What one line says, as far as it matters.

@@ -7,10 +7,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use flate2::bufread::MultiGzDecoder;
-use indicatif::ProgressBar;
 use serde::Serialize;
 
 use super::format::Format;
+use super::progress::Progress;
 use super::time::is_whole_second;
 use super::{Block, guess};
 
@@ -61,7 +61,7 @@ impl Log {
         file: &Path,
         format: Option<&Format>,
         map: &[(String, String)],
-        progress: &ProgressBar,
+        progress: &Progress,
     ) -> Result<Log> {
         let is_stdin = file.as_os_str() == "-";
         let name = match is_stdin {
@@ -72,7 +72,7 @@ impl Log {
             true => Box::new(io::stdin()),
             false => Box::new(File::open(file).with_context(|| format!("cannot read {name}"))?),
         };
-        let mut raw = BufReader::with_capacity(1 << 18, progress.wrap_read(raw));
+        let mut raw = BufReader::with_capacity(1 << 18, progress.counting(raw));
         let is_gzip = raw.fill_buf()?.starts_with(&GZIP);
         let lines: Box<dyn BufRead + Send> = match is_gzip {
             true => Box::new(BufReader::with_capacity(1 << 18, MultiGzDecoder::new(raw))),

@@ -11,5 +11,5 @@ mod tally;
 
 pub use gate::Caller;
 pub use page::page;
-pub use report::{Assumptions, Named, Report, count_of, simulate};
+pub use report::{Assumptions, Named, OfLimit, Report, count_of, simulate};
 pub use tally::Curves;
