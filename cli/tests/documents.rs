@@ -65,7 +65,7 @@ fn a_mistake_is_placed_whatever_the_policy_stands_in() {
             60,
         ),
         ("a.yaml", format!("# ü\n{}", policy("0")), 4, 37),
-        ("a.yaml", file("misspelled.yaml"), 6, 5),
+        ("a.yaml", file("misspelled.yaml"), 6, 46),
         ("a.yaml", file("configmap.yaml"), 8, 59),
         ("a.yaml", file("wasmplugin.yaml"), 11, 51),
         ("a.yaml", envoy, 10, 49),

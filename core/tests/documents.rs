@@ -203,24 +203,20 @@ fn every_choice_that_a_message_offers_is_accepted() {
         if path.extension().is_none_or(|extension| extension != "txt") {
             continue;
         }
-        let message = fs::read_to_string(&path).unwrap();
-        let Some((before, choices)) = message.trim_end().split_once("; expected one of ") else {
-            continue;
-        };
-        let field = before
-            .split(": ")
-            .next()
-            .unwrap()
-            .rsplit('.')
-            .next()
-            .unwrap();
-        let field = field.split('[').next().unwrap();
-        for choice in choices.split(", ") {
-            let mut value: Value = serde_json::from_str(choice).unwrap();
-            if field == "headers" {
-                value = json!([value]);
+        for message in fs::read_to_string(&path).unwrap().lines() {
+            let Some((before, choices)) = message.split_once("; expected one of ") else {
+                continue;
+            };
+            let place = before.split(": ").next().unwrap();
+            let field = place.rsplit('.').next().unwrap();
+            let field = field.split('[').next().unwrap();
+            for choice in choices.split(", ") {
+                let mut value: Value = serde_json::from_str(choice).unwrap();
+                if field == "headers" {
+                    value = json!([value]);
+                }
+                named.push((field.to_string(), value, path.display().to_string()));
             }
-            named.push((field.to_string(), value, path.display().to_string()));
         }
     }
     assert!(named.len() > 8, "{named:?}");
