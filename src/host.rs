@@ -31,7 +31,7 @@ use weir_core::store::call::CallId;
 use weir_core::store::config::StoreConfig;
 use weir_core::store::links::LinkId;
 use weir_core::store::wire;
-use weir_core::time::{Micros, Span};
+use weir_core::time::{Span, WallTime, WorkerInstant};
 use weir_core::worker::{
     HeaderList, Host, Level, MetricId, MetricKind, NotDone, NotSent, SharedState,
 };
@@ -117,14 +117,14 @@ impl Envoy {
 }
 
 impl Host for Envoy {
-    fn now(&self) -> Micros {
-        Micros(u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX))
+    fn now(&self) -> WorkerInstant {
+        WorkerInstant(u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 
-    fn wall_clock(&self) -> Micros {
+    fn wall_clock(&self) -> WallTime {
         let now = hostcalls::get_current_time().unwrap_or(UNIX_EPOCH);
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        Micros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+        WallTime(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
     }
 
     fn set_tick_period(&self, period: Span) {

@@ -1,4 +1,5 @@
-//! Quantities with their units in the type, so that a millisecond never meets a microsecond.
+//! Instants and spans: one type a clock, so that what one clock told is never taken for what another did,
+//! and one type for how long something lasts. It knows no clock itself.
 
 use std::ops::{Add, Sub};
 
@@ -9,10 +10,31 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Span(u64);
 
-/// An instant in microseconds since the Unix epoch, as Redis's `TIME` tells it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, Schema)]
+/// An instant on the worker's own clock, which never goes back, in microseconds since some moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(not(test), derive(PartialOrd, Ord))]
-pub struct Micros(pub u64);
+pub struct WorkerInstant(pub u64);
+
+/// An instant in microseconds since the Unix epoch, as Redis's `TIME` tells it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoreInstant(pub u64);
+
+/// The proxy's time of day, in microseconds since the Unix epoch. It can be set, either way.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    Schema,
+)]
+pub struct WallTime(pub u64);
 
 // === impl Span ===
 
@@ -96,30 +118,49 @@ impl Sub for Span {
     }
 }
 
-// === impl Micros ===
+// === the clocks ===
 
-impl Micros {
-    /// How long ago an earlier instant was; nothing for a later one.
-    pub fn since(self, earlier: Micros) -> Span {
-        Span(self.0.saturating_sub(earlier.0))
-    }
+/// What every clock's instants can do, and only with instants of the same clock.
+macro_rules! clock {
+    ($instant:ident) => {
+        impl $instant {
+            /// How long ago an earlier instant was; nothing for a later one.
+            pub const fn since(self, earlier: $instant) -> Span {
+                Span(self.0.saturating_sub(earlier.0))
+            }
+
+            /// Whole milliseconds, rounded down.
+            pub const fn as_millis(self) -> u64 {
+                self.0 / 1_000
+            }
+
+            /// Whole seconds, rounded down.
+            pub const fn as_seconds(self) -> u64 {
+                self.0 / 1_000_000
+            }
+        }
+
+        impl Add<Span> for $instant {
+            type Output = $instant;
+
+            fn add(self, span: Span) -> $instant {
+                $instant(self.0.saturating_add(span.0))
+            }
+        }
+
+        impl Sub<Span> for $instant {
+            type Output = $instant;
+
+            fn sub(self, span: Span) -> $instant {
+                $instant(self.0.saturating_sub(span.0))
+            }
+        }
+    };
 }
 
-impl Add<Span> for Micros {
-    type Output = Micros;
-
-    fn add(self, span: Span) -> Micros {
-        Micros(self.0.saturating_add(span.0))
-    }
-}
-
-impl Sub<Span> for Micros {
-    type Output = Micros;
-
-    fn sub(self, span: Span) -> Micros {
-        Micros(self.0.saturating_sub(span.0))
-    }
-}
+clock!(WorkerInstant);
+clock!(StoreInstant);
+clock!(WallTime);
 
 /// What is ordered by time is asked for its order at each step: tests count these.
 #[cfg(test)]
@@ -127,20 +168,20 @@ pub mod comparisons {
     use std::cell::Cell;
     use std::cmp::Ordering;
 
-    use super::Micros;
+    use super::WorkerInstant;
 
     thread_local! {
         static MADE: Cell<u64> = const { Cell::new(0) };
     }
 
-    impl PartialOrd for Micros {
-        fn partial_cmp(&self, other: &Micros) -> Option<Ordering> {
+    impl PartialOrd for WorkerInstant {
+        fn partial_cmp(&self, other: &WorkerInstant) -> Option<Ordering> {
             Some(self.cmp(other))
         }
     }
 
-    impl Ord for Micros {
-        fn cmp(&self, other: &Micros) -> Ordering {
+    impl Ord for WorkerInstant {
+        fn cmp(&self, other: &WorkerInstant) -> Ordering {
             MADE.set(MADE.get() + 1);
             self.0.cmp(&other.0)
         }

@@ -13,7 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use weir_core::quota::limit::Quota;
 use weir_core::quota::operation::{Kind, Retry, Verdict};
-use weir_core::time::Micros;
+use weir_core::time::StoreInstant;
 use weir_lab::crowd::{self, Answer, Caller, Request};
 
 use crate::history::{Call, Checked, History, KeyId, Operation, fault, stamp};
@@ -85,8 +85,8 @@ type Tally = HashMap<(Who, Told), u64>;
 #[derive(Debug)]
 struct Refusal {
     who: Who,
-    asked: Micros,
-    answered: Micros,
+    asked: StoreInstant,
+    answered: StoreInstant,
 }
 
 /// All that the clients heard.
@@ -104,7 +104,7 @@ struct Client<'a> {
     address: IpAddr,
     random: Random,
     who: Who,
-    asked: Micros,
+    asked: StoreInstant,
     heard: Heard,
 }
 
@@ -142,7 +142,7 @@ pub fn call(gateway: std::net::SocketAddr, connections: u64, requests: u64) -> H
         address: [127, 0, 0, 1 + (number + 1).trailing_zeros() as u8].into(),
         random: Random(number),
         who: Who::default(),
-        asked: Micros(0),
+        asked: StoreInstant(0),
         heard: Heard::default(),
     };
     let clients = crowd::run(gateway, (0..connections).map(client).collect());
@@ -322,7 +322,7 @@ impl Limits {
             Some((key, limit.quota))
         };
         let limits: Vec<(KeyId, Quota)> = limits.iter().filter_map(own).collect();
-        let from = Micros(asked.0.saturating_sub(ROUNDING));
+        let from = StoreInstant(asked.0.saturating_sub(ROUNDING));
         let full = |(key, quota): &(KeyId, Quota)| ledger.was_full(*key, quota, from, *answered);
         if limits.iter().any(full) {
             return Ok(());
@@ -412,9 +412,9 @@ impl Caller for Client<'_> {
     }
 }
 
-fn now() -> Micros {
+fn now() -> StoreInstant {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    Micros(since.map_or(0, |since| since.as_micros() as u64))
+    StoreInstant(since.map_or(0, |since| since.as_micros() as u64))
 }
 
 // === impl Random ===

@@ -10,7 +10,7 @@ use weir_core::quota::limit::{Algorithm, Quota};
 use weir_core::quota::operation::{self, Kind, OperationReply};
 use weir_core::quota::packed::PackedQuota;
 use weir_core::store::reply::{self, Answer, ReplySchema};
-use weir_core::time::{Micros, Span};
+use weir_core::time::{Span, StoreInstant};
 use weir_lab::recorder::Exchange;
 
 /// Why a run was not exact; it names the key, the window and the stamps.
@@ -40,7 +40,7 @@ pub struct KeyId(pub u32);
 #[derive(Clone, Debug)]
 pub struct Call {
     pub connection: usize,
-    pub now: Micros,
+    pub now: StoreInstant,
     /// As in [`Answer`].
     pub together: bool,
     pub operations: Vec<Operation>,
@@ -96,7 +96,7 @@ impl History {
     }
 
     /// What a fault says first: which limit, and when.
-    pub fn place(&self, (key, quota): (KeyId, Quota), now: Micros) -> String {
+    pub fn place(&self, (key, quota): (KeyId, Quota), now: StoreInstant) -> String {
         let capacity = match quota.capacity() {
             capacity if capacity == quota.limit() => String::new(),
             capacity => format!(", capacity {capacity}"),
@@ -165,7 +165,7 @@ impl History {
                 2 => Kind::Peek,
                 3 => Kind::Charge,
                 4 => Kind::Refund {
-                    receipt: Micros(large()?),
+                    receipt: StoreInstant(large()?),
                 },
                 5 => Kind::Reset,
                 6 => Kind::Lease {
@@ -212,12 +212,14 @@ impl History {
 }
 
 /// Seconds of Redis's clock, to the microsecond.
-pub fn stamp(Micros(at): Micros) -> String {
+pub fn stamp(StoreInstant(at): StoreInstant) -> String {
     format!("{}.{:06}", at / 1_000_000, at % 1_000_000)
 }
 
 /// The latest of these, in order.
-pub fn stamps(all: impl DoubleEndedIterator<Item = (Micros, u64)> + ExactSizeIterator) -> String {
+pub fn stamps(
+    all: impl DoubleEndedIterator<Item = (StoreInstant, u64)> + ExactSizeIterator,
+) -> String {
     let left_out = match all.len().checked_sub(MOST_STAMPS) {
         None | Some(0) => String::new(),
         Some(more) => format!("({more} earlier) "),

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use weir_core::quota::cost::Cost;
 use weir_core::quota::limit::{Algorithm, Quota};
 use weir_core::quota::operation::{Kind, Verdict};
-use weir_core::time::Micros;
+use weir_core::time::StoreInstant;
 
 use crate::history::{Call, Checked, History, KeyId, Operation, fault, stamp, stamps};
 
@@ -36,7 +36,7 @@ struct Account {
 
 #[derive(Clone, Copy)]
 struct Taken {
-    at: Micros,
+    at: StoreInstant,
     cost: u64,
     /// The costs of all that was taken earlier.
     before: u64,
@@ -70,7 +70,7 @@ pub fn audit(history: &History, calls: &[&Call]) -> Checked<Ledger> {
             }
         }
     }
-    let end = calls.last().map_or(Micros(0), |call| call.now);
+    let end = calls.last().map_or(StoreInstant(0), |call| call.now);
     for (key, account) in &accounts {
         account.count(&quotas[key], end, &mut totals);
     }
@@ -82,7 +82,7 @@ fn check(
     history: &History,
     accounts: &HashMap<KeyId, Account>,
     operation: &Operation,
-    now: Micros,
+    now: StoreInstant,
 ) -> Checked<()> {
     let none = Account::default();
     let mut full = operation.limits.iter().filter_map(|(key, quota, cost)| {
@@ -115,7 +115,13 @@ fn check(
 
 impl Ledger {
     /// Whether some moment of this span would have refused one permit.
-    pub fn was_full(&self, key: KeyId, quota: &Quota, from: Micros, to: Micros) -> bool {
+    pub fn was_full(
+        &self,
+        key: KeyId,
+        quota: &Quota,
+        from: StoreInstant,
+        to: StoreInstant,
+    ) -> bool {
         self.accounts.get(&key).is_some_and(|account| {
             // Between two takes a limit only becomes freer.
             let takes = account.until(to).iter().map(|taken| taken.at);
@@ -125,7 +131,7 @@ impl Ledger {
         })
     }
 
-    pub fn describe(&self, key: KeyId, quota: &Quota, now: Micros) -> String {
+    pub fn describe(&self, key: KeyId, quota: &Quota, now: StoreInstant) -> String {
         let account = self.accounts.get(&key);
         account.map_or_else(String::new, |account| account.describe(quota, now))
     }
@@ -134,7 +140,7 @@ impl Ledger {
 // === impl Account ===
 
 impl Account {
-    fn add(&mut self, quota: &Quota, cost: Cost, at: Micros) {
+    fn add(&mut self, quota: &Quota, cost: Cost, at: StoreInstant) {
         let before = total(&self.taken);
         let start = i128::from(before) * window_ms(quota) - limit(quota) * millis(at);
         let least = self
@@ -149,7 +155,7 @@ impl Account {
         });
     }
 
-    fn fits(&self, quota: &Quota, cost: Cost, now: Micros) -> bool {
+    fn fits(&self, quota: &Quota, cost: Cost, now: StoreInstant) -> bool {
         let cost = cost.get();
         let room = |capacity: u64| (i128::from(capacity) - i128::from(cost)) * window_ms(quota);
         match quota.algorithm() {
@@ -163,13 +169,13 @@ impl Account {
         }
     }
 
-    fn until(&self, now: Micros) -> &[Taken] {
+    fn until(&self, now: StoreInstant) -> &[Taken] {
         let end = self.taken.partition_point(|taken| taken.at <= now);
         &self.taken[..end]
     }
 
     /// What was taken until now in the window that now lies in.
-    fn window(&self, quota: &Quota, now: Micros) -> &[Taken] {
+    fn window(&self, quota: &Quota, now: StoreInstant) -> &[Taken] {
         let window = quota.window_seconds() * 1_000_000;
         let first = match quota.algorithm() {
             Algorithm::FixedWindow => now.0 - now.0 % window,
@@ -181,17 +187,17 @@ impl Account {
         &taken[start..]
     }
 
-    fn describe(&self, quota: &Quota, now: Micros) -> String {
+    fn describe(&self, quota: &Quota, now: StoreInstant) -> String {
         let window = quota.window_seconds() * 1_000_000;
         let (span, taken) = match quota.algorithm() {
             Algorithm::FixedWindow => {
                 let start = now.0 - now.0 % window;
-                let end = stamp(Micros(start + window));
-                let span = format!("[{}, {end})", stamp(Micros(start)));
+                let end = stamp(StoreInstant(start + window));
+                let span = format!("[{}, {end})", stamp(StoreInstant(start)));
                 (span, self.window(quota, now))
             }
             Algorithm::SlidingWindow => {
-                let start = stamp(Micros(now.0 - window));
+                let start = stamp(StoreInstant(now.0 - window));
                 let span = format!("({start}, {}]", stamp(now));
                 (span, self.window(quota, now))
             }
@@ -207,7 +213,7 @@ impl Account {
         format!("{permits} passed before, in {span}: {}", stamps(taken))
     }
 
-    fn count(&self, quota: &Quota, end: Micros, totals: &mut Totals) {
+    fn count(&self, quota: &Quota, end: StoreInstant, totals: &mut Totals) {
         let window = quota.window_seconds() * 1_000_000;
         match quota.algorithm() {
             Algorithm::FixedWindow => {
@@ -232,7 +238,7 @@ fn total(taken: &[Taken]) -> u64 {
 /// A bucket's level in permits × window_ms, whole ms as the bucket counts them: over every span
 /// from some take until now, what came in less what ran out, and of these the most. No step of it
 /// depends on the one before, so an error of a bucket cannot hide in its own history.
-fn level(taken: &[Taken], quota: &Quota, now: Micros) -> i128 {
+fn level(taken: &[Taken], quota: &Quota, now: StoreInstant) -> i128 {
     let until_now = i128::from(total(taken)) * window_ms(quota) - limit(quota) * millis(now);
     taken
         .last()
@@ -247,6 +253,6 @@ fn limit(quota: &Quota) -> i128 {
     i128::from(quota.limit())
 }
 
-fn millis(at: Micros) -> i128 {
+fn millis(at: StoreInstant) -> i128 {
     i128::from(at.0 / 1000)
 }

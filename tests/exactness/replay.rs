@@ -5,7 +5,7 @@
 //! any order that explains them will do, and the one that was found is what later checks go by.
 
 use weir_core::quota::model::Counters;
-use weir_core::time::Micros;
+use weir_core::time::StoreInstant;
 
 use crate::history::{Call, Checked, Fault, History, KeyId, Operation, fault};
 
@@ -40,10 +40,10 @@ pub fn replay(history: &History) -> Checked<Order<'_>> {
 
 /// Each connection's replies must be in order of time, or time tells nothing about the order.
 fn check_clock(calls: &[&Call]) -> Checked<()> {
-    let mut latest: Vec<Micros> = Vec::new();
+    let mut latest: Vec<StoreInstant> = Vec::new();
     for call in calls {
         if latest.len() <= call.connection {
-            latest.resize(call.connection + 1, Micros(0));
+            latest.resize(call.connection + 1, StoreInstant(0));
         }
         let before = std::mem::replace(&mut latest[call.connection], call.now);
         if call.now < before {

@@ -10,7 +10,7 @@ use weir_core::quota::limit::Quota;
 use weir_core::quota::model::Counters;
 use weir_core::quota::operation::{Kind, Retry, Verdict};
 use weir_core::quota::period::{Calendar, Unit, UtcOffset};
-use weir_core::time::{Micros, Span};
+use weir_core::time::{Span, StoreInstant};
 use weir_lab::redis::Redis;
 
 use crate::scenario::{EPOCH, calendars};
@@ -55,7 +55,7 @@ fn what_is_used_is_forgotten_in_the_very_millisecond_in_which_the_next_window_be
     ] {
         weir.flush();
         let mut take = |millis: u64, micros: u64| {
-            weir.set_clock(Micros(millis * 1000 + micros));
+            weir.set_clock(StoreInstant(millis * 1000 + micros));
             let told = weir.one(Kind::Take, 1, &[("weir:2:window", quota)]);
             (told.verdict, told.limits[0].retry)
         };
@@ -121,7 +121,7 @@ fn the_script_cuts_time_as_the_model_does() {
                 Step::By(millis) => millis,
             };
             now = now.saturating_add_signed(by).clamp(YEAR_2100, YEAR_2255);
-            weir.set_clock(Micros(now * 1000));
+            weir.set_clock(StoreInstant(now * 1000));
             let receipt = back.and_then(|ago| receipts.iter().nth_back(ago).copied());
             let kind = receipt.map_or(Kind::Take, |receipt| Kind::Refund { receipt });
             let operation = Operation {
@@ -132,7 +132,7 @@ fn the_script_cuts_time_as_the_model_does() {
                 .call(std::slice::from_ref(&operation))
                 .expect("an answer")
                 .told;
-            let expected = counters.run(kind, &operation.limits, Micros(now * 1000));
+            let expected = counters.run(kind, &operation.limits, StoreInstant(now * 1000));
             prop_assert_eq!(
                 &told[0],
                 &expected,
@@ -141,7 +141,7 @@ fn the_script_cuts_time_as_the_model_does() {
                 now,
                 calendars
             );
-            receipts.push(Micros(now * 1000));
+            receipts.push(StoreInstant(now * 1000));
         }
         weir.check_keys().map_err(TestCaseError::fail)
     });

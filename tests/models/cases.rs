@@ -8,7 +8,7 @@ use weir_core::quota::limit::{Algorithm, Quota};
 use weir_core::quota::model::Counters;
 use weir_core::quota::operation::{Kind, OperationReply, Reading, Retry, Verdict};
 use weir_core::store::script::{self, By, Script};
-use weir_core::time::{Micros, Span};
+use weir_core::time::{Span, StoreInstant};
 use weir_lab::deadline;
 use weir_lab::redis::Redis;
 
@@ -17,8 +17,8 @@ use crate::weir::{Operation, Weir, cost, operation, quota};
 
 const HOUR: u64 = 3600;
 
-fn at(micros: u64) -> Micros {
-    Micros(EPOCH + micros)
+fn at(micros: u64) -> StoreInstant {
+    StoreInstant(EPOCH + micros)
 }
 
 fn remaining(told: &OperationReply) -> Vec<i64> {
@@ -176,7 +176,7 @@ fn a_peek_writes_nothing_even_if_the_clock_went_back() {
     weir.one(Kind::Peek, 1, &limits);
     assert_eq!(weir.integer(&["DBSIZE"]), 1, "the clock alone");
     weir.one(Kind::Take, 1, &limits);
-    weir.set_clock(Micros(EPOCH - 60_000_000));
+    weir.set_clock(StoreInstant(EPOCH - 60_000_000));
     let before = weir.contents();
     assert_eq!(remaining(&weir.one(Kind::Peek, 1, &limits)), [2, 2, 2, 2]);
     assert_eq!(weir.contents(), before);
@@ -191,13 +191,13 @@ fn a_clock_that_stepped_back_neither_refills_nor_freezes() {
     weir.one(Kind::Take, 3, &limits);
     // By a year; a refused take must settle the states here, or they would stay full for that year.
     let back = EPOCH - 365 * 24 * 3600 * 1_000_000;
-    weir.set_clock(Micros(back));
+    weir.set_clock(StoreInstant(back));
     let told = weir.one(Kind::Take, 1, &limits);
     assert_eq!(
         (told.verdict, remaining(&told)),
         (Verdict::Refused, vec![0; 4])
     );
-    weir.set_clock(Micros(back + 10_000_000));
+    weir.set_clock(StoreInstant(back + 10_000_000));
     let told = weir.one(Kind::Take, 3, &limits);
     assert_eq!(
         (told.verdict, remaining(&told)),
@@ -478,7 +478,7 @@ fn a_log_that_grows_and_shrinks_again_is_told_as_in_memory() {
     for turn in 0..3000u64 {
         // Busy, then quiet: from one record to two hundred and back.
         let pause = if turn / 200 % 2 == 0 { 300 } else { 1500 };
-        now = Micros(now.0 + pause * (500 + turn * 7919 % 1000));
+        now = StoreInstant(now.0 + pause * (500 + turn * 7919 % 1000));
         weir.set_clock(now);
         taken.push(now);
         let limit = if turn / 150 % 4 == 3 { short } else { long };

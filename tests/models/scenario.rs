@@ -10,7 +10,7 @@ use weir_core::quota::limit::{Algorithm, Quota};
 use weir_core::quota::operation::{Kind, Retry};
 use weir_core::quota::period::{Calendar, Unit, UtcOffset};
 use weir_core::store::reply::Answer;
-use weir_core::time::{Micros, Span};
+use weir_core::time::{Span, StoreInstant};
 
 use crate::weir::{Operation, cost};
 
@@ -208,15 +208,15 @@ fn drafts() -> impl Strategy<Value = Draft> {
 
 /// The scenario's own time, and what its next steps refer to.
 pub struct Clock {
-    pub now: Micros,
-    receipts: Vec<Micros>,
+    pub now: StoreInstant,
+    receipts: Vec<StoreInstant>,
     waits: Vec<i64>,
 }
 
 impl Default for Clock {
     fn default() -> Self {
         Clock {
-            now: Micros(EPOCH),
+            now: StoreInstant(EPOCH),
             receipts: Vec::new(),
             waits: Vec::new(),
         }
@@ -238,7 +238,7 @@ impl Clock {
                 waits => self.waits[which % waits] * 1000 + and,
             },
         };
-        self.now = Micros(self.now.0.saturating_add_signed(by.min(STRIDE)));
+        self.now = StoreInstant(self.now.0.saturating_add_signed(by.min(STRIDE)));
     }
 
     pub fn note(&mut self, answer: &Answer) {
@@ -255,7 +255,7 @@ impl Clock {
             .collect();
     }
 
-    fn receipt(&self, calls_ago: usize) -> Micros {
+    fn receipt(&self, calls_ago: usize) -> StoreInstant {
         match calls_ago {
             0 => self.now,
             ago => *self.receipts.iter().nth_back(ago - 1).unwrap_or(&self.now),

@@ -15,7 +15,7 @@ use weir_core::quota::packed;
 use weir_core::store::error::{ErrorClass, refused_command};
 use weir_core::store::reply::{self, ReplySchema};
 use weir_core::store::script::By;
-use weir_core::time::{Micros, Span};
+use weir_core::time::{Span, StoreInstant};
 use weir_lab::redis::Redis;
 
 use crate::scenario::EPOCH;
@@ -54,7 +54,7 @@ fn wide(operations: usize, keys: usize, kind: Kind, algorithms: &[Algorithm]) ->
 fn four_thousand_checks_and_more_are_decided_in_one_call() {
     let server = Redis::start().expect("a Redis");
     let mut weir = Weir::with_test_clock(&server);
-    let now = Micros(EPOCH);
+    let now = StoreInstant(EPOCH);
     let not_leaky = &Algorithm::ALL[..3];
     for (operations, keys, kind, algorithms, together) in [
         (1000, 60, Kind::Take, not_leaky, true),
@@ -184,7 +184,7 @@ fn odd_operations() -> impl Strategy<Value = Vec<Operation>> {
         1 => Just(Kind::Charge),
         1 => (0..100_000_000u64).prop_map(|ttl| Kind::Lease { ttl: Span::millis(ttl) }),
         2 => (0..7_200_000_000u64)
-            .prop_map(|by| Kind::Refund { receipt: Micros(EPOCH - 3_600_000_000 + by) }),
+            .prop_map(|by| Kind::Refund { receipt: StoreInstant(EPOCH - 3_600_000_000 + by) }),
         1 => Just(Kind::Reset),
     ];
     let cost =
@@ -220,7 +220,7 @@ fn whatever_a_key_holds_neighbours_are_told_the_same() {
         |(state, odd, takes)| {
             let weir = &mut weir.borrow_mut();
             weir.flush();
-            weir.set_clock(Micros(EPOCH));
+            weir.set_clock(StoreInstant(EPOCH));
             for command in &state {
                 let mut call = redis::cmd(&String::from_utf8_lossy(&command[0]));
                 call.arg(&command[1..]);
@@ -255,7 +255,7 @@ fn whatever_a_key_holds_neighbours_are_told_the_same() {
                     let Operation { kind, limits } = &batch[index];
                     (*kind, limits.as_slice())
                 });
-                let expected = counters.run_batch(asked, Micros(EPOCH), answer.together);
+                let expected = counters.run_batch(asked, StoreInstant(EPOCH), answer.together);
                 let told: Vec<OperationReply> = (0..batch.len())
                     .filter(theirs)
                     .map(|index| answer.told[index].clone())
@@ -292,7 +292,7 @@ fn a_fault_in_the_midst_is_left_out_and_the_batch_decided_again_without_it() {
     for (broken, spoils_all) in [(1, false), (8, false), (9, true)] {
         for kind in [Kind::Take, Kind::Peek, Kind::Charge] {
             weir.flush();
-            weir.set_clock(Micros(EPOCH));
+            weir.set_clock(StoreInstant(EPOCH));
             keys[..broken]
                 .iter()
                 .for_each(|key| break_log(&mut weir, key));
@@ -633,14 +633,14 @@ fn a_key_that_is_met_again_after_the_clock_went_back_expires_by_the_clock() {
                 weir.flush();
                 let limits = [("key", quota(algorithm, 100, window))];
                 for take in 0..takes {
-                    weir.set_clock(Micros(now + jump * 1_000_000 + take));
+                    weir.set_clock(StoreInstant(now + jump * 1_000_000 + take));
                     weir.one(kind, permits, &limits);
                 }
                 assert!(
                     weir.integer(&["PTTL", "key"]) >= jump as i64 * 1000 - 60_000,
                     "{case}"
                 );
-                weir.set_clock(Micros(now));
+                weir.set_clock(StoreInstant(now));
                 weir.one(Kind::Take, 1, &limits);
                 let life = weir.integer(&["PTTL", "key"]);
                 // A debt of two hundred lasts for two windows, and expiries are moved in steps.

@@ -12,7 +12,7 @@ use weir_core::store::check::{Check, CheckRequest};
 use weir_core::store::encode::Encoder;
 use weir_core::store::reply::{self, Answer, ReplySchema};
 use weir_core::store::script::{self, By, Script};
-use weir_core::time::Micros;
+use weir_core::time::StoreInstant;
 use weir_lab::redis::Redis;
 
 const TEST_CLOCK: &str = include_str!("clock.lua");
@@ -84,7 +84,7 @@ impl Weir {
         Weir { connection, script }
     }
 
-    pub fn set_clock(&mut self, now: Micros) {
+    pub fn set_clock(&mut self, now: StoreInstant) {
         self.redis(&["SET", "weir:test:clock", &now.0.to_string()]);
     }
 

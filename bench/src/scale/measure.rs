@@ -20,7 +20,7 @@ use weir_core::store::call::CallId;
 use weir_core::store::check::{Check, CheckRequest};
 use weir_core::store::fan_in::Outcome;
 use weir_core::store::slot::Topology;
-use weir_core::time::{Micros, Span};
+use weir_core::time::{Span, WorkerInstant};
 use weir_lab::redis::Redis;
 
 use super::fleet;
@@ -184,8 +184,8 @@ impl Asker {
         Ok(bytes)
     }
 
-    fn now(&self) -> Micros {
-        Micros(u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX))
+    fn now(&self) -> WorkerInstant {
+        WorkerInstant(u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 }
 

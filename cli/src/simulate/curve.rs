@@ -7,7 +7,7 @@ use weir_core::quota::limit::{Algorithm, Quota};
 use weir_core::quota::model::Counters;
 use weir_core::quota::operation::{Kind, Verdict};
 use weir_core::quota::period::Period;
-use weir_core::time::Micros;
+use weir_core::time::StoreInstant;
 
 /// Parts of the present number, in hundredths.
 const PARTS: [u64; 7] = [25, 50, 75, 100, 150, 200, 400];
@@ -74,7 +74,7 @@ impl Curve {
     }
 
     /// A request that met the limit. `nth` is the place of its counter among those of the limit.
-    pub fn ask(&mut self, nth: u32, cost: Cost, now: Micros) {
+    pub fn ask(&mut self, nth: u32, cost: Cost, now: StoreInstant) {
         self.counters = self.counters.max(nth as usize + 1);
         let weight = match nth as usize {
             0..WHOLE => 1,
@@ -122,7 +122,7 @@ mod tests {
         let mut curve = Curve::of(&quota);
         // Each of 20 callers asks 20 times in one window.
         for request in 0..400 {
-            let now = Micros(60_000_000 * 1000 + request);
+            let now = StoreInstant(60_000_000 * 1000 + request);
             curve.ask((request % 20) as u32, Cost::ONE, now);
         }
         let shares: Vec<(u64, f64)> = curve
@@ -153,7 +153,7 @@ mod tests {
             curve.ask(
                 (request % 2000) as u32,
                 Cost::ONE,
-                Micros(1 << 50 | request),
+                StoreInstant(1 << 50 | request),
             );
         }
         assert!(curve.is_sampled());

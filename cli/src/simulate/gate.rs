@@ -22,7 +22,7 @@ use weir_core::store::check::ShardRequest;
 use weir_core::store::config::StoreConfig;
 use weir_core::store::fan_in::Outcome;
 use weir_core::store::slot::Topology;
-use weir_core::time::Micros;
+use weir_core::time::{StoreInstant, WorkerInstant};
 
 use crate::log::{Request, Slot};
 
@@ -148,9 +148,9 @@ impl Gate {
     }
 
     /// The end of the limit's window at this moment, where windows do not slide.
-    pub fn window(&self, limit: LimitId, now: Micros) -> u64 {
+    pub fn window(&self, limit: LimitId, now: StoreInstant) -> u64 {
         let limit = self.policy().limit(limit);
-        limit.map_or(0, |limit| limit.terms.quota.period().end(now.0 / 1000))
+        limit.map_or(0, |limit| limit.terms.quota.period().end(now.as_millis()))
     }
 
     /// The headers that say who calls.
@@ -178,7 +178,7 @@ impl Gate {
     /// Decides on a request of the log as if it came at its time.
     pub fn decide(&mut self, request: &Request<'_>) -> Verdict {
         self.taken.clear();
-        let now = Micros(request.time);
+        let now = StoreInstant(request.time);
         let seen = Seen::of(request, &self.names, &self.caller);
         let facts = Logged(seen.address.to_vec());
         if seen.is_nobody() {
@@ -204,7 +204,12 @@ impl Gate {
         verdict
     }
 
-    fn ask(&mut self, mut pending: Box<Pending>, request: &Request<'_>, now: Micros) -> Verdict {
+    fn ask(
+        &mut self,
+        mut pending: Box<Pending>,
+        request: &Request<'_>,
+        now: StoreInstant,
+    ) -> Verdict {
         let Some(subject) = pending.subject().cloned() else {
             return Verdict::of(What::Own, None);
         };
@@ -212,7 +217,7 @@ impl Gate {
             let outcome = self.run(part, now, Whose::Request);
             pending.receive(place, &outcome);
         }
-        let decision = pending.conclude(&mut self.memory, || now);
+        let decision = pending.conclude(&mut self.memory, || WorkerInstant(now.0));
         for part in &decision.refunds {
             self.run(part, now, Whose::Afterwards);
         }
@@ -228,7 +233,10 @@ impl Gate {
             lacks_cost = said.is_empty();
             let mut headers = headers;
             let said = said.iter().copied();
-            for part in self.memory.settle(&settlement, said, &mut headers, || now) {
+            for part in self
+                .memory
+                .settle(&settlement, said, &mut headers, || WorkerInstant(now.0))
+            {
                 self.run(&part, now, Whose::Afterwards);
             }
         }
@@ -245,7 +253,7 @@ impl Gate {
     }
 
     /// Does what a part asks, and keeps what it was held against where it is the request's own.
-    fn run(&mut self, part: &ShardRequest, now: Micros, whose: Whose) -> Outcome {
+    fn run(&mut self, part: &ShardRequest, now: StoreInstant, whose: Whose) -> Outcome {
         let mut told = Vec::new();
         for (operation, checks) in part.check_request.operations() {
             let mut limits: Vec<(u32, Quota, Cost)> = Vec::with_capacity(checks.len());
@@ -265,7 +273,7 @@ impl Gate {
         }
         Outcome::Answered {
             now,
-            asked: now,
+            asked: WorkerInstant(now.0),
             told,
         }
     }

@@ -7,7 +7,7 @@ use weir_core::decide::decision::Outcome as Decided;
 use weir_core::policy::rollout::Mode;
 use weir_core::policy::{Limit, Policy};
 use weir_core::request::subject::{Subject, id_text};
-use weir_core::time::Micros;
+use weir_core::time::StoreInstant;
 
 use super::curve::Point;
 use super::gate::{Caller, Gate, was_refused};
@@ -163,7 +163,7 @@ pub fn simulate(
     };
     let (mut from, mut to) = (None, 0);
     logs.each(|request| {
-        let now = Micros(request.time);
+        let now = StoreInstant(request.time);
         from.get_or_insert(request.time);
         to = request.time;
         let verdict = gate.decide(&request);

@@ -6,7 +6,7 @@ use weir_core::decide::decision::Outcome as Decided;
 use weir_core::policy::Policy;
 use weir_core::policy::ids::LimitId;
 use weir_core::request::subject::Subject;
-use weir_core::time::Micros;
+use weir_core::time::StoreInstant;
 
 use super::curve::Curve;
 use super::gate::{Gate, Verdict, What};
@@ -99,7 +99,7 @@ impl Tally {
         }
     }
 
-    pub fn count(&mut self, gate: &Gate, verdict: &Verdict, now: Micros) {
+    pub fn count(&mut self, gate: &Gate, verdict: &Verdict, now: StoreInstant) {
         match verdict.what {
             What::Bad => self.bad += 1,
             What::Own => self.own += 1,

@@ -38,7 +38,7 @@ use crate::store::clock::{StoreClock, StoreTime};
 use crate::store::config::StoreConfig;
 use crate::store::fan_in::{CheckReply, FanIn, Outcome};
 use crate::store::slot::Topology;
-use crate::time::Micros;
+use crate::time::{StoreInstant, WallTime, WorkerInstant};
 
 pub use delayed::DelayedRequest;
 use head::{Head, KnownFacts};
@@ -531,8 +531,13 @@ impl Memory {
     }
 
     /// What the store's clock read, by an answer that came now.
-    pub fn replies(&mut self, answered: Micros, told: Micros) {
+    pub fn replies(&mut self, answered: WorkerInstant, told: StoreInstant) {
         self.store_time.set(answered, told);
+    }
+
+    /// The time of day, as long as no answer has told what the store's clock reads.
+    pub fn guess_time(&mut self, now: WorkerInstant, time: WallTime) {
+        self.store_time.guess(now, time);
     }
 
     /// Another policy is in force: what was refused under the last one might pass under this one, and
@@ -547,7 +552,7 @@ impl Memory {
 impl Pending {
     /// The refusal of a request that is known to be out of quota. Of any other, what the worker has
     /// leased is spent, and the store will be asked about the rest.
-    pub fn recall(&mut self, memory: &mut Memory, now: Micros) -> Option<Decision> {
+    pub fn recall(&mut self, memory: &mut Memory, now: WorkerInstant) -> Option<Decision> {
         let Wants::Passage(passage) = &self.wants else {
             return None;
         };
@@ -627,9 +632,9 @@ impl Pending {
         self.fan_in.receive(part, outcome)
     }
 
-    /// What the outcomes mean for the request. `now` is the worker's clock, read where its own memory
-    /// decides.
-    pub fn conclude(&self, memory: &mut Memory, now: impl FnOnce() -> Micros) -> Decision {
+    /// What the outcomes mean for the request. `now` is read only where the worker's own
+    /// memory decides.
+    pub fn conclude(&self, memory: &mut Memory, now: impl FnOnce() -> WorkerInstant) -> Decision {
         match &self.wants {
             Wants::Status(inquiry) => Decision {
                 action: self.respond(inquiry.answer(&self.snapshot, &self.fan_in)),
@@ -646,7 +651,7 @@ impl Pending {
         &self,
         passage: &Passage,
         memory: &mut Memory,
-        now: impl FnOnce() -> Micros,
+        now: impl FnOnce() -> WorkerInstant,
     ) -> Decision {
         let checks = self.fan_in.check_request().checks();
         let mut operations = self.fan_in.operations();
@@ -671,7 +676,7 @@ impl Pending {
             }
         }
         self.learn_low(passage, replies, memory);
-        let mut receipt = Micros(0);
+        let mut receipt = StoreInstant(0);
         let take_local = |places: &[usize]| {
             let checks: Vec<&Check> = places
                 .iter()

@@ -440,7 +440,7 @@ impl Inquiry {
                 rate_limits,
                 other_tiers,
                 policy_version: snapshot.version.0,
-                timestamp: fan_in.now().0 / 1_000_000,
+                timestamp: fan_in.now().as_seconds(),
             },
         )
     }

@@ -18,7 +18,7 @@ use crate::codec::resp::{self, Reader, Token};
 use crate::live::snapshot::Version;
 use crate::policy::Policy;
 use crate::store::call::CallId;
-use crate::time::{Micros, Span};
+use crate::time::{Span, WorkerInstant};
 
 /// The document that stands for the plugin configuration's own policy: this JSON string.
 pub const CONFIGURED: &str = "configured";
@@ -67,7 +67,7 @@ pub struct Watch {
     /// How long a call may be without an answer before it is taken for lost.
     patience: Span,
     random: u64,
-    due: Micros,
+    due: WorkerInstant,
     call: Option<Call>,
     /// What the last look found, while it is measured and fetched.
     found: Option<Stamp>,
@@ -82,7 +82,7 @@ pub struct Watch {
 #[derive(Debug)]
 struct Call {
     id: CallId,
-    since: Micros,
+    since: WorkerInstant,
     query: Query,
 }
 
@@ -230,7 +230,7 @@ impl Watch {
         period: Span,
         timeout: Span,
         seed: u64,
-        now: Micros,
+        now: WorkerInstant,
     ) -> Watch {
         let mut watch = Watch {
             period,
@@ -259,12 +259,12 @@ impl Watch {
     }
 
     /// When to call [`Watch::tick`] next.
-    pub fn next_tick(&self, now: Micros) -> Span {
+    pub fn next_tick(&self, now: WorkerInstant) -> Span {
         self.due.since(now).ceil_millis().max(Span::millis(1))
     }
 
     /// There are requests: a worker that has had no answer yet asks again soon.
-    pub fn stir(&mut self, now: Micros) {
+    pub fn stir(&mut self, now: WorkerInstant) {
         if let Some(wait) = &mut self.unheard
             && *wait > FIRST_LOOK
         {
@@ -274,7 +274,7 @@ impl Watch {
     }
 
     /// Time has passed.
-    pub fn tick(&mut self, now: Micros) -> Option<Query> {
+    pub fn tick(&mut self, now: WorkerInstant) -> Option<Query> {
         if now < self.due {
             return None;
         }
@@ -288,7 +288,7 @@ impl Watch {
     }
 
     /// An query was sent under this name.
-    pub fn sent(&mut self, now: Micros, id: CallId, query: Query) {
+    pub fn sent(&mut self, now: WorkerInstant, id: CallId, query: Query) {
         self.call = Some(Call {
             id,
             since: now,

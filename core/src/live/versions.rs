@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::packed::Layout;
 use crate::live::snapshot::Version;
-use crate::time::Micros;
+use crate::time::WallTime;
 
 /// A worker's report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Schema)]
@@ -15,8 +15,8 @@ pub struct VersionReport {
     /// Distinct among the process's workers.
     pub worker: u64,
     pub version: Version,
-    /// By the time of day: how long the report counts.
-    pub until: Micros,
+    /// How long the report counts.
+    pub until: WallTime,
 }
 
 /// Where the workers of a process stand. Both are the same but for the moment of a change, or while a
@@ -31,7 +31,7 @@ pub struct VersionSkew {
 pub const LAYOUT: Layout = Layout::of::<Vec<VersionReport>>();
 
 /// The version reports with a worker's report in it, and what it says then.
-pub fn report(reports: &[u8], own: VersionReport, now: Micros) -> (Vec<u8>, VersionSkew) {
+pub fn report(reports: &[u8], own: VersionReport, now: WallTime) -> (Vec<u8>, VersionSkew) {
     let mut reports_in = others(reports, own.worker, now);
     reports_in.push(own);
     let versions = reports_in.iter().map(|report| report.version);
@@ -43,11 +43,11 @@ pub fn report(reports: &[u8], own: VersionReport, now: Micros) -> (Vec<u8>, Vers
 }
 
 /// The version reports without this worker, and without those whose answers are too old.
-pub fn without(reports: &[u8], worker: u64, now: Micros) -> Vec<u8> {
+pub fn without(reports: &[u8], worker: u64, now: WallTime) -> Vec<u8> {
     LAYOUT.pack(&others(reports, worker, now))
 }
 
-fn others(reports: &[u8], worker: u64, now: Micros) -> Vec<VersionReport> {
+fn others(reports: &[u8], worker: u64, now: WallTime) -> Vec<VersionReport> {
     let mut reports_in: Vec<VersionReport> = LAYOUT.unpack(reports).unwrap_or_default();
     reports_in.retain(|report| report.worker != worker && report.until > now);
     reports_in
@@ -61,9 +61,9 @@ mod tests {
         let own = VersionReport {
             worker,
             version: Version(version),
-            until: Micros(now + 10),
+            until: WallTime(now + 10),
         };
-        let (after, skew) = report(reports, own, Micros(now));
+        let (after, skew) = report(reports, own, WallTime(now));
         *reports = after;
         (skew.oldest.0, skew.newest.0)
     }
@@ -75,7 +75,7 @@ mod tests {
         assert_eq!(step(&mut reports, 2, 4, 0), (4, 4));
         assert_eq!(step(&mut reports, 2, 5, 1), (4, 5));
         assert_eq!(step(&mut reports, 1, 5, 2), (5, 5));
-        assert_eq!(others(&reports, 0, Micros(2)).len(), 2);
+        assert_eq!(others(&reports, 0, WallTime(2)).len(), 2);
     }
 
     #[test]
@@ -85,7 +85,7 @@ mod tests {
         step(&mut reports, 2, 4, 5);
         assert_eq!(step(&mut reports, 3, 5, 9), (3, 5));
         assert_eq!(step(&mut reports, 3, 5, 10), (4, 5));
-        reports = without(&reports, 2, Micros(10));
+        reports = without(&reports, 2, WallTime(10));
         assert_eq!(step(&mut reports, 3, 5, 11), (5, 5));
     }
 

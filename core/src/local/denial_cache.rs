@@ -7,7 +7,7 @@ use crate::quota::cost::Cost;
 use crate::quota::limit::Quota;
 use crate::quota::operation::{Reading, Retry};
 use crate::store::check::Check;
-use crate::time::{Micros, Span};
+use crate::time::{Span, WorkerInstant};
 
 /// Entries of one generation. With keys of about 80 bytes, two generations stay below 4 MB.
 const MOST: usize = 10_000;
@@ -27,9 +27,9 @@ struct Denial {
     cost: Cost,
     remaining: i64,
     /// When the limit would let the cost pass; never, where it could not hold it.
-    retry_at: Option<Micros>,
-    reset_at: Micros,
-    until: Micros,
+    retry_at: Option<WorkerInstant>,
+    reset_at: WorkerInstant,
+    until: WorkerInstant,
 }
 
 impl Denials {
@@ -46,9 +46,9 @@ impl Denials {
         self.known.clear();
     }
 
-    /// The store refused this check. `asked` is when it was asked, on the worker's clock: its times
+    /// The store refused this check. `asked` is when it was asked: its times
     /// count from no earlier, so that nobody is refused for longer than it said.
-    pub fn learn(&mut self, check: &Check, reading: Reading, asked: Micros) {
+    pub fn learn(&mut self, check: &Check, reading: Reading, asked: WorkerInstant) {
         let retry_at = match reading.retry {
             Retry::Now => return,
             Retry::After(wait) => Some(asked + wait),
@@ -70,7 +70,7 @@ impl Denials {
     }
 
     /// What the store would say of this check, if that is known.
-    pub fn recall(&mut self, check: &Check, now: Micros) -> Option<Reading> {
+    pub fn recall(&mut self, check: &Check, now: WorkerInstant) -> Option<Reading> {
         if self.known.is_empty() {
             return None;
         }
@@ -82,7 +82,7 @@ impl Denials {
         if check.terms.quota != denial.quota || check.cost < denial.cost {
             return None;
         }
-        let left = |at: Micros| at.since(now).ceil_millis();
+        let left = |at: WorkerInstant| at.since(now).ceil_millis();
         Some(Reading {
             remaining: denial.remaining,
             retry: denial

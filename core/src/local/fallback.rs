@@ -13,7 +13,7 @@ use crate::quota::limit::{Quota, Share};
 use crate::quota::model::{Counters, Usage};
 use crate::quota::operation::{Kind, OperationReply, Reading};
 use crate::store::check::Check;
-use crate::time::Micros;
+use crate::time::StoreInstant;
 
 /// States and log entries of one generation; with keys of about 80 bytes, two generations stay
 /// below 16 MB.
@@ -56,9 +56,9 @@ impl Local {
         }
     }
 
-    /// The store told of a limit of which little is left, at this time of its own. What is used is
+    /// The store told of a limit of which little is left, at this time. What is used is
     /// remembered and not what is left: another policy may change the one, never the other.
-    pub fn learn(&mut self, check: &Check, reading: Reading, told: Micros) {
+    pub fn learn(&mut self, check: &Check, reading: Reading, told: StoreInstant) {
         let capacity = i64::try_from(check.terms.quota.capacity()).unwrap_or(i64::MAX);
         let used = capacity.saturating_sub(reading.remaining);
         let usage = Usage {
@@ -69,8 +69,8 @@ impl Local {
         self.low.insert(&check.key, usage);
     }
 
-    /// Takes from all of these limits' shares, or from none. Times are the store's.
-    pub fn take(&mut self, checks: &[&Check], now: Micros) -> OperationReply {
+    /// Takes from all of these limits' shares, or from none.
+    pub fn take(&mut self, checks: &[&Check], now: StoreInstant) -> OperationReply {
         for check in checks {
             self.recall(check, now);
         }
@@ -85,14 +85,14 @@ impl Local {
 
     /// Charges or refunds the difference when it is known what a request has cost of the limits
     /// that these checks took from.
-    pub fn settle(&mut self, kind: Kind, checks: &[Check], difference: Cost, now: Micros) {
+    pub fn settle(&mut self, kind: Kind, checks: &[Check], difference: Cost, now: StoreInstant) {
         let quotas = checks.iter().map(|check| (check, self.quota(check)));
         let limits = quotas.map(|(check, quota)| (check.key.clone(), quota, difference));
         self.run_on(kind, &limits.collect::<Vec<_>>(), now);
     }
 
     /// Undoes a take of these checks, which was at the time of the receipt.
-    pub fn refund(&mut self, checks: &[&Check], receipt: Micros, now: Micros) {
+    pub fn refund(&mut self, checks: &[&Check], receipt: StoreInstant, now: StoreInstant) {
         self.run(Kind::Refund { receipt }, checks, now);
     }
 
@@ -102,7 +102,7 @@ impl Local {
     }
 
     /// Has the counter begin with this worker's share of what the store said is left.
-    fn recall(&mut self, check: &Check, now: Micros) {
+    fn recall(&mut self, check: &Check, now: StoreInstant) {
         if self.low.is_empty() {
             return;
         }
@@ -130,7 +130,7 @@ impl Local {
         }
     }
 
-    fn run(&mut self, kind: Kind, checks: &[&Check], now: Micros) -> OperationReply {
+    fn run(&mut self, kind: Kind, checks: &[&Check], now: StoreInstant) -> OperationReply {
         let limits: Vec<_> = checks
             .iter()
             .map(|check| (check.key.clone(), self.quota(check), check.cost))
@@ -142,7 +142,7 @@ impl Local {
         &mut self,
         kind: Kind,
         limits: &[(Vec<u8>, Quota, Cost)],
-        now: Micros,
+        now: StoreInstant,
     ) -> OperationReply {
         for (key, ..) in limits {
             self.young.adopt(key, &mut self.old);

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use crate::codec::secret::Fingerprint;
 use crate::local::two_generations::Generations;
-use crate::time::{Micros, Span};
+use crate::time::{Span, WorkerInstant};
 
 /// Different wrong secrets that are looked at: more than somebody mistypes.
 const MOST_WRONG: usize = 10;
@@ -31,13 +31,13 @@ pub struct Attempt {
 #[derive(Debug)]
 pub struct Guesses {
     by_address: Generations<Tried>,
-    told_wrong: Option<Micros>,
-    told_shut: Option<Micros>,
+    told_wrong: Option<WorkerInstant>,
+    told_shut: Option<WorkerInstant>,
 }
 
 #[derive(Clone, Debug)]
 struct Tried {
-    since: Micros,
+    since: WorkerInstant,
     /// Short forms of the wrong ones.
     wrong: Vec<u64>,
 }
@@ -94,7 +94,7 @@ impl Default for Guesses {
 impl Guesses {
     /// Where no more are looked at, a right one is treated as a wrong one is: else it could be found
     /// all the same.
-    pub fn judge(&mut self, attempt: &Attempt, now: Micros) -> Ruling {
+    pub fn judge(&mut self, attempt: &Attempt, now: WorkerInstant) -> Ruling {
         let address = key(attempt.client);
         let tried = self.by_address.get(&address);
         let tried = tried.filter(|tried| now.since(tried.since) < SPAN);
@@ -127,7 +127,7 @@ impl Guesses {
 }
 
 /// Whether the log may be told again; it is.
-fn is_time(told: &mut Option<Micros>, now: Micros) -> bool {
+fn is_time(told: &mut Option<WorkerInstant>, now: WorkerInstant) -> bool {
     let is_time = told.is_none_or(|told| now.since(told) >= RARELY);
     if is_time {
         *told = Some(now);
@@ -158,8 +158,8 @@ mod tests {
         }
     }
 
-    fn seconds(seconds: u64) -> Micros {
-        Micros(seconds * 1_000_000)
+    fn seconds(seconds: u64) -> WorkerInstant {
+        WorkerInstant(seconds * 1_000_000)
     }
 
     #[test]
@@ -194,11 +194,11 @@ mod tests {
         for number in 0..1000 {
             let old = attempt("192.0.2.7", "last year's");
             assert!(matches!(
-                guesses.judge(&old, Micros(number)),
+                guesses.judge(&old, WorkerInstant(number)),
                 Ruling::Wrong(_)
             ));
         }
-        let ruling = guesses.judge(&attempt("192.0.2.7", RIGHT), Micros(1000));
+        let ruling = guesses.judge(&attempt("192.0.2.7", RIGHT), WorkerInstant(1000));
         assert_eq!(ruling, Ruling::Right);
     }
 
@@ -221,7 +221,7 @@ mod tests {
         let mut guesses = Guesses::default();
         for number in 0..10_000u32 {
             let address = IpAddr::from(number.to_be_bytes()).to_string();
-            guesses.judge(&attempt(&address, "wrong"), Micros(1));
+            guesses.judge(&attempt(&address, "wrong"), WorkerInstant(1));
         }
         assert!(guesses.by_address.len() <= 2 * MOST_ADDRESSES);
     }

@@ -20,7 +20,7 @@ use crate::store::check::{Check, CheckRequest, ShardRequest};
 use crate::store::config::StoreConfig;
 use crate::store::fan_in::Outcome;
 use crate::store::slot::Topology;
-use crate::time::{Micros, Span};
+use crate::time::{Span, StoreInstant, WorkerInstant};
 
 /// Callers who hold a lease at the same time. With keys of about 80 bytes they stay below 4 MB; who
 /// comes when it is full is counted without a lease.
@@ -55,9 +55,9 @@ pub struct Leases {
     share: Share,
     held: HashMap<Vec<u8>, Held>,
     /// When leases end, and whose they are. A lease that is gone by then leaves its entry here.
-    ends: BinaryHeap<Reverse<(Micros, Vec<u8>)>>,
+    ends: BinaryHeap<Reverse<(WorkerInstant, Vec<u8>)>>,
     /// Before that nothing goes back of leases that have ended: so much went just now.
-    next_return: Micros,
+    next_return: WorkerInstant,
     paces: Generations<Pace>,
     /// How often all was refunded.
     revocations: u64,
@@ -79,16 +79,16 @@ struct Lease {
     left: u64,
     /// What the store had left when it had granted this.
     remaining: i64,
-    reset_at: Micros,
-    /// By the worker's clock: when it was asked for, and from when on nothing is spent any more.
-    since: Micros,
-    until: Micros,
+    reset_at: WorkerInstant,
+    /// When it was asked for, and from when on nothing is spent any more.
+    since: WorkerInstant,
+    until: WorkerInstant,
     ending: Ending,
 }
 
 /// What names a lease: the store's time of the call that took it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Receipt(Micros);
+struct Receipt(StoreInstant);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
@@ -105,7 +105,7 @@ enum Ending {
 struct Pace {
     /// What the next lease should hold; nothing yet for a caller who was seen once.
     size: u64,
-    seen: Micros,
+    seen: WorkerInstant,
     /// What the store last said is left.
     remaining: u64,
 }
@@ -135,14 +135,14 @@ impl Leases {
             share: config.local_share.divided(AUTO_PARTS),
             held: HashMap::new(),
             ends: BinaryHeap::new(),
-            next_return: Micros(0),
+            next_return: WorkerInstant(0),
             paces: Generations::new(MOST_PACES),
             revocations: 0,
         }
     }
 
     /// Whether a lease covers this check.
-    pub fn covers(&self, check: &Check, now: Micros) -> bool {
+    pub fn covers(&self, check: &Check, now: WorkerInstant) -> bool {
         match self.held.get(&check.key) {
             Some(Held::Lease(lease)) => lease.covers(check, now),
             Some(Held::Asked) | None => false,
@@ -150,7 +150,7 @@ impl Leases {
     }
 
     /// Spends what [`Leases::covers`] said is there.
-    pub fn spend(&mut self, check: &Check, now: Micros) -> Option<Spent> {
+    pub fn spend(&mut self, check: &Check, now: WorkerInstant) -> Option<Spent> {
         let Some(Held::Lease(lease)) = self.held.get_mut(&check.key) else {
             return None;
         };
@@ -185,7 +185,7 @@ impl Leases {
 
     /// A request asks the store about this check because no lease covers it. The lease to ask for
     /// along with it, if one is worth while.
-    pub fn bid(&mut self, check: &Check, terms: LeaseTerms, now: Micros) -> Option<Bid> {
+    pub fn bid(&mut self, check: &Check, terms: LeaseTerms, now: WorkerInstant) -> Option<Bid> {
         let leftover = match self.held.get(&check.key) {
             Some(Held::Asked) => return None,
             Some(Held::Lease(lease)) => Cost::try_new(lease.left).map(|cost| {
@@ -277,7 +277,7 @@ impl Leases {
 
     /// Time has passed: what goes back of the leases that have ended. Of many, the first; the others
     /// when [`Leases::next`] says.
-    pub fn expire(&mut self, now: Micros) -> Vec<ShardRequest> {
+    pub fn expire(&mut self, now: WorkerInstant) -> Vec<ShardRequest> {
         let mut back = Vec::new();
         if now < self.next_return {
             return back;
@@ -315,7 +315,7 @@ impl Leases {
         self.paces.clear();
         self.held.retain(|_, held| match held {
             Held::Lease(lease) => {
-                lease.until = Micros(0);
+                lease.until = WorkerInstant(0);
                 lease.ending = Ending::Revoked;
                 true
             }
@@ -325,13 +325,13 @@ impl Leases {
     }
 
     /// When the next of them ends, or may go back.
-    pub fn next(&self) -> Option<Micros> {
+    pub fn next(&self) -> Option<WorkerInstant> {
         let next = self.ends.peek();
         next.map(|Reverse((until, _))| (*until).max(self.next_return))
     }
 
     /// How many permits the next lease of this caller should hold.
-    fn pace(&mut self, check: &Check, terms: LeaseTerms, now: Micros) -> u64 {
+    fn pace(&mut self, check: &Check, terms: LeaseTerms, now: WorkerInstant) -> u64 {
         let known = self.paces.get(&check.key).copied();
         let mut pace = known.unwrap_or(Pace::unknown(now));
         // Twice within a lease's time: there is something to save.
@@ -373,7 +373,7 @@ impl Lease {
         terms: LeaseTerms,
         receipt: Receipt,
         reading: Reading,
-        asked: Micros,
+        asked: WorkerInstant,
     ) -> Lease {
         let ends_with_window =
             check.terms.quota.algorithm() == Algorithm::FixedWindow && reading.reset <= terms.ttl;
@@ -396,14 +396,14 @@ impl Lease {
 
     /// Only for the limit that it was granted by: in another tier, less may be allowed of what the key
     /// counts.
-    fn covers(&self, check: &Check, now: Micros) -> bool {
+    fn covers(&self, check: &Check, now: WorkerInstant) -> bool {
         now < self.until
             && self.left >= check.cost.get()
             && self.check.terms.quota == check.terms.quota
     }
 
     /// What the store had left besides this lease, and what the lease has.
-    fn reading(&self, now: Micros) -> Reading {
+    fn reading(&self, now: WorkerInstant) -> Reading {
         let left = i64::try_from(self.left).unwrap_or(i64::MAX);
         Reading {
             remaining: self.remaining.saturating_add(left),
@@ -413,7 +413,7 @@ impl Lease {
     }
 
     /// The next lease should last its whole time at the rate at which this one was used.
-    fn used_up(&self, now: Micros) -> Pace {
+    fn used_up(&self, now: WorkerInstant) -> Pace {
         let granted = self.check.cost.get();
         let lasted = now.since(self.since).as_micros().max(1);
         let ttl = self.terms.ttl.as_micros();
@@ -426,12 +426,12 @@ impl Lease {
     }
 
     /// The next one should hold what was used of this, and a quarter more.
-    fn ended(&self, now: Micros) -> Pace {
+    fn ended(&self, now: WorkerInstant) -> Pace {
         let used = self.check.cost.get().saturating_sub(self.left);
         self.pace(used.saturating_add(used.div_ceil(4)), now)
     }
 
-    fn pace(&self, size: u64, now: Micros) -> Pace {
+    fn pace(&self, size: u64, now: WorkerInstant) -> Pace {
         let left = i64::try_from(self.left).unwrap_or(i64::MAX);
         Pace {
             size,
@@ -443,7 +443,7 @@ impl Lease {
 
 impl Pace {
     /// Of a caller who was never seen.
-    fn unknown(now: Micros) -> Pace {
+    fn unknown(now: WorkerInstant) -> Pace {
         Pace {
             size: 0,
             seen: now,

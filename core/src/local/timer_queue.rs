@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
 use crate::request::subject::Subject;
-use crate::time::Micros;
+use crate::time::WorkerInstant;
 
 /// The most that one worker delays. A request that waits costs the proxy its stream and what it
 /// has buffered of the body, which by default is up to 1 MB.
@@ -41,7 +41,7 @@ pub struct Delays {
 }
 
 /// When something is due, and a number of its own.
-type Place = (Micros, u64);
+type Place = (WorkerInstant, u64);
 
 /// A request goes on. Where it has gone before, its turn is for the next in this queue.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ struct Queue {
 struct Waiting {
     stream: StreamId,
     place: Place,
-    not_before: Micros,
+    not_before: WorkerInstant,
 }
 
 /// A turn in the queue of a shaped limit.
@@ -80,7 +80,7 @@ struct Waiting {
 pub struct Turn {
     pub queue: Vec<u8>,
     /// Another limit lets the request go on no earlier, whoever leaves the queue before it.
-    pub not_before: Micros,
+    pub not_before: WorkerInstant,
 }
 
 impl Delays {
@@ -92,7 +92,13 @@ impl Delays {
     }
 
     /// Delays a request until it is due.
-    pub fn delay(&mut self, stream: StreamId, caller: Subject, due: Micros, turn: Option<Turn>) {
+    pub fn delay(
+        &mut self,
+        stream: StreamId,
+        caller: Subject,
+        due: WorkerInstant,
+        turn: Option<Turn>,
+    ) {
         self.came += 1;
         let place = (due, self.came);
         let queue = turn.map(|Turn { queue, not_before }| {
@@ -129,12 +135,12 @@ impl Delays {
     }
 
     /// When the next is due.
-    pub fn next(&self) -> Option<Micros> {
+    pub fn next(&self) -> Option<WorkerInstant> {
         self.agenda.first_key_value().map(|((due, _), _)| *due)
     }
 
     /// Takes out one that is due by now.
-    pub fn pop(&mut self, now: Micros) -> Option<StreamId> {
+    pub fn pop(&mut self, now: WorkerInstant) -> Option<StreamId> {
         loop {
             let first = self.agenda.first_entry()?;
             if first.key().0 > now {
@@ -154,7 +160,7 @@ impl Delays {
 
     /// Who goes on now that this place has come: whose own it is, or the first that may, if it is a
     /// turn.
-    fn take_turn(&mut self, name: &Rc<[u8]>, place: Place, now: Micros) -> Option<StreamId> {
+    fn take_turn(&mut self, name: &Rc<[u8]>, place: Place, now: WorkerInstant) -> Option<StreamId> {
         let queue = self.queues.get_mut(name)?;
         let is_turn = queue.turns.remove(&place);
         let place = if queue.requests.contains_key(&place.1) {

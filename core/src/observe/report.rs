@@ -21,7 +21,7 @@ use crate::observe::notice::Notice;
 use crate::observe::time_series::{self, INTERVAL_SECONDS, INTERVALS, Interval, Latency, Traffic};
 use crate::observe::top_k::{By, HeavyHitter, HeavyHitters};
 use crate::store::batch::Health;
-use crate::time::{Micros, Span};
+use crate::time::{Span, WallTime};
 
 /// Counts are listed by these enums, so a member more or another order is another layout.
 const LAYOUT: Layout = Layout::of::<(View, Outcome, Degraded, Count)>();
@@ -36,20 +36,20 @@ const MOST_HEAVY_HITTERS: usize = 20;
 /// What one worker has seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Schema)]
 pub struct View {
-    /// The time of day at which it was left.
-    pub at: Micros,
+    /// When it was left.
+    pub at: WallTime,
     /// The version of the policy in force.
     pub version: u64,
     pub lanes: u32,
     pub open_lanes: u32,
     /// How often a breaker of the worker's has opened.
     pub opened: u64,
-    /// The time of day at which the first of the open lanes was shut, and why, in the words of the call
+    /// When the first of the open lanes was shut, and why, in the words of the call
     /// that failed last; 0 and nothing where all are asked.
-    pub shut_at: Micros,
+    pub shut_at: WallTime,
     pub last_error: String,
     /// When a call was answered last, as of the last time that this was told.
-    pub answered_at: Micros,
+    pub answered_at: WallTime,
     pub traffic: Traffic,
     pub heavy_hitters: HeavyHitters,
 }
@@ -194,13 +194,13 @@ impl View {
 }
 
 /// The answer to an operator, from all workers' views, by a worker that runs this version of the
-/// policy. `notices` is what it knows of the store; `now` is the time of day.
+/// policy. `notices` is what it knows of the store.
 pub fn report(
     views: &[View],
     node: &Node,
     notices: &[Notice],
     Version(version): Version,
-    now: Micros,
+    now: WallTime,
 ) -> Answer {
     let last = time_series::interval(now);
     let first = last.saturating_sub(INTERVALS as u64 - 1);
@@ -232,7 +232,7 @@ pub fn report(
             scope: "this gateway",
             node: named(&node.id),
             cluster: named(&node.cluster),
-            timestamp: now.0 / 1_000_000,
+            timestamp: now.as_seconds(),
             workers: Workers {
                 seen: seen.len(),
                 active: active.len(),
@@ -287,7 +287,7 @@ fn first_shut<'a>(active: &[&'a View]) -> Option<&'a View> {
 fn not_asked(active: &[&View]) -> Option<NotAsked> {
     let view = first_shut(active)?;
     Some(NotAsked {
-        since: view.shut_at.0 / 1_000_000,
+        since: view.shut_at.as_seconds(),
         why: view.last_error.clone(),
         advice: advice::on(&view.last_error),
     })

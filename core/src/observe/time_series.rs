@@ -11,14 +11,13 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::decide::decision::Outcome;
 use crate::observe::counters::{Count, Series};
-use crate::time::{Micros, Span};
+use crate::time::{Span, WallTime};
 
 pub const INTERVAL_SECONDS: u64 = 10;
 /// A quarter of an hour.
 pub const INTERVALS: usize = 90;
 /// Rules told apart in an interval; whoever has more reads the proxy's statistics.
 pub const MOST_RULES: usize = 64;
-const INTERVAL_MICROS: u64 = INTERVAL_SECONDS * 1_000_000;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(from = "Packed")]
@@ -64,13 +63,13 @@ struct Packed {
 }
 
 /// The interval that a time of day lies in.
-pub fn interval(now: Micros) -> u64 {
-    now.0 / INTERVAL_MICROS
+pub fn interval(now: WallTime) -> u64 {
+    now.as_seconds() / INTERVAL_SECONDS
 }
 
 impl Traffic {
     /// The interval of now; what is too old is forgotten.
-    pub fn now(&mut self, now: Micros) -> Option<&mut Interval> {
+    pub fn now(&mut self, now: WallTime) -> Option<&mut Interval> {
         let number = interval(now);
         self.forget(number);
         // A clock that steps back a little finds the interval it has left.
@@ -255,8 +254,8 @@ mod tests {
     use super::*;
     use crate::policy::ids::Scope;
 
-    fn at(seconds: u64) -> Micros {
-        Micros(seconds * 1_000_000)
+    fn at(seconds: u64) -> WallTime {
+        WallTime(seconds * 1_000_000)
     }
 
     fn denied() -> Series {

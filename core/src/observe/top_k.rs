@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::codec::fnv;
 use crate::decide::status;
 use crate::request::subject::{self, Subject, hex_digest};
-use crate::time::{Micros, Span};
+use crate::time::{Span, WallTime};
 
 /// Callers that a worker keeps. One with more than a 64th of a worker's refusals is never missed; a
 /// refused request pays for a glance at so many numbers.
@@ -135,7 +135,7 @@ impl HeavyHitters {
     }
 
     /// Tells the time of day: what was counted in earlier spans counts half for each that has passed.
-    pub fn age(&mut self, now: Micros) {
+    pub fn age(&mut self, now: WallTime) {
         let span = now.0 / HALVING.as_micros();
         let passed = match self.span {
             // What was counted before the time was told is of now.

@@ -1,7 +1,7 @@
 //! What can be asked of limits, and what they tell: operations, verdicts, readings. It knows no key and
 //! no caller.
 
-use crate::time::{Micros, Span};
+use crate::time::{Span, StoreInstant};
 
 /// What an operation does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -17,7 +17,7 @@ pub enum Kind {
     /// Undoes a take, charge or lease where what it counted in is still alive.
     Refund {
         /// `Answer::now` of the call that took.
-        receipt: Micros,
+        receipt: StoreInstant,
     },
     /// Forgets all usage.
     Reset,

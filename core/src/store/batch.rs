@@ -23,7 +23,7 @@ use crate::store::fan_in::Outcome;
 use crate::store::reply::{self, ReplySchema};
 use crate::store::script::{By, Script};
 use crate::store::slot::{Lane, Slot, Topology};
-use crate::time::{Micros, Span};
+use crate::time::{Span, WorkerInstant};
 
 /// The most check requests in a call, and the most checks of all together unless one check request alone has
 /// more: Redis serves nobody else while it runs, about 1.2 ms for 64 check requests of three checks each.
@@ -86,7 +86,7 @@ struct LaneState<T> {
     timeout: Span,
     hang_up: HangUp,
     /// When redis_proxy was made to hang up last.
-    left: Option<Micros>,
+    left: Option<WorkerInstant>,
     left_for: Option<ErrorClass>,
     /// Why it would not.
     kept: Option<String>,
@@ -121,7 +121,7 @@ enum HangUp {
     Leaves,
     UnderWay {
         id: CallId,
-        since: Micros,
+        since: WorkerInstant,
     },
 }
 
@@ -133,14 +133,14 @@ struct Waiting<T> {
     ticket: Option<T>,
     slot: Slot,
     check_request: Rc<CheckRequest>,
-    since: Micros,
+    since: WorkerInstant,
     patient: bool,
 }
 
 /// A call that has not been answered: a command for each slot.
 #[derive(Debug)]
 struct Call<T> {
-    since: Micros,
+    since: WorkerInstant,
     commands: Vec<Command<T>>,
 }
 
@@ -223,7 +223,7 @@ impl<T> Batcher<T> {
 
     /// A request asks. Without a ticket nobody waits for the outcome. After a request's last check request
     /// see whether it [`Batcher::hurries`].
-    pub fn ask(&mut self, now: Micros, ticket: Option<T>, part: &ShardRequest) -> Next {
+    pub fn ask(&mut self, now: WorkerInstant, ticket: Option<T>, part: &ShardRequest) -> Next {
         let Some(lane) = self.lanes.get_mut(part.lane.0) else {
             return Next::Failed;
         };
@@ -260,7 +260,7 @@ impl<T> Batcher<T> {
     }
 
     /// How many calls [`Batcher::turn`] would send at most.
-    pub fn ready(&self, now: Micros) -> usize {
+    pub fn ready(&self, now: WorkerInstant) -> usize {
         let is_ready = |lane: &&LaneState<T>| {
             let asks = !lane.nobody_waits() && lane.may_send(now);
             lane.hang_up == HangUp::Due || lane.probe.is_some() || asks
@@ -316,7 +316,7 @@ impl<T> Batcher<T> {
     }
 
     /// A turn has come.
-    pub fn turn(&mut self, now: Micros) -> Effects<T> {
+    pub fn turn(&mut self, now: WorkerInstant) -> Effects<T> {
         self.turn = Flush::NotAsked;
         self.send(now, Settled::new())
     }
@@ -335,7 +335,12 @@ impl<T> Batcher<T> {
     }
 
     /// An outgoing call could not be sent, for this reason.
-    pub fn not_sent(&mut self, now: Micros, outgoing: Outgoing<T>, why: String) -> Settled<T> {
+    pub fn not_sent(
+        &mut self,
+        now: WorkerInstant,
+        outgoing: Outgoing<T>,
+        why: String,
+    ) -> Settled<T> {
         if let Some(lane) = self.lanes.get_mut(outgoing.lane.0) {
             if outgoing.call.hangs_up() {
                 lane.hang_up = HangUp::No;
@@ -350,7 +355,7 @@ impl<T> Batcher<T> {
     /// A call was answered by the store's bytes, or will not be.
     pub fn answered(
         &mut self,
-        now: Micros,
+        now: WorkerInstant,
         id: CallId,
         answer: Result<&[u8], NoReply>,
     ) -> Effects<T> {
@@ -380,7 +385,7 @@ impl<T> Batcher<T> {
     /// Time has passed: whoever waited too long is settled. A call whose answer never comes is
     /// forgotten after twice the timeout, so that it holds up nobody else. And it is a turn, for the
     /// one that was asked for may never come.
-    pub fn tick(&mut self, now: Micros) -> Effects<T> {
+    pub fn tick(&mut self, now: WorkerInstant) -> Effects<T> {
         self.turn = Flush::NotAsked;
         let mut settled = Settled::new();
         for lane in &mut self.lanes {
@@ -390,7 +395,7 @@ impl<T> Batcher<T> {
     }
 
     /// Sends what can be sent in every lane.
-    fn send(&mut self, now: Micros, mut settled: Settled<T>) -> Effects<T> {
+    fn send(&mut self, now: WorkerInstant, mut settled: Settled<T>) -> Effects<T> {
         let mut calls = Vec::new();
         for (number, lane) in self.lanes.iter_mut().enumerate() {
             calls.extend(
@@ -499,7 +504,7 @@ impl<T> LaneState<T> {
         }
     }
 
-    fn may_send(&self, now: Micros) -> bool {
+    fn may_send(&self, now: WorkerInstant) -> bool {
         if self.hang_up != HangUp::No {
             return false;
         }
@@ -517,7 +522,7 @@ impl<T> LaneState<T> {
         self.alone && self.round_trip < LONG_ROUND_TRIP
     }
 
-    fn next_call(&mut self, now: Micros, settled: &mut Settled<T>) -> Option<Call<T>> {
+    fn next_call(&mut self, now: WorkerInstant, settled: &mut Settled<T>) -> Option<Call<T>> {
         // Whatever is under way then would have no reply.
         if self.hang_up == HangUp::Due && self.calls.is_empty() {
             self.hang_up = HangUp::Leaves;
@@ -584,7 +589,7 @@ impl<T> LaneState<T> {
     /// Settles what the replies tell; what is to be asked once more, with the script's source.
     fn read(
         &mut self,
-        now: Micros,
+        now: WorkerInstant,
         call: Call<T>,
         answer: Result<&[u8], NoReply>,
         script: &Script,
@@ -636,8 +641,8 @@ impl<T> LaneState<T> {
     /// What Redis answers will stay the same on this connection: redis_proxy is to hang up, and dial
     /// another, which may lead elsewhere. In a cluster the command would go to one node, and not to
     /// the one that answered; there redis_proxy asks for the map of slots anew.
-    fn leave(&mut self, now: Micros, class: ErrorClass) {
-        let lately = |left: Micros| now.since(left) < LEAVE_EVERY;
+    fn leave(&mut self, now: WorkerInstant, class: ErrorClass) {
+        let lately = |left: WorkerInstant| now.since(left) < LEAVE_EVERY;
         let is_due = self.topology == Topology::Single && !self.left.is_some_and(lately);
         if is_due && self.hang_up == HangUp::No {
             self.hang_up = HangUp::Due;
@@ -647,7 +652,7 @@ impl<T> LaneState<T> {
 
     /// Whether this was the call that makes redis_proxy hang up. Without a reply, or with one of
     /// redis_proxy's own, it does.
-    fn hung_up(&mut self, now: Micros, id: CallId, answer: Result<&[u8], NoReply>) -> bool {
+    fn hung_up(&mut self, now: WorkerInstant, id: CallId, answer: Result<&[u8], NoReply>) -> bool {
         if !matches!(self.hang_up, HangUp::UnderWay { id: own, .. } if own == id) {
             return false;
         }
@@ -677,9 +682,9 @@ impl<T> LaneState<T> {
         true
     }
 
-    fn expire(&mut self, now: Micros, settled: &mut Settled<T>) {
+    fn expire(&mut self, now: WorkerInstant, settled: &mut Settled<T>) {
         let timeout = self.timeout;
-        let late = |since: Micros, after: Span| now.since(since) >= after;
+        let late = |since: WorkerInstant, after: Span| now.since(since) >= after;
         if let HangUp::UnderWay { since, .. } = self.hang_up
             && late(since, timeout.times(2))
         {
@@ -733,7 +738,7 @@ impl<T> LaneState<T> {
 
     /// A call has failed. Where it asked is where to look, so that a breaker closes again where nobody
     /// calls any more.
-    fn fail(&mut self, now: Micros, probe: Option<Probe>) {
+    fn fail(&mut self, now: WorkerInstant, probe: Option<Probe>) {
         self.failed += 1;
         self.breaker.failed(now);
         if self.breaker.allows(now) != Allows::Calls && self.probe.is_none() {
@@ -752,7 +757,7 @@ impl<T> LaneState<T> {
 
 impl<T> Call<T> {
     /// One command for each slot, in the order in which the slots were first asked about.
-    fn new(now: Micros, batch: impl Iterator<Item = Waiting<T>>) -> Call<T> {
+    fn new(now: WorkerInstant, batch: impl Iterator<Item = Waiting<T>>) -> Call<T> {
         let mut commands: Vec<Command<T>> = Vec::new();
         for waiting in batch {
             match commands
@@ -774,7 +779,7 @@ impl<T> Call<T> {
         }
     }
 
-    fn to_hang_up(now: Micros) -> Call<T> {
+    fn to_hang_up(now: WorkerInstant) -> Call<T> {
         Call {
             since: now,
             commands: Vec::new(),
@@ -874,7 +879,7 @@ impl<T> Command<T> {
     /// Reads this command's reply off the replies.
     fn read(
         &self,
-        asked: Micros,
+        asked: WorkerInstant,
         reader: &mut Reader<'_>,
         silence: NoReply,
         script: &Script,

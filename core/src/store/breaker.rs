@@ -2,7 +2,7 @@
 //! the store takes again, and closes when a real call succeeds. It knows calls and time, and whether
 //! something was taken; not what they are about.
 
-use crate::time::{Micros, Span};
+use crate::time::{Span, WorkerInstant};
 
 /// A failed call weighs two, a successful one takes one away: three failures in a row open it, and
 /// so does any share of failures above a third.
@@ -25,7 +25,7 @@ enum State {
     /// Calls are made; `failures` is their recent weight.
     Closed { failures: u32 },
     /// No calls are made before `until`; then a probe is.
-    Open { until: Micros, wait: Span },
+    Open { until: WorkerInstant, wait: Span },
     /// A probe is on its way.
     Probing { wait: Span },
     /// The probe came back. Calls are made, and the first to fail ends it: what holds for the probe's
@@ -52,7 +52,7 @@ impl Breaker {
         }
     }
 
-    pub fn allows(&self, now: Micros) -> Allows {
+    pub fn allows(&self, now: WorkerInstant) -> Allows {
         match self.state {
             State::Closed { .. } | State::HalfOpen { .. } => Allows::Calls,
             State::Open { until, .. } if now >= until => Allows::Probe,
@@ -95,7 +95,7 @@ impl Breaker {
         };
     }
 
-    pub fn failed(&mut self, now: Micros) {
+    pub fn failed(&mut self, now: WorkerInstant) {
         match self.state {
             State::Closed { failures } if failures + FAILURE < OPENS_AT => {
                 self.state = State::Closed {
@@ -114,14 +114,14 @@ impl Breaker {
     }
 
     /// The next probe comes at that time: what it failed for has been mended, as far as that is known.
-    pub fn looks_at(&mut self, time: Micros) {
+    pub fn looks_at(&mut self, time: WorkerInstant) {
         if let State::Open { until, .. } = &mut self.state {
             *until = (*until).min(time);
         }
     }
 
     /// Up to a quarter more than the wait, so that a thousand workers do not probe at once.
-    fn open(&mut self, now: Micros, wait: Span) {
+    fn open(&mut self, now: WorkerInstant, wait: Span) {
         let spread = wait.divided(4).times(self.jitter.into()).divided(255);
         self.state = State::Open {
             until: now + wait + spread,
@@ -137,8 +137,8 @@ mod tests {
     fn broken(at: u64) -> Breaker {
         let mut breaker = Breaker::new(0);
         for _ in 0..3 {
-            assert_eq!(breaker.allows(Micros(at)), Allows::Calls);
-            breaker.failed(Micros(at));
+            assert_eq!(breaker.allows(WorkerInstant(at)), Allows::Calls);
+            breaker.failed(WorkerInstant(at));
         }
         breaker
     }
@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn three_failures_in_a_row_open_it() {
         let breaker = broken(0);
-        assert_eq!(breaker.allows(Micros(0)), Allows::Nothing);
+        assert_eq!(breaker.allows(WorkerInstant(0)), Allows::Nothing);
         assert_eq!(breaker.opened(), 1);
     }
 
@@ -154,14 +154,14 @@ mod tests {
     fn rare_failures_do_not_open_it_and_frequent_ones_do() {
         let mut rare = Breaker::new(0);
         for _ in 0..100 {
-            rare.failed(Micros(0));
+            rare.failed(WorkerInstant(0));
             rare.succeeded(true);
             rare.succeeded(true);
         }
         assert_eq!(rare.opened(), 0);
         let mut frequent = Breaker::new(0);
         for _ in 0..10 {
-            frequent.failed(Micros(0));
+            frequent.failed(WorkerInstant(0));
             frequent.succeeded(true);
         }
         assert_eq!(frequent.opened(), 1);
@@ -170,16 +170,16 @@ mod tests {
     #[test]
     fn it_looks_once_when_the_time_comes_and_closes_by_a_real_call() {
         let mut breaker = broken(0);
-        assert_eq!(breaker.allows(Micros(99_999)), Allows::Nothing);
-        assert_eq!(breaker.allows(Micros(100_000)), Allows::Probe);
+        assert_eq!(breaker.allows(WorkerInstant(99_999)), Allows::Nothing);
+        assert_eq!(breaker.allows(WorkerInstant(100_000)), Allows::Probe);
         breaker.probed();
-        assert_eq!(breaker.allows(Micros(100_000)), Allows::Nothing);
+        assert_eq!(breaker.allows(WorkerInstant(100_000)), Allows::Nothing);
         breaker.succeeded(true);
-        assert_eq!(breaker.allows(Micros(100_000)), Allows::Calls);
+        assert_eq!(breaker.allows(WorkerInstant(100_000)), Allows::Calls);
         breaker.succeeded(true);
-        breaker.failed(Micros(100_001));
+        breaker.failed(WorkerInstant(100_001));
         assert_eq!(
-            breaker.allows(Micros(100_001)),
+            breaker.allows(WorkerInstant(100_001)),
             Allows::Calls,
             "closed and patient again"
         );
@@ -190,12 +190,15 @@ mod tests {
         let mut breaker = broken(0);
         let mut now = 0;
         for wait in [100_000, 200_000, 400_000, 800_000, 1_000_000, 1_000_000] {
-            assert_eq!(breaker.allows(Micros(now + wait - 1)), Allows::Nothing);
+            assert_eq!(
+                breaker.allows(WorkerInstant(now + wait - 1)),
+                Allows::Nothing
+            );
             now += wait;
-            assert_eq!(breaker.allows(Micros(now)), Allows::Probe);
+            assert_eq!(breaker.allows(WorkerInstant(now)), Allows::Probe);
             breaker.probed();
             breaker.succeeded(true);
-            breaker.failed(Micros(now));
+            breaker.failed(WorkerInstant(now));
         }
         assert_eq!(breaker.opened(), 1, "one outage is one opening");
     }
@@ -205,13 +208,13 @@ mod tests {
         let mut breaker = broken(0);
         breaker.probed();
         breaker.succeeded(false);
-        assert_eq!(breaker.allows(Micros(0)), Allows::Calls);
+        assert_eq!(breaker.allows(WorkerInstant(0)), Allows::Calls);
         assert!(breaker.is_shut());
         breaker.succeeded(false);
         assert!(breaker.is_shut());
-        breaker.failed(Micros(0));
+        breaker.failed(WorkerInstant(0));
         assert_eq!(
-            breaker.allows(Micros(0)),
+            breaker.allows(WorkerInstant(0)),
             Allows::Nothing,
             "it was on trial"
         );
@@ -229,8 +232,8 @@ mod tests {
         assert!(breaker.is_shut());
         breaker.succeeded(true);
         assert!(!breaker.is_shut());
-        breaker.failed(Micros(0));
-        assert_eq!(breaker.allows(Micros(0)), Allows::Nothing);
+        breaker.failed(WorkerInstant(0));
+        assert_eq!(breaker.allows(WorkerInstant(0)), Allows::Nothing);
         assert!(breaker.is_shut());
     }
 
@@ -238,16 +241,16 @@ mod tests {
     fn late_answers_do_not_close_it() {
         let mut breaker = broken(0);
         breaker.succeeded(true);
-        assert_eq!(breaker.allows(Micros(1)), Allows::Nothing);
+        assert_eq!(breaker.allows(WorkerInstant(1)), Allows::Nothing);
     }
 
     #[test]
     fn jitter_delays_by_no_more_than_a_quarter() {
         let mut breaker = Breaker::new(255);
         for _ in 0..3 {
-            breaker.failed(Micros(0));
+            breaker.failed(WorkerInstant(0));
         }
-        assert_eq!(breaker.allows(Micros(124_999)), Allows::Nothing);
-        assert_eq!(breaker.allows(Micros(125_000)), Allows::Probe);
+        assert_eq!(breaker.allows(WorkerInstant(124_999)), Allows::Nothing);
+        assert_eq!(breaker.allows(WorkerInstant(125_000)), Allows::Probe);
     }
 }

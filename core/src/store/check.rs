@@ -11,7 +11,7 @@ use crate::quota::packed::Terms;
 use crate::store::encode::Encoder;
 use crate::store::probe;
 use crate::store::slot::{Lane, Slot, Topology};
-use crate::time::Micros;
+use crate::time::StoreInstant;
 
 /// Some operations, in order, each over the checks that follow those of the one before.
 #[derive(Clone, Debug, Default)]
@@ -124,7 +124,7 @@ impl CheckRequest {
     }
 
     /// Undoes what the operations at these places took at the time of the receipt.
-    pub fn giving_back(&self, receipt: Micros, places: &[usize]) -> CheckRequest {
+    pub fn giving_back(&self, receipt: StoreInstant, places: &[usize]) -> CheckRequest {
         let mut back = CheckRequest::default();
         for (place, (operation, checks)) in self.operations().enumerate() {
             if operation.kind == Kind::Take && places.contains(&place) {
@@ -400,13 +400,18 @@ mod tests {
 
     #[test]
     fn only_what_was_taken_is_given_back() {
-        let back = check_request().giving_back(Micros(7), &[0, 1]);
+        let back = check_request().giving_back(StoreInstant(7), &[0, 1]);
         let kinds: Vec<Kind> = back
             .operations
             .iter()
             .map(|operation| operation.kind)
             .collect();
-        assert_eq!(kinds, [Kind::Refund { receipt: Micros(7) }]);
+        assert_eq!(
+            kinds,
+            [Kind::Refund {
+                receipt: StoreInstant(7)
+            }]
+        );
         assert_eq!(back.checks.len(), 2);
     }
 }

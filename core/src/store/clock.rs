@@ -5,7 +5,7 @@
 //! The two clocks differ by a number that no single answer tells: an answer only says that the store
 //! decided after it was asked and before it answered. The quickest answer of late says it best.
 
-use crate::time::{Micros, Span};
+use crate::time::{Span, StoreInstant, WallTime, WorkerInstant};
 
 /// Clocks drift, so the quickest answer is forgotten after one to two of these.
 const MEMORY: Span = Span::seconds(5);
@@ -16,25 +16,20 @@ pub struct StoreClock {
     /// In this stretch of time, and in the one before.
     young: Option<i64>,
     old: Option<i64>,
-    since: Micros,
+    since: WorkerInstant,
 }
 
-/// A check request and its answer: `told` is the store's time, the others are the worker's.
+/// When a check request was asked, and what the store's clock read as it decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exchange {
-    pub asked: Micros,
-    pub told: Micros,
-    pub answered: Micros,
+    pub asked: WorkerInstant,
+    pub told: StoreInstant,
 }
 
 impl StoreClock {
     /// When the store decided; never before it was asked, nor after it answered.
-    pub fn locate(&mut self, exchange: Exchange) -> Micros {
-        let Exchange {
-            asked,
-            told,
-            answered,
-        } = exchange;
+    pub fn locate(&mut self, decided: Exchange, answered: WorkerInstant) -> WorkerInstant {
+        let Exchange { asked, told } = decided;
         let (least, most) = (ahead(asked, told), ahead(answered, told));
         if answered.since(self.since) >= MEMORY {
             self.old = self.young.take();
@@ -49,7 +44,7 @@ impl StoreClock {
             return answered;
         }
         self.young = Some(young);
-        Micros(told.0.saturating_add_signed(offset))
+        WorkerInstant(told.0.saturating_add_signed(offset))
     }
 }
 
@@ -63,18 +58,23 @@ pub struct StoreTime {
 }
 
 impl StoreTime {
-    pub fn set(&mut self, answered: Micros, told: Micros) {
-        self.offset = ahead(told, answered);
+    pub fn set(&mut self, answered: WorkerInstant, told: StoreInstant) {
+        self.offset = ahead(answered, told).saturating_neg();
     }
 
-    pub fn at(self, now: Micros) -> Micros {
-        Micros(now.0.saturating_add_signed(self.offset))
+    /// Nothing was told yet: most stores keep the proxy's time of day.
+    pub fn guess(&mut self, now: WorkerInstant, time: WallTime) {
+        self.set(now, StoreInstant(time.0));
+    }
+
+    pub fn at(self, now: WorkerInstant) -> StoreInstant {
+        StoreInstant(now.0.saturating_add_signed(self.offset))
     }
 }
 
-fn ahead(worker: Micros, store: Micros) -> i64 {
-    let signed = |time: Micros| i64::try_from(time.0).unwrap_or(i64::MAX);
-    signed(worker).saturating_sub(signed(store))
+fn ahead(worker: WorkerInstant, store: StoreInstant) -> i64 {
+    let signed = |micros: u64| i64::try_from(micros).unwrap_or(i64::MAX);
+    signed(worker.0).saturating_sub(signed(store.0))
 }
 
 #[cfg(test)]
@@ -85,12 +85,11 @@ mod tests {
     const EPOCH: u64 = 1_800_000_000_000_000;
 
     /// Asked at a time, decided and answered so much later, by a store whose clock is off by so much.
-    fn exchange(asked: u64, decided: u64, answered: u64, off: i64) -> Exchange {
-        Exchange {
-            asked: Micros(asked),
-            told: Micros((EPOCH + asked + decided).saturating_add_signed(off)),
-            answered: Micros(asked + decided + answered),
-        }
+    fn exchange(asked: u64, decided: u64, answered: u64, off: i64) -> (Exchange, WorkerInstant) {
+        let told = StoreInstant((EPOCH + asked + decided).saturating_add_signed(off));
+        let answered = WorkerInstant(asked + decided + answered);
+        let asked = WorkerInstant(asked);
+        (Exchange { asked, told }, answered)
     }
 
     #[test]
@@ -103,8 +102,12 @@ mod tests {
             (20_000, 100, 90_000, 20_300),
             (200_000, 90_000, 300, 290_200),
         ] {
-            let exchange = exchange(asked, decided, answered, 0);
-            assert_eq!(clock.locate(exchange), Micros(located), "{asked}");
+            let (decided, answered) = exchange(asked, decided, answered, 0);
+            assert_eq!(
+                clock.locate(decided, answered),
+                WorkerInstant(located),
+                "{asked}"
+            );
         }
     }
 
@@ -112,9 +115,10 @@ mod tests {
     fn a_clock_that_was_set_is_followed_at_once_either_way() {
         for off in [-7_000_000, 7_000_000] {
             let mut clock = StoreClock::default();
-            clock.locate(exchange(0, 100, 200, 0));
-            assert_eq!(clock.locate(exchange(1000, 100, 300, off)), Micros(1400));
-            assert_eq!(clock.locate(exchange(2000, 100, 9000, off)), Micros(2400));
+            let mut locate = |(decided, answered)| clock.locate(decided, answered);
+            locate(exchange(0, 100, 200, 0));
+            assert_eq!(locate(exchange(1000, 100, 300, off)), WorkerInstant(1400));
+            assert_eq!(locate(exchange(2000, 100, 9000, off)), WorkerInstant(2400));
         }
     }
 
@@ -125,7 +129,8 @@ mod tests {
             // 1 µs in 10 ms is more than a clock that is kept by NTP does for long.
             for at in (0..60_000_000).step_by(50_000) {
                 let off = drift * at as i64 / 10_000;
-                let located = clock.locate(exchange(at, 100_000, 200, off)).0 as i64;
+                let (decided, answered) = exchange(at, 100_000, 200, off);
+                let located = clock.locate(decided, answered).0 as i64;
                 let decided = at as i64 + 100_000;
                 assert!((decided - 1000..=decided + 200).contains(&located), "{at}");
             }

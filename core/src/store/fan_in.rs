@@ -5,17 +5,16 @@ use std::rc::Rc;
 
 use crate::quota::operation::{Kind, OperationReply, Reading, Verdict};
 use crate::store::check::{CheckRequest, ShardRequest};
+use crate::store::clock::Exchange;
 use crate::store::slot::Topology;
-use crate::time::Micros;
+use crate::time::{StoreInstant, WorkerInstant};
 
 /// What the store had to say to one part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Answered {
-        /// The store's time.
-        now: Micros,
-        /// When it was asked, on the worker's clock.
-        asked: Micros,
+        now: StoreInstant,
+        asked: WorkerInstant,
         told: Vec<OperationReply>,
     },
     /// It could not be asked, or did not answer in time.
@@ -39,9 +38,9 @@ pub struct FanIn {
     replies: Vec<CheckReply>,
     refused: Vec<bool>,
     taken: Vec<Taken>,
-    now: Micros,
+    now: StoreInstant,
     /// The earliest that a part was asked at.
-    asked: Option<Micros>,
+    asked: Option<WorkerInstant>,
 }
 
 /// What a part has taken for one of its operations.
@@ -51,7 +50,7 @@ struct Taken {
     /// The operation's place in the part, and in the whole.
     nth: usize,
     operation: usize,
-    receipt: Micros,
+    receipt: StoreInstant,
 }
 
 impl FanIn {
@@ -63,7 +62,7 @@ impl FanIn {
             replies: Vec::new(),
             refused: Vec::new(),
             taken: Vec::new(),
-            now: Micros(0),
+            now: StoreInstant(0),
             asked: None,
         }
     }
@@ -101,7 +100,7 @@ impl FanIn {
         self.waiting == 0
     }
 
-    fn read(&mut self, at: usize, now: Micros, told: &[OperationReply]) {
+    fn read(&mut self, at: usize, now: StoreInstant, told: &[OperationReply]) {
         let Some(part) = self.parts.get(at) else {
             return;
         };
@@ -138,19 +137,22 @@ impl FanIn {
         &self.check_request
     }
 
-    /// The store's time, the latest that a part was told at.
-    pub fn now(&self) -> Micros {
+    /// The latest that a part was told at.
+    pub fn now(&self) -> StoreInstant {
         self.now
     }
 
-    /// When all of it was asked and, by the store's clock, decided; nothing where several decided.
-    pub fn decided(&self) -> Option<(Micros, Micros)> {
+    /// When all of it was asked and decided; nothing where several decided.
+    pub fn decided(&self) -> Option<Exchange> {
         let asked = self.asked.filter(|_| self.parts.len() == 1)?;
-        Some((asked, self.now))
+        Some(Exchange {
+            asked,
+            told: self.now,
+        })
     }
 
-    /// The earliest that a part was asked at, on the worker's clock; nothing where none was answered.
-    pub fn asked(&self) -> Option<Micros> {
+    /// The earliest that a part was asked at; nothing where none was answered.
+    pub fn asked(&self) -> Option<WorkerInstant> {
         self.asked
     }
 
@@ -176,7 +178,7 @@ impl FanIn {
     pub fn taken(
         &self,
         operation: usize,
-    ) -> impl Iterator<Item = (&ShardRequest, Vec<usize>, Micros)> {
+    ) -> impl Iterator<Item = (&ShardRequest, Vec<usize>, StoreInstant)> {
         let own = move |taken: &&Taken| taken.operation == operation;
         self.taken.iter().filter(own).filter_map(|taken| {
             let part = self.parts.get(taken.part)?;
@@ -280,7 +282,7 @@ mod tests {
                 false => Verdict::Passed,
             };
             let told = vec![told(Verdict::Passed), told(second)];
-            let (now, asked) = (Micros(7), Micros(0));
+            let (now, asked) = (StoreInstant(7), WorkerInstant(0));
             fan_in.receive(number, &Outcome::Answered { now, asked, told });
         }
         assert_eq!(keys(&fan_in.refunds_of_refused()), ["{a}2"]);

@@ -8,7 +8,7 @@
 use crate::codec::resp::Replies;
 use crate::store::call::CallId;
 use crate::store::wire::MAX_BODY;
-use crate::time::{Micros, Span};
+use crate::time::{Span, WorkerInstant};
 
 /// The proxy's name for a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ struct Link {
 #[derive(Debug)]
 struct Exchange {
     call: CallId,
-    since: Micros,
+    since: WorkerInstant,
     expected: usize,
     replies: Replies,
     body: Vec<u8>,
@@ -87,7 +87,7 @@ impl Links {
     }
 
     /// A call was sent on an idle link. It will have this many replies.
-    pub fn sent(&mut self, now: Micros, id: LinkId, replies: usize) -> CallId {
+    pub fn sent(&mut self, now: WorkerInstant, id: LinkId, replies: usize) -> CallId {
         self.calls = self.calls.wrapping_add(1);
         let call = CallId(self.calls);
         if let Some(link) = self.links.iter_mut().find(|link| link.id == id) {
@@ -136,7 +136,7 @@ impl Links {
 
     /// A call that had no answer in time; to be asked until there is none. Its link is
     /// [`Links::broken`]: an answer that came later would meet the next call.
-    pub fn late(&mut self, now: Micros) -> Option<CallId> {
+    pub fn late(&mut self, now: WorkerInstant) -> Option<CallId> {
         let is_late = |link: &Link| link.due(self.timeout).is_some_and(|due| due <= now);
         let place = self.links.iter().position(is_late)?;
         let link = self.links.swap_remove(place);
@@ -145,7 +145,7 @@ impl Links {
     }
 
     /// When the next call will be late.
-    pub fn next_late(&self) -> Option<Micros> {
+    pub fn next_late(&self) -> Option<WorkerInstant> {
         let due = self.links.iter().filter_map(|link| link.due(self.timeout));
         due.min()
     }
@@ -158,7 +158,7 @@ impl Links {
 
 impl Link {
     /// When its call must have been answered.
-    fn due(&self, timeout: Span) -> Option<Micros> {
+    fn due(&self, timeout: Span) -> Option<WorkerInstant> {
         let since = self.exchange.as_ref()?.since;
         Some(since + timeout)
     }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::quota::cost::Cost;
 use crate::quota::operation::{NOTHING, OperationReply, Reading, Retry, Verdict};
-use crate::time::{Micros, Span};
+use crate::time::{Span, StoreInstant};
 
 /// What a reply is read by: how many limits each operation has, and of each limit the place of its key
 /// in the call, and its cost.
@@ -22,7 +22,7 @@ const TOGETHER: i64 = 2;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// Redis's time of the call, and the receipt of whatever it took.
-    pub now: Micros,
+    pub now: StoreInstant,
     /// Whether it told of keys, as the last operation left them, and not of operations: resets are of
     /// then.
     pub together: bool,
@@ -125,7 +125,9 @@ pub fn decode(
 ) -> Result<Answer, AnswerError> {
     let mut reply = reply.into_iter().peekable();
     let now = reply.next().ok_or(AnswerError::TooShort { operation: 0 })?;
-    let now = natural(now).map(Micros).ok_or(AnswerError::Now(now))?;
+    let now = natural(now)
+        .map(StoreInstant)
+        .ok_or(AnswerError::Now(now))?;
     let together = reply.next_if_eq(&TOGETHER).is_some();
     let told = match together {
         true => decode_together(schema, &mut reply)?,

@@ -27,7 +27,7 @@ use crate::store::check::ShardRequest;
 use crate::store::fan_in::Outcome;
 use crate::store::links::LinkId;
 use crate::store::slot::Topology;
-use crate::time::{Micros, Span};
+use crate::time::{Span, WorkerInstant};
 
 /// How exactly deadlines are kept. Finer costs wake-ups of every worker, coarser adds to the wait
 /// when Redis is away.
@@ -61,7 +61,7 @@ pub struct Worker<H> {
     batcher: Batcher<Ticket>,
     ticker: Ticker,
     /// When somebody waited for the store last.
-    busy: Micros,
+    busy: WorkerInstant,
     /// How many more requests may be told anything in this event.
     room: usize,
     /// The way to the store as it was when the log last told of it.
@@ -109,7 +109,7 @@ impl<H: Host> Worker<H> {
         let policy = PolicyWatch::new(&host, policy, &store, seat, configuration);
         let mut memory = Memory::new(&store);
         memory.enter(policy.in_force().generation);
-        memory.replies(host.now(), host.wall_clock());
+        memory.guess_time(host.now(), host.wall_clock());
         // Neighbours differ most, whatever their number.
         let jitter = number.wrapping_mul(JITTER_STEP).to_le_bytes()[0];
         let telemetry = Telemetry::define(&host, family, seat);
@@ -127,7 +127,7 @@ impl<H: Host> Worker<H> {
             batcher: Batcher::new(store.topology, store.timeout, jitter),
             calls: StoreCalls::new(&host, store),
             ticker: Ticker::new(),
-            busy: Micros(0),
+            busy: WorkerInstant(0),
             room: 0,
             logged: Health::default(),
             host,
@@ -247,7 +247,7 @@ impl<H: Host> Worker<H> {
     /// Asks the store a part of something. Without a ticket nobody waits for the outcome.
     pub(super) fn ask(
         &mut self,
-        now: Micros,
+        now: WorkerInstant,
         ticket: Option<Ticket>,
         part: &ShardRequest,
     ) -> Asked {
@@ -264,7 +264,7 @@ impl<H: Host> Worker<H> {
     }
 
     /// A request has asked all that it asks. Where nobody else is to be expected, its call leaves now.
-    pub(super) fn hurry(&mut self, now: Micros) {
+    pub(super) fn hurry(&mut self, now: WorkerInstant) {
         if !self.batcher.hurries() {
             return;
         }
@@ -302,7 +302,7 @@ impl<H: Host> Worker<H> {
     }
 
     /// Has a tick come so soon, or sooner.
-    pub(super) fn within(&mut self, now: Micros, wait: Span) {
+    pub(super) fn within(&mut self, now: WorkerInstant, wait: Span) {
         self.ticker.within(&self.host, now, wait);
     }
 
@@ -323,7 +323,7 @@ impl<H: Host> Worker<H> {
         self.room = MOST_SETTLED;
     }
 
-    fn ask_turn(&mut self, now: Micros) {
+    fn ask_turn(&mut self, now: WorkerInstant) {
         if self.host.wake_after_event().is_err() {
             // The earliest tick there is stands in for it.
             self.within(now, ticker::SOONEST);
@@ -366,7 +366,7 @@ impl<H: Host> Worker<H> {
 
     /// Lets requests go on whose delay is over: as many as there is room for, the others with the
     /// next tick.
-    fn release(&mut self, now: Micros) {
+    fn release(&mut self, now: WorkerInstant) {
         while self.room > 0
             && let Some(stream) = self.memory.delays.pop(now)
         {

@@ -9,7 +9,7 @@ use crate::codec::resp::{self, Reader, Token};
 use crate::observe::notice::Notice;
 use crate::store::call::CallId;
 use crate::store::eviction;
-use crate::time::{Micros, Span};
+use crate::time::{Span, WallTime, WorkerInstant};
 
 /// Somebody may change it while Redis runs, and hardly ever does.
 const EVERY: Span = Span::seconds(600);
@@ -18,7 +18,7 @@ const AGAIN: Span = Span::seconds(10);
 
 #[derive(Debug)]
 pub struct EvictionWatch {
-    due: Micros,
+    due: WorkerInstant,
     call: Option<CallId>,
     /// Under this name stands when Redis told it last.
     asked: String,
@@ -27,7 +27,7 @@ pub struct EvictionWatch {
 }
 
 impl EvictionWatch {
-    pub fn new(cluster: &str, now: Micros) -> EvictionWatch {
+    pub fn new(cluster: &str, now: WorkerInstant) -> EvictionWatch {
         EvictionWatch {
             due: now,
             call: None,
@@ -36,19 +36,19 @@ impl EvictionWatch {
         }
     }
 
-    pub fn next_tick(&self, now: Micros) -> Span {
+    pub fn next_tick(&self, now: WorkerInstant) -> Span {
         until(now, self.due)
     }
 
     /// Time has passed.
-    pub fn tick(&mut self, host: &impl Host, calls: &mut StoreCalls, now: Micros) {
+    pub fn tick(&mut self, host: &impl Host, calls: &mut StoreCalls, now: WorkerInstant) {
         if now < self.due {
             return;
         }
         self.due = now + AGAIN;
         let time = host.wall_clock();
         let asked = shared::read(host, &self.asked).and_then(|bytes| bytes.try_into().ok());
-        let answered = Micros(asked.map_or(0, u64::from_le_bytes));
+        let answered = WallTime(asked.map_or(0, u64::from_le_bytes));
         if time < answered + EVERY {
             self.due = now + EVERY;
             return;
@@ -63,7 +63,7 @@ impl EvictionWatch {
     pub fn answered(
         &mut self,
         host: &impl Host,
-        now: Micros,
+        now: WorkerInstant,
         (id, body): (CallId, Option<&[u8]>),
     ) -> bool {
         if self.call != Some(id) {

@@ -20,7 +20,7 @@ use crate::quota::period::{Calendar, Period, Unit, UtcOffset};
 use crate::store::call::CallId;
 use crate::store::config::StoreConfig;
 use crate::store::links::LinkId;
-use crate::time::{Micros, Span};
+use crate::time::{Span, StoreInstant, WallTime, WorkerInstant};
 
 /// The time of day when all clocks stand at 0.
 pub const EPOCH: u64 = 1_800_000_000_000_000;
@@ -135,12 +135,12 @@ impl FakeHost {
 }
 
 impl Host for FakeHost {
-    fn now(&self) -> Micros {
-        Micros(self.0.now.get())
+    fn now(&self) -> WorkerInstant {
+        WorkerInstant(self.0.now.get())
     }
 
-    fn wall_clock(&self) -> Micros {
-        Micros(EPOCH + self.0.now.get())
+    fn wall_clock(&self) -> WallTime {
+        WallTime(EPOCH + self.0.now.get())
     }
 
     fn set_tick_period(&self, period: Span) {
@@ -288,7 +288,7 @@ pub struct FakeRedis {
 
 impl FakeRedis {
     /// The replies to a call's commands, at this time of day.
-    pub fn answer(&mut self, body: &[u8], now: Micros) -> Vec<u8> {
+    pub fn answer(&mut self, body: &[u8], now: StoreInstant) -> Vec<u8> {
         let mut replies = Vec::new();
         let mut rest = body;
         while !rest.is_empty() {
@@ -300,13 +300,13 @@ impl FakeRedis {
     }
 
     /// How much is left of a counter's quota.
-    pub fn left(&mut self, key: &[u8], quota: Quota, now: Micros) -> i64 {
+    pub fn left(&mut self, key: &[u8], quota: Quota, now: StoreInstant) -> i64 {
         let limits = [(key.to_vec(), quota, Cost::ONE)];
         let told = self.counters.run(Kind::Peek, &limits, now);
         told.limits[0].remaining
     }
 
-    fn reply(&mut self, words: &[&[u8]], now: Micros) -> Vec<u8> {
+    fn reply(&mut self, words: &[&[u8]], now: StoreInstant) -> Vec<u8> {
         let text = |word: &[u8]| String::from_utf8_lossy(word).into_owned();
         match words {
             [b"EVALSHA", _, keys, rest @ ..] => {
@@ -337,7 +337,7 @@ impl FakeRedis {
     }
 
     /// What the script would reply: `lua/README.md`.
-    fn run(&mut self, keys: &[&[u8]], arguments: &[&[u8]], now: Micros) -> Vec<u8> {
+    fn run(&mut self, keys: &[&[u8]], arguments: &[&[u8]], now: StoreInstant) -> Vec<u8> {
         let [quotas, operations, _totals, large @ ..] = arguments else {
             panic!("too few arguments")
         };
@@ -354,7 +354,7 @@ impl FakeRedis {
                 2 => Kind::Peek,
                 3 => Kind::Charge,
                 4 => Kind::Refund {
-                    receipt: Micros(large.next().unwrap()),
+                    receipt: StoreInstant(large.next().unwrap()),
                 },
                 6 => Kind::Lease {
                     ttl: Span::millis(large.next().unwrap()),

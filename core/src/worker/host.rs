@@ -9,13 +9,11 @@ use crate::observe::report::Node;
 use crate::store::call::CallId;
 use crate::store::config::StoreConfig;
 use crate::store::links::LinkId;
-use crate::time::{Micros, Span};
+use crate::time::{Span, WallTime, WorkerInstant};
 
 pub trait Host {
-    /// The worker's own clock, which never goes back. It counts from an origin of its own.
-    fn now(&self) -> Micros;
-    /// The time of day: microseconds since the Unix epoch.
-    fn wall_clock(&self) -> Micros;
+    fn now(&self) -> WorkerInstant;
+    fn wall_clock(&self) -> WallTime;
     /// Has [`super::Worker::tick`] called once in every period; 0 stops it. Starts the period anew.
     fn set_tick_period(&self, period: Span);
     /// Gives [`Host::wake_after_event`] a name that no other worker has.

@@ -14,7 +14,7 @@ use crate::live::versions::{self, VersionSkew};
 use crate::policy::Policy;
 use crate::store::call::CallId;
 use crate::store::config::StoreConfig;
-use crate::time::{Micros, Span};
+use crate::time::{Span, WallTime, WorkerInstant};
 
 /// What a worker said of its version outlives three looks, and a moment more for those that look often.
 const ANSWERS: u64 = 3;
@@ -28,8 +28,7 @@ pub struct PolicyWatch {
     configured: Rc<Policy>,
     snapshot: Rc<PolicySnapshot>,
     poller: Option<Poller>,
-    /// By the time of day.
-    begun: Micros,
+    begun: WallTime,
     /// Whether there was a request.
     serves: bool,
 }
@@ -133,19 +132,19 @@ impl PolicyWatch {
     }
 
     /// When to call [`PolicyWatch::tick`] next, if ever.
-    pub fn next_tick(&self, now: Micros) -> Option<Span> {
+    pub fn next_tick(&self, now: WorkerInstant) -> Option<Span> {
         Some(self.poller.as_ref()?.watch.next_tick(now))
     }
 
     /// There are requests, after a while without.
-    pub fn stir(&mut self, now: Micros) {
+    pub fn stir(&mut self, now: WorkerInstant) {
         if let Some(poller) = &mut self.poller {
             poller.watch.stir(now);
         }
     }
 
     /// Time has passed.
-    pub fn tick(&mut self, host: &impl Host, calls: &mut StoreCalls, now: Micros) {
+    pub fn tick(&mut self, host: &impl Host, calls: &mut StoreCalls, now: WorkerInstant) {
         let Some(poller) = &mut self.poller else {
             return;
         };
@@ -160,7 +159,7 @@ impl PolicyWatch {
         &mut self,
         host: &impl Host,
         calls: &mut StoreCalls,
-        now: Micros,
+        now: WorkerInstant,
         (id, body): (CallId, Option<&[u8]>),
     ) -> Claimed {
         let Some(poller) = &mut self.poller else {
@@ -265,7 +264,7 @@ impl PolicyWatch {
 }
 
 impl Poller {
-    fn send(&mut self, host: &impl Host, calls: &mut StoreCalls, now: Micros, query: Query) {
+    fn send(&mut self, host: &impl Host, calls: &mut StoreCalls, now: WorkerInstant, query: Query) {
         // One that cannot be sent is one that is not answered: the next look comes soon enough.
         if let Ok(id) = calls.call(host, now, 1, &query.command(&self.namespace)) {
             self.watch.sent(now, id, query);

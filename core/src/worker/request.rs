@@ -25,7 +25,7 @@ use crate::observe::{access_log, page};
 use crate::policy::ids::LimitId;
 use crate::request::subject::Subject;
 use crate::store::fan_in::Outcome;
-use crate::time::Micros;
+use crate::time::WorkerInstant;
 
 /// What the proxy does with a message that the worker has seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub(super) enum Stream {
     /// The store is asked about it; since when, if the access log wants to know.
     Waiting {
         pending: Box<Pending>,
-        since: Option<Micros>,
+        since: Option<WorkerInstant>,
         /// Of the stream that it was redirected from.
         earlier: Passage,
     },
@@ -297,7 +297,7 @@ impl<H: Host> Worker<H> {
     }
 
     /// Asks for the leases that are worth while, after the request that shows it.
-    fn bid(&mut self, now: Micros, pending: &Pending) {
+    fn bid(&mut self, now: WorkerInstant, pending: &Pending) {
         if !pending.is_leased() {
             return;
         }
@@ -314,7 +314,7 @@ impl<H: Host> Worker<H> {
         &mut self,
         stream: StreamId,
         pending: Box<Pending>,
-        since: Option<Micros>,
+        since: Option<WorkerInstant>,
         earlier: Passage,
     ) -> Flow {
         let host = &self.host;
@@ -328,7 +328,7 @@ impl<H: Host> Worker<H> {
         &mut self,
         stream: StreamId,
         pending: Box<Pending>,
-        (decision, since): (Decision, Option<Micros>),
+        (decision, since): (Decision, Option<WorkerInstant>),
         earlier: Passage,
     ) -> Flow {
         let Decision {
@@ -474,7 +474,13 @@ impl<H: Host> Worker<H> {
     }
 
     /// What access logs are to find of a request. `since` is when it began to wait for the store.
-    fn log(&self, stream: StreamId, pending: &Pending, record: &Record, since: Option<Micros>) {
+    fn log(
+        &self,
+        stream: StreamId,
+        pending: &Pending,
+        record: &Record,
+        since: Option<WorkerInstant>,
+    ) {
         if self.access_log == AccessLog::On {
             let waited = since.map(|since| self.host.now().since(since));
             let policy = &pending.snapshot().policy;

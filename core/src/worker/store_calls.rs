@@ -7,7 +7,7 @@ use crate::observe::notice::Notice;
 use crate::store::call::CallId;
 use crate::store::config::{StoreConfig, Transport};
 use crate::store::links::{Answer, LinkId, Links};
-use crate::time::Micros;
+use crate::time::WorkerInstant;
 
 /// What the log was told of the cluster.
 const UNKNOWN: &[u8] = b"unknown";
@@ -39,7 +39,7 @@ impl StoreCalls {
     pub fn call(
         &mut self,
         host: &impl Host,
-        now: Micros,
+        now: WorkerInstant,
         replies: usize,
         body: &[u8],
     ) -> Result<CallId, NotSent> {
@@ -104,7 +104,7 @@ impl StoreCalls {
     fn try_call(
         &mut self,
         host: &impl Host,
-        now: Micros,
+        now: WorkerInstant,
         replies: usize,
         body: &[u8],
     ) -> Result<CallId, NotSent> {
@@ -157,7 +157,7 @@ impl StoreCalls {
     }
 
     /// A call that had no answer in time; to be asked until there is none.
-    pub fn late(&mut self, host: &impl Host, now: Micros) -> Option<CallId> {
+    pub fn late(&mut self, host: &impl Host, now: WorkerInstant) -> Option<CallId> {
         let links = self.links.as_mut()?;
         let call = links.late(now);
         close_broken(host, links);
@@ -165,7 +165,7 @@ impl StoreCalls {
     }
 
     /// When the next call will be late.
-    pub fn next_late(&self) -> Option<Micros> {
+    pub fn next_late(&self) -> Option<WorkerInstant> {
         self.links.as_ref()?.next_late()
     }
 }

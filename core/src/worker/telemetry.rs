@@ -22,7 +22,7 @@ use crate::policy::lists::Listed;
 use crate::request::subject::Subject;
 use crate::store::batch::Health;
 use crate::store::call::CallId;
-use crate::time::{Micros, Span};
+use crate::time::{Span, WallTime, WorkerInstant};
 
 /// How often what was counted is told while there is work.
 pub const TELL_WITHIN: Span = Span::millis(1_000);
@@ -53,14 +53,14 @@ struct State {
     sheets: Vec<Sheet>,
     view: View,
     /// Calls under way: when they were sent, and with how many check requests.
-    calls: Vec<(CallId, Micros, usize)>,
+    calls: Vec<(CallId, WorkerInstant, usize)>,
     /// What has come of calls since the last time.
     answered: Answered,
     /// And of secrets.
     wrong_secrets: u32,
     /// What the statistics know.
     told: Health,
-    told_at: Micros,
+    told_at: WorkerInstant,
     /// Whether there is more to see than when the view was left.
     news: bool,
 }
@@ -168,12 +168,18 @@ impl Telemetry {
     }
 
     /// A call to the store is under way.
-    pub fn sent(&mut self, id: CallId, now: Micros, check_requests: usize) {
+    pub fn sent(&mut self, id: CallId, now: WorkerInstant, check_requests: usize) {
         self.state.calls.push((id, now, check_requests));
     }
 
     /// A call has come back, with an answer or without.
-    pub fn came_back(&mut self, host: &impl Host, id: CallId, now: Micros, answer: Option<&[u8]>) {
+    pub fn came_back(
+        &mut self,
+        host: &impl Host,
+        id: CallId,
+        now: WorkerInstant,
+        answer: Option<&[u8]>,
+    ) {
         let state = &mut self.state;
         let Some(place) = state.calls.iter().position(|(own, ..)| *own == id) else {
             return;
@@ -210,7 +216,7 @@ impl Telemetry {
         host: &impl Host,
         snapshot: &PolicySnapshot,
         health: Health,
-        now: Micros,
+        now: WorkerInstant,
     ) -> Option<Span> {
         let State { told, told_at, .. } = self.state;
         if !self.counting && is_as(health, told) && health.open == 0 {
@@ -231,7 +237,7 @@ impl Telemetry {
         host: &impl Host,
         snapshot: &PolicySnapshot,
         health: Health,
-        now: Micros,
+        now: WorkerInstant,
     ) {
         let state = &mut self.state;
         let time = host.wall_clock();
@@ -257,7 +263,7 @@ impl Telemetry {
         host: &impl Host,
         snapshot: &PolicySnapshot,
         (health, notices): (Health, &[Notice]),
-        now: Micros,
+        now: WorkerInstant,
     ) -> Answer {
         // Whoever answers has something to do.
         self.state.news = true;
@@ -277,7 +283,7 @@ impl Telemetry {
     }
 
     /// This worker goes, and its lanes with it.
-    pub fn retire(&mut self, host: &impl Host, snapshot: &PolicySnapshot, now: Micros) {
+    pub fn retire(&mut self, host: &impl Host, snapshot: &PolicySnapshot, now: WorkerInstant) {
         let told = self.state.told;
         self.tell(host, snapshot, Health { open: 0, ..told }, now);
     }
@@ -291,12 +297,12 @@ impl Telemetry {
 }
 
 impl Statistics {
-    fn tell_health(&self, host: &impl Host, state: &mut State, health: Health, time: Micros) {
+    fn tell_health(&self, host: &impl Host, state: &mut State, health: Health, time: WallTime) {
         let told = std::mem::replace(&mut state.told, health);
         state.view.health(health);
         match (told.open, health.open) {
             (_, 0) => {
-                state.view.shut_at = Micros(0);
+                state.view.shut_at = WallTime(0);
                 state.view.last_error.clear();
             }
             (0, _) => state.view.shut_at = time,
@@ -337,7 +343,7 @@ impl Statistics {
 }
 
 impl Statistics {
-    fn tell_wrong_secrets(&self, host: &impl Host, state: &mut State, time: Micros) {
+    fn tell_wrong_secrets(&self, host: &impl Host, state: &mut State, time: WallTime) {
         let more = std::mem::take(&mut state.wrong_secrets);
         if more > 0
             && let Some(interval) = state.view.traffic.now(time)
@@ -351,7 +357,7 @@ impl Statistics {
 
 impl Desk {
     /// Others find it where this worker's seat says.
-    fn leave_view(&self, host: &impl Host, state: &mut State, time: Micros) {
+    fn leave_view(&self, host: &impl Host, state: &mut State, time: WallTime) {
         let silent = time.since(state.view.at) >= report::LONGEST_SILENCE;
         if !(state.news || state.view.open_lanes > 0 && silent) {
             return;
@@ -393,7 +399,7 @@ impl Sheet {
 }
 
 impl State {
-    fn tell_counts(&mut self, host: &impl Host, time: Micros) {
+    fn tell_counts(&mut self, host: &impl Host, time: WallTime) {
         let State {
             sheets, view, news, ..
         } = self;

@@ -8,7 +8,7 @@ use super::{Flow, Host, Worker};
 use crate::local::timer_queue::StreamId;
 use crate::store::call::CallId;
 use crate::store::links::LinkId;
-use crate::time::Span;
+use crate::time::{Span, StoreInstant};
 
 const ONE_RULE: &str = r#"{"rules": [{"name": "api", "pattern": "/*", "user_limits":
     {"default": {"type": "fixed_window", "limit": 2, "window": 60}}}]}"#;
@@ -99,7 +99,9 @@ impl Scene {
     fn answer(&mut self) -> usize {
         let sent = self.host.sent();
         for (link, body) in &sent {
-            let reply = self.redis.answer(body, self.host.wall_clock());
+            let reply = self
+                .redis
+                .answer(body, StoreInstant(self.host.wall_clock().0));
             match self.is_http {
                 true => self.worker.call_answered(CallId(link.0), Ok(&reply)),
                 false => self.worker.link_received(*link, reply),
@@ -222,7 +224,9 @@ fn a_call_without_an_answer_is_late_and_its_link_is_closed() {
 
     // The answer comes after all, on a link that nobody knows any more.
     let (link, body) = &sent[0];
-    let reply = scene.redis.answer(body, scene.host.wall_clock());
+    let reply = scene
+        .redis
+        .answer(body, StoreInstant(scene.host.wall_clock().0));
     scene.worker.link_received(*link, reply);
     assert_eq!(scene.statuses(), []);
 }

@@ -3,7 +3,7 @@
 //! than the next one will, and by the ticks themselves.
 
 use super::host::Host;
-use crate::time::{Micros, Span};
+use crate::time::{Span, WorkerInstant};
 
 const OFF: Span = Span::ZERO;
 /// The proxy's timers have no finer grain.
@@ -13,7 +13,7 @@ pub const SOONEST: Span = Span::millis(1);
 pub struct Ticker {
     period: Span,
     /// When the next tick comes.
-    next: Micros,
+    next: WorkerInstant,
 }
 
 impl Ticker {
@@ -21,19 +21,19 @@ impl Ticker {
     pub fn new() -> Ticker {
         Ticker {
             period: OFF,
-            next: Micros(0),
+            next: WorkerInstant(0),
         }
     }
 
     /// Has a tick come so soon, or sooner.
-    pub fn within(&mut self, host: &impl Host, now: Micros, wait: Span) {
+    pub fn within(&mut self, host: &impl Host, now: WorkerInstant, wait: Span) {
         if self.period == OFF || self.next > now + wait {
             self.set(host, now, wait.max(SOONEST));
         }
     }
 
     /// A tick has come, and the next is wanted so soon, or never.
-    pub fn ticked(&mut self, host: &impl Host, now: Micros, next: Option<Span>) {
+    pub fn ticked(&mut self, host: &impl Host, now: WorkerInstant, next: Option<Span>) {
         let period = next.map_or(OFF, |wait| wait.max(SOONEST));
         if period == self.period {
             self.next = now + period;
@@ -42,7 +42,7 @@ impl Ticker {
         }
     }
 
-    fn set(&mut self, host: &impl Host, now: Micros, period: Span) {
+    fn set(&mut self, host: &impl Host, now: WorkerInstant, period: Span) {
         host.set_tick_period(period);
         self.period = period;
         self.next = now + period;
@@ -50,6 +50,6 @@ impl Ticker {
 }
 
 /// Rounded up: a timer that fires before anything is due has fired for nothing.
-pub fn until(now: Micros, due: Micros) -> Span {
+pub fn until(now: WorkerInstant, due: WorkerInstant) -> Span {
     due.since(now).ceil_millis()
 }

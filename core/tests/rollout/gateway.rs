@@ -10,7 +10,7 @@ use weir_core::quota::model::Counters;
 use weir_core::store::check::ShardRequest;
 use weir_core::store::fan_in::Outcome;
 use weir_core::store::slot::Topology;
-use weir_core::time::Micros;
+use weir_core::time::{StoreInstant, WorkerInstant};
 use weir_core::worker::config::{Config, LimiterConfig};
 
 pub struct Gateway {
@@ -19,7 +19,7 @@ pub struct Gateway {
     memory: Memory,
     topology: Topology,
     pub store: Store,
-    pub now: Micros,
+    pub now: WorkerInstant,
 }
 
 #[derive(Default)]
@@ -79,7 +79,7 @@ impl Gateway {
             config: *config,
             topology,
             store: Store::default(),
-            now: Micros(1_800_000_000_000_000),
+            now: WorkerInstant(1_800_000_000_000_000),
         }
     }
 
@@ -183,7 +183,7 @@ impl Gateway {
 
 impl Store {
     /// Runs a part as the script would.
-    pub fn answer(&mut self, part: &ShardRequest, now: Micros) -> Outcome {
+    pub fn answer(&mut self, part: &ShardRequest, now: WorkerInstant) -> Outcome {
         let keys = part.check_request.checks().iter().map(|check| &check.key);
         let keys: Vec<String> = keys
             .map(|key| String::from_utf8(key.clone()).unwrap())
@@ -200,10 +200,11 @@ impl Store {
                 .map(|check| (check.key.clone(), check.terms.quota, check.cost))
                 .collect();
             assert!(!limits.is_empty(), "the script takes no empty operation");
-            self.counters.run(operation.kind, &limits, now)
+            self.counters
+                .run(operation.kind, &limits, StoreInstant(now.0))
         });
         Outcome::Answered {
-            now,
+            now: StoreInstant(now.0),
             asked: now,
             told: told.collect(),
         }

@@ -5,7 +5,7 @@
 
 use weir_core::codec::namespace::Namespace;
 use weir_core::live::poller::{Document, News, Published, Query, Watch};
-use weir_core::time::{Micros, Span};
+use weir_core::time::{Span, WorkerInstant};
 
 use crate::Target;
 
@@ -34,10 +34,10 @@ fn run(data: &[u8]) {
         Span::millis(2000),
         Span::millis(50),
         7,
-        Micros(0),
+        WorkerInstant(0),
     );
     let mut replies = data.split(|byte| *byte == 0);
-    let asked = look(&mut watch, Micros(1_000_000), &mut replies);
+    let asked = look(&mut watch, WorkerInstant(1_000_000), &mut replies);
     assert!(asked <= 3, "a look, a measure and a fetch");
     // As if nothing had been: the document that is there now is adopted.
     let fine = [
@@ -45,13 +45,17 @@ fn run(data: &[u8]) {
         b":13\r\n",
         b"*3\r\n$1\r\n9\r\n$1\r\n9\r\n$13\r\n{\"rules\": []}\r\n",
     ];
-    let asked = look(&mut watch, Micros(9_000_000), &mut fine.into_iter());
+    let asked = look(&mut watch, WorkerInstant(9_000_000), &mut fine.into_iter());
     let is_known = data.starts_with(fine[0]);
     assert!(asked == 3 || is_known, "{asked}");
 }
 
 /// How many calls one look took.
-fn look<'a>(watch: &mut Watch, now: Micros, replies: &mut impl Iterator<Item = &'a [u8]>) -> u32 {
+fn look<'a>(
+    watch: &mut Watch,
+    now: WorkerInstant,
+    replies: &mut impl Iterator<Item = &'a [u8]>,
+) -> u32 {
     let mut query = watch.tick(now).expect("it is time");
     for calls in 1.. {
         let id = weir_core::store::call::CallId(calls);

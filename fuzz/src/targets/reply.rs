@@ -12,7 +12,7 @@ use weir_core::store::call::CallId;
 use weir_core::store::check::{Check, CheckRequest};
 use weir_core::store::reply::{Answer, ReplySchema, decode};
 use weir_core::store::slot::Topology;
-use weir_core::time::{Micros, Span};
+use weir_core::time::{Span, WorkerInstant};
 
 use crate::Target;
 use crate::input::Input;
@@ -133,20 +133,20 @@ fn a_body(mut input: Input<'_>) {
     };
     for request in 0..REQUESTS {
         for part in check_request(request).split(topology) {
-            store.batcher.ask(Micros(0), Some(request), &part);
+            store.batcher.ask(WorkerInstant(0), Some(request), &part);
         }
     }
-    let asked = store.batcher.turn(Micros(1));
+    let asked = store.batcher.turn(WorkerInstant(1));
     store.perform(asked);
     let mut answered = 0;
     while answered < store.calls && answered < 64 {
         let effects = store
             .batcher
-            .answered(Micros(2), CallId(answered), Ok(input.0));
+            .answered(WorkerInstant(2), CallId(answered), Ok(input.0));
         store.perform(effects);
         answered += 1;
     }
-    let late = store.batcher.tick(Micros(60_000_000));
+    let late = store.batcher.tick(WorkerInstant(60_000_000));
     store.perform(late);
     assert!(
         store.outcomes.iter().all(|outcomes| *outcomes == 1),

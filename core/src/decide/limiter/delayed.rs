@@ -15,16 +15,15 @@ use crate::request::subject::Subject;
 use crate::store::check::{Check, ShardRequest};
 use crate::store::clock::Exchange;
 use crate::store::fan_in::Outcome;
-use crate::time::{Micros, Span};
+use crate::time::{Span, StoreInstant, WorkerInstant};
 
 /// What a worker needs in order to delay a request, and to forget it.
 #[derive(Debug)]
 pub struct DelayedRequest {
     caller: Subject,
     wait: Span,
-    /// When that was decided: asked on the worker's clock, told by the store's. By the worker itself
-    /// if nothing.
-    decided: Option<(Micros, Micros)>,
+    /// When that was decided; by the worker itself if nothing.
+    decided: Option<Exchange>,
     /// The key of the limit whose turn it waits for, and the longest wait of the others.
     turn: Option<(Vec<u8>, Span)>,
     refunds: Vec<ShardRequest>,
@@ -36,20 +35,21 @@ pub struct DelayedRequest {
 #[derive(Debug)]
 struct TakenLocal {
     checks: Vec<Check>,
-    receipt: Micros,
+    receipt: StoreInstant,
 }
 
 impl Memory {
-    /// Delays a request, and says until when; `now` is on the worker's clock. It goes on when
+    /// Delays a request, and says until when. It goes on when
     /// [`crate::local::timer_queue::Delays::pop`] gives it; should it end before, that is told to [`Memory::leave`].
-    pub fn delay(&mut self, stream: StreamId, now: Micros, delayed: &DelayedRequest) -> Micros {
-        let from = delayed.decided.map_or(now, |(asked, told)| {
-            self.store_clock.locate(Exchange {
-                asked,
-                told,
-                answered: now,
-            })
-        });
+    pub fn delay(
+        &mut self,
+        stream: StreamId,
+        now: WorkerInstant,
+        delayed: &DelayedRequest,
+    ) -> WorkerInstant {
+        let from = delayed
+            .decided
+            .map_or(now, |decided| self.store_clock.locate(decided, now));
         let turn = delayed.turn.as_ref().map(|(queue, others)| Turn {
             queue: queue.clone(),
             not_before: from + *others,
@@ -60,12 +60,12 @@ impl Memory {
     }
 
     /// A request that was delayed has ended; what to ask of the store, so that one that went before
-    /// it was let through has consumed nothing. `now` is the worker's clock.
+    /// it was let through has consumed nothing.
     pub fn leave(
         &mut self,
         stream: StreamId,
         delayed: DelayedRequest,
-        now: impl FnOnce() -> Micros,
+        now: impl FnOnce() -> WorkerInstant,
     ) -> Vec<ShardRequest> {
         if !self.delays.leave(stream) {
             return Vec::new();
@@ -117,7 +117,7 @@ impl Memory {
         }
     }
 
-    fn release_local(&mut self, taken: TakenLocal, now: impl FnOnce() -> Micros) {
+    fn release_local(&mut self, taken: TakenLocal, now: impl FnOnce() -> StoreInstant) {
         if !taken.checks.is_empty() {
             let checks: Vec<&Check> = taken.checks.iter().collect();
             self.local.refund(&checks, taken.receipt, now());
@@ -144,7 +144,7 @@ impl Pending {
         decided: &Decided,
         source: decision::Source,
         (known, would): (&[LimitStatus], &[Option<ShadowVerdict>]),
-        receipt: Micros,
+        receipt: StoreInstant,
         memory: &mut Memory,
     ) -> Decision {
         let near_limit = self.near_limit(decided, memory);
@@ -224,7 +224,7 @@ impl Pending {
         near_limit
     }
 
-    fn taken_local(&self, decided: &Decided, receipt: Micros) -> TakenLocal {
+    fn taken_local(&self, decided: &Decided, receipt: StoreInstant) -> TakenLocal {
         let checks = self.fan_in.check_request().checks();
         let checks = decided.local.iter().filter_map(|place| checks.get(*place));
         TakenLocal {

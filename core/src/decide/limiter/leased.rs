@@ -8,7 +8,7 @@ use crate::policy::lease_terms::LeaseTerms;
 use crate::quota::operation::Reading;
 use crate::store::check::{Check, ShardRequest};
 use crate::store::fan_in::CheckReply;
-use crate::time::Micros;
+use crate::time::WorkerInstant;
 
 impl Passage {
     pub(super) fn has_spent(&self, place: usize) -> bool {
@@ -39,7 +39,7 @@ impl Pending {
     }
 
     /// The leases to ask for along with this request: for the next ones like it.
-    pub fn bids(&self, memory: &mut Memory, now: Micros) -> Vec<Bid> {
+    pub fn bids(&self, memory: &mut Memory, now: WorkerInstant) -> Vec<Bid> {
         if !self.may_lease(memory) {
             return Vec::new();
         }

@@ -10,7 +10,7 @@ use crate::decide::answer::Headers;
 use crate::live::snapshot::PolicySnapshot;
 use crate::policy::ids::LimitId;
 use crate::request::subject::Subject;
-use crate::time::{Micros, Span};
+use crate::time::{Span, WorkerInstant};
 
 /// The other stream begins in the same turn, unless a filter before Weir takes its time.
 const LONGEST: Span = Span::seconds(5);
@@ -35,7 +35,7 @@ pub struct Redirected {
 
 /// Those of a worker whose other stream has not begun, each by its connection.
 #[derive(Debug, Default)]
-pub struct Redirects(Vec<(Vec<u8>, Micros, Redirected)>);
+pub struct Redirects(Vec<(Vec<u8>, WorkerInstant, Redirected)>);
 
 impl Pending {
     /// What it was counted for, once it has passed; nothing of a status call.
@@ -76,7 +76,7 @@ impl Redirects {
     pub fn add(
         &mut self,
         connection: Vec<u8>,
-        now: Micros,
+        now: WorkerInstant,
         redirected: Redirected,
     ) -> Vec<Settlement> {
         self.0.push((connection, now, redirected));
@@ -106,14 +106,14 @@ impl Redirects {
     }
 
     /// Forgets those that were not followed by another stream in time; their settlements are to be settled.
-    pub fn expire(&mut self, now: Micros) -> Vec<Settlement> {
-        let late = |since: Micros| now.since(since) >= LONGEST;
+    pub fn expire(&mut self, now: WorkerInstant) -> Vec<Settlement> {
+        let late = |since: WorkerInstant| now.since(since) >= LONGEST;
         let gone = self.0.extract_if(.., |(_, since, _)| late(*since));
         gone.flat_map(|(_, _, gone)| gone.settlements).collect()
     }
 
     /// When the first of them is forgotten.
-    pub fn next(&self) -> Option<Micros> {
+    pub fn next(&self) -> Option<WorkerInstant> {
         let (_, since, _) = self.0.first()?;
         Some(*since + LONGEST)
     }
@@ -157,7 +157,11 @@ mod tests {
         let snapshot = snapshot();
         let next = Rc::new(snapshot.followed_by(snapshot.policy.clone(), Version(1)));
         let mut redirects = Redirects::default();
-        redirects.add(b"1".to_vec(), Micros(0), redirected(&snapshot, "ann"));
+        redirects.add(
+            b"1".to_vec(),
+            WorkerInstant(0),
+            redirected(&snapshot, "ann"),
+        );
         let mut take = |connection: &[u8], snapshot, id| {
             let taken = redirects.take(connection, snapshot, &user(id));
             taken.map(|redirected| redirected.counted.limits().to_vec())
@@ -174,16 +178,20 @@ mod tests {
         let snapshot = snapshot();
         let mut redirects = Redirects::default();
         for at in 0..2 * MOST as u64 {
-            redirects.add(b"1".to_vec(), Micros(at), redirected(&snapshot, "ann"));
+            redirects.add(
+                b"1".to_vec(),
+                WorkerInstant(at),
+                redirected(&snapshot, "ann"),
+            );
         }
         assert_eq!(redirects.0.len(), MOST);
         let first = redirects.next().unwrap();
-        assert_eq!(first, Micros(MOST as u64) + LONGEST);
-        redirects.expire(Micros(first.0 - 1));
+        assert_eq!(first, WorkerInstant(MOST as u64) + LONGEST);
+        redirects.expire(WorkerInstant(first.0 - 1));
         assert_eq!(redirects.0.len(), MOST);
         redirects.expire(first);
         assert_eq!(redirects.0.len(), MOST - 1);
-        redirects.expire(Micros(u64::MAX));
+        redirects.expire(WorkerInstant(u64::MAX));
         assert!(redirects.is_empty() && redirects.next().is_none());
     }
 }

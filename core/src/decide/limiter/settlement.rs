@@ -13,7 +13,7 @@ use crate::policy::ids::LimitId;
 use crate::quota::limit::Quota;
 use crate::quota::operation::Kind;
 use crate::store::check::{Check, CheckRequest, ShardRequest};
-use crate::time::Micros;
+use crate::time::{StoreInstant, WorkerInstant};
 
 /// A rule whose requests cost what their response says.
 #[derive(Debug)]
@@ -46,13 +46,13 @@ struct Item {
 struct Held {
     part: ShardRequest,
     checks: Vec<Check>,
-    receipt: Micros,
+    receipt: StoreInstant,
 }
 
 #[derive(Debug)]
 struct HeldLocal {
     checks: Vec<Check>,
-    receipt: Micros,
+    receipt: StoreInstant,
 }
 
 /// Where the caller stood with the limits that were enforced when the request went on.
@@ -76,13 +76,13 @@ struct Account {
 impl Memory {
     /// Settles a settlement; what to ask of the store, without waiting. `said` are the response's headers; of
     /// a request that has no response nothing is said. `headers` are those that the response will carry:
-    /// they come to tell the balance. `now` is the worker's clock.
+    /// they come to tell the balance.
     pub fn settle<'a>(
         &mut self,
         settlement: &Settlement,
         said: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
         headers: &mut Headers,
-        now: impl Fn() -> Micros,
+        now: impl Fn() -> WorkerInstant,
     ) -> Vec<ShardRequest> {
         let balance = |item: &Item| {
             let said = Said::under(&item.meter.header, said.clone());
@@ -164,7 +164,7 @@ impl Pending {
         &self,
         passage: &Passage,
         decided: &Decided,
-        receipt: Micros,
+        receipt: StoreInstant,
         memory: &Memory,
     ) -> Option<Settlement> {
         if passage.pending_costs.is_empty() {

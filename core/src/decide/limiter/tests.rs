@@ -2,7 +2,7 @@ use super::*;
 use crate::live::snapshot::Version;
 use crate::quota::operation::{OperationReply, Retry};
 use crate::request::identity;
-use crate::time::Span;
+use crate::time::{Span, StoreInstant, WorkerInstant};
 use crate::worker::config::Config;
 
 const POLICY: &str = r#"{
@@ -640,7 +640,7 @@ fn pending(headers: &[(&str, &str)]) -> Box<Pending> {
 fn conclude_at(memory: &mut Memory, headers: &[(&str, &str)], outcome: &Outcome) -> Action {
     let mut pending = pending(headers);
     assert!(pending.receive(0, outcome));
-    pending.conclude(memory, || Micros(1)).action
+    pending.conclude(memory, || WorkerInstant(1)).action
 }
 
 fn told(verdict: crate::quota::operation::Verdict, readings: &[(i64, Retry)]) -> Outcome {
@@ -654,8 +654,8 @@ fn told(verdict: crate::quota::operation::Verdict, readings: &[(i64, Retry)]) ->
         limits: limits.collect(),
     }];
     Outcome::Answered {
-        now: Micros(0),
-        asked: Micros(0),
+        now: StoreInstant(0),
+        asked: WorkerInstant(0),
         told,
     }
 }
@@ -720,7 +720,7 @@ fn whoever_was_refused_is_refused_from_memory_until_the_store_could_say_otherwis
     let outcome = told(crate::quota::operation::Verdict::Refused, &readings);
     conclude_at(&mut memory, &ann, &outcome);
     let mut recall =
-        |headers: &[(&str, &str)], now| pending(headers).recall(&mut memory, Micros(now));
+        |headers: &[(&str, &str)], now| pending(headers).recall(&mut memory, WorkerInstant(now));
     let decision = recall(&ann, 699_000).unwrap();
     let Action::Respond(answer, _) = decision.action else {
         panic!()
@@ -771,9 +771,9 @@ fn a_refusal_that_may_rest_on_what_is_given_back_is_not_kept() {
             0,
             &told(crate::quota::operation::Verdict::Refused, &readings),
         );
-        let action = asked.conclude(&mut memory, || Micros(1)).action;
+        let action = asked.conclude(&mut memory, || WorkerInstant(1)).action;
         assert!(matches!(action, Action::Respond(_, _)));
-        let recalled = admit(&ann).recall(&mut memory, Micros(1));
+        let recalled = admit(&ann).recall(&mut memory, WorkerInstant(1));
         assert_eq!(recalled.is_some(), kept, "{topology} {one} {other}");
     }
 }
@@ -791,16 +791,28 @@ fn a_refusal_under_a_policy_that_is_no_longer_in_force_is_told_and_not_kept() {
     ];
     let outcome = told(crate::quota::operation::Verdict::Refused, &readings);
     conclude_at(&mut memory, &ann, &outcome);
-    assert!(pending(&ann).recall(&mut memory, Micros(1)).is_some());
+    assert!(
+        pending(&ann)
+            .recall(&mut memory, WorkerInstant(1))
+            .is_some()
+    );
     memory.enter(
         first
             .followed_by(first.policy.clone(), Version(1))
             .generation,
     );
-    assert!(pending(&ann).recall(&mut memory, Micros(1)).is_none());
+    assert!(
+        pending(&ann)
+            .recall(&mut memory, WorkerInstant(1))
+            .is_none()
+    );
     let action = conclude_at(&mut memory, &ann, &outcome);
     assert!(matches!(action, Action::Respond(_, _)));
-    assert!(pending(&ann).recall(&mut memory, Micros(1)).is_none());
+    assert!(
+        pending(&ann)
+            .recall(&mut memory, WorkerInstant(1))
+            .is_none()
+    );
 }
 
 #[test]
@@ -843,7 +855,7 @@ fn a_problem_names_every_limit_that_refuses_by_a_name_of_its_own() {
         0,
         &told(crate::quota::operation::Verdict::Refused, &readings),
     );
-    let decision = pending.conclude(&mut memory, || Micros(1));
+    let decision = pending.conclude(&mut memory, || WorkerInstant(1));
     let told = r#""api.user.free";r=0;t=60, "api.ip.default";r=0;t=60"#;
     assert_eq!(
         violated(decision.action),
@@ -854,7 +866,7 @@ fn a_problem_names_every_limit_that_refuses_by_a_name_of_its_own() {
         )
     );
     // From memory, which knows of those that refuse.
-    let decision = admit().recall(&mut memory, Micros(1)).unwrap();
+    let decision = admit().recall(&mut memory, WorkerInstant(1)).unwrap();
     let (names_again, terms_again, told_again) = violated(decision.action);
     assert_eq!(
         (names_again, terms_again),

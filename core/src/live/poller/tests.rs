@@ -9,7 +9,7 @@ fn watch() -> Watch {
         PERIOD,
         Span::millis(50),
         7,
-        Micros(0),
+        WorkerInstant(0),
     )
 }
 
@@ -239,9 +239,9 @@ fn a_call_without_an_answer_holds_up_the_look_out_no_longer_than_it_may_take() {
     watch.tick(start).unwrap();
     watch.sent(start, CallId(1), Query::Version);
     // The first looks come so soon that the first call might still be answered.
-    watch.due = Micros(start.0 + 99_999);
+    watch.due = WorkerInstant(start.0 + 99_999);
     assert_eq!(watch.tick(watch.due), None);
-    watch.due = Micros(start.0 + 100_000);
+    watch.due = WorkerInstant(start.0 + 100_000);
     assert_eq!(watch.tick(watch.due), Some(Query::Version));
     watch.sent(watch.due, CallId(2), Query::Version);
     assert!(
@@ -259,7 +259,7 @@ fn looks_are_closer_than_the_period_and_spread() {
             PERIOD,
             Span::millis(50),
             seed,
-            Micros(0),
+            WorkerInstant(0),
         );
         look(&mut watch, EMPTY);
         let before = watch.due;
@@ -274,7 +274,7 @@ fn looks_are_closer_than_the_period_and_spread() {
 #[test]
 fn whoever_has_had_no_answer_looks_soon_and_then_ever_less_often() {
     let mut watch = watch();
-    assert!(watch.due < Micros(0) + FIRST_LOOK);
+    assert!(watch.due < WorkerInstant(0) + FIRST_LOOK);
     let mut pauses = Vec::new();
     for _ in 0..12 {
         let before = watch.due;
@@ -285,9 +285,9 @@ fn whoever_has_had_no_answer_looks_soon_and_then_ever_less_often() {
         100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 51_200, 60_000, 60_000,
     ];
     assert_eq!(pauses, expected);
-    let now = Micros(watch.due.0 - 30_000_000);
+    let now = WorkerInstant(watch.due.0 - 30_000_000);
     watch.stir(now);
-    assert_eq!(watch.due, Micros(now.0 + 100_000));
+    assert_eq!(watch.due, WorkerInstant(now.0 + 100_000));
     assert_eq!(watch.next_tick(now), Span::millis(100));
 }
 

@@ -32,12 +32,14 @@ fn a_refusal_is_told_again_with_the_time_that_passed_taken_off() {
     denials.learn(
         &check(b"ann", 1),
         refused(Retry::After(Span::millis(5000))),
-        Micros(0),
+        WorkerInstant(0),
     );
-    let told = denials.recall(&check(b"ann", 1), Micros(999_999)).unwrap();
+    let told = denials
+        .recall(&check(b"ann", 1), WorkerInstant(999_999))
+        .unwrap();
     assert_eq!(told.retry, Retry::After(Span::millis(4001)));
     assert_eq!(told.reset, Span::millis(59_001));
-    assert_eq!(denials.recall(&check(b"bob", 1), Micros(0)), None);
+    assert_eq!(denials.recall(&check(b"bob", 1), WorkerInstant(0)), None);
 }
 
 #[test]
@@ -46,16 +48,26 @@ fn it_is_believed_for_a_second_and_never_longer_than_the_store_said() {
     denials.learn(
         &check(b"ann", 1),
         refused(Retry::After(Span::millis(5000))),
-        Micros(0),
+        WorkerInstant(0),
     );
-    assert_eq!(denials.recall(&check(b"ann", 1), Micros(1_000_000)), None);
+    assert_eq!(
+        denials.recall(&check(b"ann", 1), WorkerInstant(1_000_000)),
+        None
+    );
     denials.learn(
         &check(b"ann", 1),
         refused(Retry::After(Span::millis(20))),
-        Micros(0),
+        WorkerInstant(0),
     );
-    assert!(denials.recall(&check(b"ann", 1), Micros(19_999)).is_some());
-    assert_eq!(denials.recall(&check(b"ann", 1), Micros(20_000)), None);
+    assert!(
+        denials
+            .recall(&check(b"ann", 1), WorkerInstant(19_999))
+            .is_some()
+    );
+    assert_eq!(
+        denials.recall(&check(b"ann", 1), WorkerInstant(20_000)),
+        None
+    );
 }
 
 #[test]
@@ -64,12 +76,16 @@ fn a_smaller_cost_might_pass() {
     denials.learn(
         &check(b"ann", 5),
         refused(Retry::After(Span::millis(5000))),
-        Micros(0),
+        WorkerInstant(0),
     );
-    assert_eq!(denials.recall(&check(b"ann", 4), Micros(1)), None);
-    assert!(denials.recall(&check(b"ann", 6), Micros(1)).is_some());
-    denials.learn(&check(b"ann", 9), refused(Retry::Never), Micros(0));
-    let told = denials.recall(&check(b"ann", 9), Micros(1)).unwrap();
+    assert_eq!(denials.recall(&check(b"ann", 4), WorkerInstant(1)), None);
+    assert!(
+        denials
+            .recall(&check(b"ann", 6), WorkerInstant(1))
+            .is_some()
+    );
+    denials.learn(&check(b"ann", 9), refused(Retry::Never), WorkerInstant(0));
+    let told = denials.recall(&check(b"ann", 9), WorkerInstant(1)).unwrap();
     assert_eq!(told.retry, Retry::Never);
 }
 
@@ -78,25 +94,29 @@ fn a_smaller_cost_might_pass() {
 #[test]
 fn another_limit_of_the_same_count_might_pass() {
     let mut denials = denials();
-    denials.learn(&check(b"ann", 1), refused(Retry::Never), Micros(0));
+    denials.learn(&check(b"ann", 1), refused(Retry::Never), WorkerInstant(0));
     let mut wider = check(b"ann", 1);
     wider.terms = Terms::new(quota(1000));
-    assert_eq!(denials.recall(&wider, Micros(1)), None);
-    assert!(denials.recall(&check(b"ann", 1), Micros(1)).is_some());
+    assert_eq!(denials.recall(&wider, WorkerInstant(1)), None);
+    assert!(
+        denials
+            .recall(&check(b"ann", 1), WorkerInstant(1))
+            .is_some()
+    );
 }
 
 #[test]
 fn what_passes_is_not_a_denial() {
     let mut denials = denials();
-    denials.learn(&check(b"ann", 1), refused(Retry::Now), Micros(0));
-    assert_eq!(denials.recall(&check(b"ann", 1), Micros(1)), None);
+    denials.learn(&check(b"ann", 1), refused(Retry::Now), WorkerInstant(0));
+    assert_eq!(denials.recall(&check(b"ann", 1), WorkerInstant(1)), None);
 }
 
 #[test]
 fn switched_off_it_remembers_nothing() {
     let mut denials = Denials::new(Span::ZERO);
-    denials.learn(&check(b"ann", 1), refused(Retry::Never), Micros(0));
-    assert_eq!(denials.recall(&check(b"ann", 1), Micros(0)), None);
+    denials.learn(&check(b"ann", 1), refused(Retry::Never), WorkerInstant(0));
+    assert_eq!(denials.recall(&check(b"ann", 1), WorkerInstant(0)), None);
 }
 
 #[test]
@@ -106,7 +126,7 @@ fn callers_without_number_are_bounded() {
         denials.learn(
             &check(format!("{i}").as_bytes(), 1),
             refused(Retry::Never),
-            Micros(0),
+            WorkerInstant(0),
         );
     }
     assert!(denials.known.len() <= 2 * MOST);

@@ -3,7 +3,7 @@ use crate::quota::limit::Algorithm;
 use crate::quota::operation::{Retry, Verdict};
 use crate::quota::packed::Terms;
 use crate::quota::period::{Calendar, Unit, UtcOffset};
-use crate::time::Span;
+use crate::time::{Span, StoreInstant};
 
 fn check(key: &str, limit: u64) -> Check {
     let quota = Quota::try_new(Algorithm::FixedWindow, limit, 60, None).unwrap();
@@ -15,7 +15,7 @@ fn check(key: &str, limit: u64) -> Check {
 }
 
 fn passes(local: &mut Local, check: &Check) -> bool {
-    local.take(&[check], Micros(1)).verdict == Verdict::Passed
+    local.take(&[check], StoreInstant(1)).verdict == Verdict::Passed
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn a_log_that_outweighs_a_generation_makes_nobody_else_forgotten() {
         local.young.run(
             Kind::Charge,
             &[(busy.key.clone(), quota, Cost::ONE)],
-            Micros(1_000 + stamp),
+            StoreInstant(1_000 + stamp),
         );
     }
     let ann = check("ann", 1);
@@ -96,7 +96,7 @@ fn left(remaining: i64, reset: u64) -> Reading {
 
 /// How many of a hundred pass at this second.
 fn passing(local: &mut Local, check: &Check, second: u64) -> usize {
-    let now = Micros(second * SECOND);
+    let now = StoreInstant(second * SECOND);
     let passes = |_: &u32| local.take(&[check], now).verdict == Verdict::Passed;
     (0..100).filter(passes).count()
 }
@@ -122,7 +122,7 @@ fn what_the_store_said_is_left_is_shared_until_its_reset() {
         ] {
             let mut local = Local::new(Share::one_of(share));
             let check = of(algorithm, 20);
-            let told = Micros((START + 10) * SECOND);
+            let told = StoreInstant((START + 10) * SECOND);
             local.learn(&check, left(remaining, reset), told);
             let what = format!("{algorithm:?} {remaining} 1/{share}");
             assert_eq!(passing(&mut local, &check, START + 30), begins, "{what}");
@@ -144,13 +144,17 @@ fn a_bucket_begins_with_the_share_of_what_was_left_and_leaks_at_the_share_of_its
         let check = of(algorithm, 120);
         for (remaining, at_once) in [(40, 10), (3, 1), (0, 0)] {
             let mut local = Local::new(Share::one_of(4));
-            local.learn(&check, left(remaining, 60_000), Micros(START * SECOND));
+            local.learn(
+                &check,
+                left(remaining, 60_000),
+                StoreInstant(START * SECOND),
+            );
             assert_eq!(passing(&mut local, &check, START), at_once, "{remaining}");
             // 30 a minute.
             assert_eq!(passing(&mut local, &check, START + 4), 2, "{remaining}");
         }
         let mut local = Local::new(Share::one_of(4));
-        local.learn(&check, left(0, 60_000), Micros(START * SECOND));
+        local.learn(&check, left(0, 60_000), StoreInstant(START * SECOND));
         assert_eq!(passing(&mut local, &check, START + 10), 5, "leaked since");
     }
 }
@@ -159,7 +163,7 @@ fn a_bucket_begins_with_the_share_of_what_was_left_and_leaks_at_the_share_of_its
 fn a_debt_is_paid_before_anything_passes() {
     let check = of(Algorithm::TokenBucket, 120);
     let mut local = Local::new(Share::one_of(4));
-    local.learn(&check, left(-40, 80_000), Micros(START * SECOND));
+    local.learn(&check, left(-40, 80_000), StoreInstant(START * SECOND));
     assert_eq!(passing(&mut local, &check, START + 20), 0);
     assert_eq!(passing(&mut local, &check, START + 22), 1);
 }
@@ -169,7 +173,7 @@ fn asking_again_gives_nobody_more() {
     for algorithm in Algorithm::ALL {
         let mut local = Local::new(Share::one_of(2));
         let check = of(algorithm, 20);
-        let told = |second: u64| Micros((START + second) * SECOND);
+        let told = |second: u64| StoreInstant((START + second) * SECOND);
         assert_eq!(passing(&mut local, &check, START), 10, "{algorithm:?}");
         local.learn(&check, left(9, 60_000), told(0));
         assert_eq!(passing(&mut local, &check, START), 0, "{algorithm:?}");
@@ -184,10 +188,10 @@ fn a_log_frees_nothing_before_the_reset_that_was_told() {
     let mut local = Local::new(Share::one_of(2));
     let check = of(Algorithm::SlidingWindow, 20);
     for second in 0..5 {
-        let now = Micros((START + second) * SECOND);
+        let now = StoreInstant((START + second) * SECOND);
         assert_eq!(local.take(&[&check], now).verdict, Verdict::Passed);
     }
-    local.learn(&check, left(0, 60_000), Micros((START + 10) * SECOND));
+    local.learn(&check, left(0, 60_000), StoreInstant((START + 10) * SECOND));
     assert_eq!(passing(&mut local, &check, START + 11), 0);
     assert_eq!(passing(&mut local, &check, START + 69), 0);
     assert_eq!(passing(&mut local, &check, START + 70), 10);
@@ -197,7 +201,7 @@ fn a_log_frees_nothing_before_the_reset_that_was_told() {
 fn another_policy_changes_what_is_allowed_and_not_what_is_used() {
     for (limit, begins) in [(20, 2), (40, 12), (16, 0)] {
         let mut local = Local::new(Share::one_of(2));
-        let told = Micros(START * SECOND);
+        let told = StoreInstant(START * SECOND);
         local.learn(&of(Algorithm::FixedWindow, 20), left(4, 60_000), told);
         let check = of(Algorithm::FixedWindow, limit);
         assert_eq!(passing(&mut local, &check, START), begins, "{limit}");
@@ -222,7 +226,7 @@ fn only_what_is_more_than_half_used_is_remembered_and_not_without_number() {
     let mut local = Local::new(Share::one_of(1));
     for i in 0..50_000 {
         let check = check(&format!("stranger{i}"), 10);
-        local.learn(&check, left(0, 60_000), Micros(START * SECOND));
+        local.learn(&check, left(0, 60_000), StoreInstant(START * SECOND));
     }
     assert!(local.low.len() <= 2 * MOST_LOW, "{}", local.low.len());
 }
@@ -239,7 +243,7 @@ fn a_month_ends_where_the_store_said() {
     };
     for reset in [9_970, 10_000, 10_030] {
         let mut local = Local::new(Share::one_of(2));
-        local.learn(&check, left(0, reset), Micros((END - 10) * SECOND));
+        local.learn(&check, left(0, reset), StoreInstant((END - 10) * SECOND));
         assert_eq!(passing(&mut local, &check, END - 1), 0, "{reset}");
         assert_eq!(passing(&mut local, &check, END), 10, "{reset}");
     }

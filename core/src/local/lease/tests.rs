@@ -40,8 +40,13 @@ fn leases() -> Leases {
     Leases::new(&StoreConfig::default())
 }
 
-/// The store: every operation of a part, at that time of its own.
-fn ask(store: &mut Counters<Vec<u8>>, part: &ShardRequest, now: Micros, asked: Micros) -> Outcome {
+/// The store: every operation of a part, at that time.
+fn ask(
+    store: &mut Counters<Vec<u8>>,
+    part: &ShardRequest,
+    now: StoreInstant,
+    asked: WorkerInstant,
+) -> Outcome {
     let told = part.check_request.operations().map(|(operation, checks)| {
         let limits: Vec<_> = checks
             .iter()
@@ -56,7 +61,7 @@ fn ask(store: &mut Counters<Vec<u8>>, part: &ShardRequest, now: Micros, asked: M
     }
 }
 
-fn used(store: &mut Counters<Vec<u8>>, check: &Check, now: Micros) -> u64 {
+fn used(store: &mut Counters<Vec<u8>>, check: &Check, now: StoreInstant) -> u64 {
     let limits = [(check.key.clone(), check.terms.quota, Cost::ONE)];
     let told = store.run(Kind::Peek, &limits, now);
     check.terms.quota.capacity() - told.limits[0].remaining as u64
@@ -78,32 +83,32 @@ impl Desk {
 
     /// A request without a lease: it takes from the store and bids. What the lease holds.
     fn bid(&mut self, check: &Check, terms: LeaseTerms, now: u64) -> Option<u64> {
-        let now = Micros(now);
+        let now = WorkerInstant(now);
         let bid = self.leases.bid(check, terms, now)?;
         let size = bid.check.cost.get();
-        let outcome = ask(&mut self.store, bid.part(), now, now);
+        let outcome = ask(&mut self.store, bid.part(), StoreInstant(now.0), now);
         assert!(self.leases.settle(bid, &outcome).is_none());
         Some(size)
     }
 
     fn spends(&mut self, check: &Check, now: u64) -> bool {
-        let covers = self.leases.covers(check, Micros(now));
-        let spent = self.leases.spend(check, Micros(now));
+        let covers = self.leases.covers(check, WorkerInstant(now));
+        let spent = self.leases.spend(check, WorkerInstant(now));
         assert_eq!(covers, spent.is_some());
         covers
     }
 
     /// What goes back at that time; it is refunded.
     fn expire(&mut self, now: u64) -> usize {
-        let back = self.leases.expire(Micros(now));
+        let back = self.leases.expire(WorkerInstant(now));
         for part in &back {
-            ask(&mut self.store, part, Micros(now), Micros(now));
+            ask(&mut self.store, part, StoreInstant(now), WorkerInstant(now));
         }
         back.len()
     }
 
     fn used(&mut self, check: &Check, now: u64) -> u64 {
-        used(&mut self.store, check, Micros(now))
+        used(&mut self.store, check, StoreInstant(now))
     }
 }
 
@@ -114,7 +119,7 @@ fn a_lease_is_spent_to_its_last_permit_and_told_as_it_is_spent() {
     assert_eq!(desk.bid(&ann, fixed(5), 0), Some(5));
     assert_eq!(desk.used(&ann, 0), 5);
     for left in (95..100).rev() {
-        let spent = desk.leases.spend(&ann, Micros(1000)).unwrap();
+        let spent = desk.leases.spend(&ann, WorkerInstant(1000)).unwrap();
         assert_eq!(spent.reading.remaining, left);
         assert_eq!(spent.reading.retry, Retry::Now);
         assert_eq!(spent.reading.reset, Span::millis(60_999));
@@ -156,14 +161,14 @@ fn a_permit_of_a_request_that_was_refused_elsewhere_can_be_spent_again() {
     let mut desk = Desk::new();
     let ann = check("ann", log(100), 1);
     desk.bid(&ann, fixed(2), 0);
-    let spent = desk.leases.spend(&ann, Micros(0)).unwrap();
+    let spent = desk.leases.spend(&ann, WorkerInstant(0)).unwrap();
     assert!(desk.leases.restore(&ann, spent).is_none());
-    let all = [(); 2].map(|()| desk.leases.spend(&ann, Micros(0)).unwrap());
+    let all = [(); 2].map(|()| desk.leases.spend(&ann, WorkerInstant(0)).unwrap());
     assert!(!desk.spends(&ann, 0));
     // The lease is gone: what is restored now goes back to the store.
     for spent in all {
         let part = desk.leases.restore(&ann, spent).unwrap();
-        ask(&mut desk.store, &part, Micros(0), Micros(0));
+        ask(&mut desk.store, &part, StoreInstant(0), WorkerInstant(0));
     }
     assert_eq!(desk.used(&ann, 0), 0);
 }
@@ -172,9 +177,21 @@ fn a_permit_of_a_request_that_was_refused_elsewhere_can_be_spent_again() {
 fn a_caller_has_one_lease_at_a_time() {
     let mut desk = Desk::new();
     let ann = |permits| check("ann", log(100), permits);
-    let first = desk.leases.bid(&ann(1), fixed(5), Micros(0)).unwrap();
-    assert!(desk.leases.bid(&ann(1), fixed(5), Micros(0)).is_none());
-    let outcome = ask(&mut desk.store, first.part(), Micros(0), Micros(0));
+    let first = desk
+        .leases
+        .bid(&ann(1), fixed(5), WorkerInstant(0))
+        .unwrap();
+    assert!(
+        desk.leases
+            .bid(&ann(1), fixed(5), WorkerInstant(0))
+            .is_none()
+    );
+    let outcome = ask(
+        &mut desk.store,
+        first.part(),
+        StoreInstant(0),
+        WorkerInstant(0),
+    );
     desk.leases.settle(first, &outcome);
     // What is left but not enough goes back with the next bid.
     assert!(desk.spends(&ann(2), 0) && !desk.spends(&ann(4), 0));
@@ -206,7 +223,7 @@ fn a_lease_covers_no_other_limit_of_the_same_count() {
 fn a_bid_that_failed_leaves_the_way_free_for_the_next() {
     let mut desk = Desk::new();
     let ann = check("ann", log(100), 1);
-    let bid = desk.leases.bid(&ann, fixed(5), Micros(0)).unwrap();
+    let bid = desk.leases.bid(&ann, fixed(5), WorkerInstant(0)).unwrap();
     assert!(desk.leases.settle(bid, &Outcome::Failed).is_none());
     assert!(!desk.spends(&ann, 0) && desk.leases.next().is_none());
     assert_eq!(desk.bid(&ann, fixed(5), 0), Some(5));
@@ -218,13 +235,18 @@ fn what_comes_for_another_policy_goes_back() {
     let (ann, bob) = (check("ann", log(100), 1), check("bob", log(100), 1));
     desk.bid(&ann, fixed(5), 0);
     assert!(desk.spends(&ann, 0));
-    let bid = desk.leases.bid(&bob, fixed(5), Micros(0)).unwrap();
-    let late = ask(&mut desk.store, bid.part(), Micros(0), Micros(0));
+    let bid = desk.leases.bid(&bob, fixed(5), WorkerInstant(0)).unwrap();
+    let late = ask(
+        &mut desk.store,
+        bid.part(),
+        StoreInstant(0),
+        WorkerInstant(0),
+    );
     desk.leases.revoke();
-    let mut back = desk.leases.expire(Micros(0));
+    let mut back = desk.leases.expire(WorkerInstant(0));
     back.extend(desk.leases.settle(bid, &late));
     for part in &back {
-        ask(&mut desk.store, part, Micros(0), Micros(0));
+        ask(&mut desk.store, part, StoreInstant(0), WorkerInstant(0));
     }
     assert_eq!((desk.used(&ann, 0), desk.used(&bob, 0)), (1, 0));
     assert!(!desk.spends(&ann, 0) && !desk.spends(&bob, 0) && desk.leases.next().is_none());
@@ -242,7 +264,7 @@ fn of_many_leases_that_end_together_few_go_back_at_a_time_and_all_in_the_end() {
     }
     desk.leases.revoke();
     let mut calls = 0;
-    while let Some(Micros(next)) = desk.leases.next() {
+    while let Some(WorkerInstant(next)) = desk.leases.next() {
         assert!(calls == 0 || next == calls * BETWEEN_RETURNS.as_micros());
         assert!(desk.expire(next) <= MOST_RETURNS);
         assert_eq!(desk.expire(next), 0);
@@ -418,7 +440,7 @@ fn plays() -> impl Strategy<Value = Play> {
 /// A worker with what it asked and what it was answered but has not heard.
 struct Worker {
     leases: Leases,
-    asked: VecDeque<(Option<Bid>, ShardRequest, Micros)>,
+    asked: VecDeque<(Option<Bid>, ShardRequest, WorkerInstant)>,
     answered: VecDeque<(Bid, Outcome)>,
 }
 
@@ -427,7 +449,7 @@ impl Worker {
         let Some((bid, part, asked)) = self.asked.pop_front() else {
             return false;
         };
-        let outcome = ask(store, &part, Micros(now), asked);
+        let outcome = ask(store, &part, StoreInstant(now), asked);
         self.answered.extend(bid.map(|bid| (bid, outcome)));
         true
     }
@@ -485,7 +507,7 @@ proptest! {
                    let own = |now: u64| {
                        let elapsed = (now - START) as i64;
                        let own = elapsed + elapsed * rates[number] / 1_000_000;
-                       Micros((1 + number as u64) * 77_777_777 + own as u64)
+                       WorkerInstant((1 + number as u64) * 77_777_777 + own as u64)
                    };
                    let worker = &mut workers[number];
                    let to = |span: u64, and: i64| span.saturating_add_signed(and);
@@ -509,7 +531,7 @@ proptest! {
                                uses.0.push((now, permits));
                            } else {
                                let limits = [(check.key.clone(), quota, check.cost)];
-                               let told = store.run(Kind::Take, &limits, Micros(now));
+                               let told = store.run(Kind::Take, &limits, StoreInstant(now));
                                if told.verdict == crate::quota::operation::Verdict::Passed {
                                    uses.0.push((now, permits));
                                }

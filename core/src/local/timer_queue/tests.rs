@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::time::comparisons;
+use crate::time::{WorkerInstant, comparisons};
 
 fn id(number: u32) -> StreamId {
     StreamId(number)
@@ -13,7 +13,7 @@ fn caller(number: u32) -> Subject {
 
 /// Each is a caller of its own.
 fn delay(delays: &mut Delays, stream: u32, due: u64, turn: Option<Turn>) {
-    delays.delay(id(stream), caller(stream), Micros(due), turn);
+    delays.delay(id(stream), caller(stream), WorkerInstant(due), turn);
 }
 
 fn in_line(queue: &str) -> Option<Turn> {
@@ -23,7 +23,7 @@ fn in_line(queue: &str) -> Option<Turn> {
 fn not_before(queue: &str, not_before: u64) -> Option<Turn> {
     Some(Turn {
         queue: queue.as_bytes().to_vec(),
-        not_before: Micros(not_before),
+        not_before: WorkerInstant(not_before),
     })
 }
 
@@ -31,7 +31,11 @@ fn not_before(queue: &str, not_before: u64) -> Option<Turn> {
 fn schedule(delays: &mut Delays) -> Vec<(u64, u32)> {
     let mut all = Vec::new();
     while let Some(due) = delays.next() {
-        assert_eq!(delays.pop(Micros(due.0 - 1)), None, "not before it is due");
+        assert_eq!(
+            delays.pop(WorkerInstant(due.0 - 1)),
+            None,
+            "not before it is due"
+        );
         let StreamId(stream) = delays.pop(due).unwrap();
         all.push((due.0, stream));
     }
@@ -54,7 +58,7 @@ fn whoever_leaves_is_forgotten_and_nobody_leaves_twice() {
     delay(&mut delays, 2, 20, None);
     assert!(delays.leave(id(2)));
     assert!(!delays.leave(id(2)));
-    assert_eq!(delays.pop(Micros(10)), Some(id(1)));
+    assert_eq!(delays.pop(WorkerInstant(10)), Some(id(1)));
     assert!(!delays.leave(id(1)), "it went on");
     assert_eq!(delays.next(), None);
 }
@@ -154,7 +158,7 @@ fn crowd(delays: &mut Delays, callers: u32) {
         for number in 0..callers {
             if delays.has_room(&caller(number)) {
                 let stream = id(streams.next().unwrap());
-                delays.delay(stream, caller(number), Micros(1), in_line("a"));
+                delays.delay(stream, caller(number), WorkerInstant(1), in_line("a"));
             }
         }
         if delays.held.len() == before {
@@ -183,9 +187,9 @@ fn who_leaves_or_goes_on_frees_the_place() {
     delays.leave(id(1));
     assert!(delays.has_room(&caller(0)));
     crowd(&mut delays, 1);
-    delays.pop(Micros(1));
+    delays.pop(WorkerInstant(1));
     assert!(delays.has_room(&caller(0)));
-    while delays.pop(Micros(1)).is_some() {}
+    while delays.pop(WorkerInstant(1)).is_some() {}
     assert!(delays.callers.is_empty() && delays.held.is_empty());
     assert!(delays.queues.is_empty());
 }
@@ -224,7 +228,7 @@ fn one_that_goes_on_costs_no_more_than_finding_it_however_many_wait() {
     }
     (0..10_000).for_each(|stream| assert!(delays.leave(id(stream))));
     let mut gone = 0;
-    for now in (0..20_000).map(Micros) {
+    for now in (0..20_000).map(WorkerInstant) {
         let steps = comparisons::during(|| gone += usize::from(delays.pop(now).is_some()));
         assert!(steps <= 400, "{steps} at {now:?}");
     }
@@ -277,7 +281,7 @@ proptest! {
                     delays.leave(id(stream as u32));
                 }
             }
-            while let Some(StreamId(stream)) = delays.pop(Micros(now)) {
+            while let Some(StreamId(stream)) = delays.pop(WorkerInstant(now)) {
                 gone[stream as usize] = Some(now);
             }
         }

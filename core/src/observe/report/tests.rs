@@ -8,10 +8,10 @@ use crate::observe::counters::Series;
 use crate::policy::ids::Scope;
 use crate::request::subject::Subject;
 
-const NOW: Micros = Micros(1_700_000_005_000_000);
+const NOW: WallTime = WallTime(1_700_000_005_000_000);
 
-fn ago(seconds: u64) -> Micros {
-    Micros(NOW.0 - seconds * 1_000_000)
+fn ago(seconds: u64) -> WallTime {
+    WallTime(NOW.0 - seconds * 1_000_000)
 }
 
 /// A worker that refused ann so often and let one pass, so long ago.
@@ -117,7 +117,7 @@ fn a_lane_that_nobody_has_asked_since_is_not_told_as_one_that_is_well() {
     let idle = |seconds| View {
         answered_at: ago(seconds),
         open_lanes: 0,
-        shut_at: Micros(0),
+        shut_at: WallTime(0),
         last_error: String::new(),
         ..view(0, 0)
     };

@@ -129,10 +129,10 @@ fn the_worst_comes_first_and_in_the_end_all_is_forgotten() {
     );
     assert_eq!((worst.at_least, worst.at_most, &worst.by), (100, 100, &api));
     for (span, at_most) in [(1000, 100), (1000, 100), (1002, 25)] {
-        sketch.age(Micros(span * HALVING.as_micros()));
+        sketch.age(WallTime(span * HALVING.as_micros()));
         assert_eq!(sketch.top(1).remove(0).at_most, at_most);
     }
-    sketch.age(Micros(1020 * HALVING.as_micros()));
+    sketch.age(WallTime(1020 * HALVING.as_micros()));
     assert_eq!((sketch.is_empty(), sketch.missed), (true, 0));
 }
 

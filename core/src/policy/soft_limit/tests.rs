@@ -4,7 +4,7 @@ use crate::decide::verdict::LimitStatus;
 use crate::policy::ids::LimitId;
 use crate::quota::model::Counters;
 use crate::quota::operation::{Kind, Retry, Verdict};
-use crate::time::Micros;
+use crate::time::{Span, StoreInstant};
 
 fn quota(algorithm: Algorithm, limit: u64, window: u64) -> Quota {
     Quota::try_new(algorithm, limit, window, None).unwrap()
@@ -159,7 +159,7 @@ fn turns_come_at_the_rate_of_the_bucket_and_none_is_too_far_away() {
         .enumerate()
     {
         let cost = Cost((1 + number as u64 % 2).try_into().unwrap());
-        let now = Micros(later * 1000);
+        let now = StoreInstant(later * 1000);
         let told = counters.run(Kind::Take, &[((), quota, cost)], now);
         let turn = (later as f64).max(free);
         if told.verdict == Verdict::Refused {

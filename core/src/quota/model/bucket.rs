@@ -1,11 +1,11 @@
 //! A level that rises with every permit and falls with time: a token bucket, whose level is the
 //! tokens that are gone, or a leaky one.
 
-use super::{MOST, Usage, whole_millis};
+use super::{MOST, Usage};
 use crate::quota::cost::Cost;
 use crate::quota::limit::Quota;
 use crate::quota::operation::{Reading, Retry};
-use crate::time::{Micros, Span};
+use crate::time::{Span, StoreInstant};
 
 /// The level at `time` (ms), in units of permit × `window` (ms): a permit adds `window` units and
 /// each ms takes away the limit, so that nothing is ever rounded.
@@ -21,19 +21,19 @@ impl Bucket {
         self.level == 0
     }
 
-    pub fn moved(&self, quota: &Quota, now: Micros) -> Option<Bucket> {
+    pub fn moved(&self, quota: &Quota, now: StoreInstant) -> Option<Bucket> {
         let current = self.current(quota, now);
         let elsewhere = self.window != current.window || self.time > current.time;
         (current.level > 0 && elsewhere).then_some(current)
     }
 
-    pub fn read(&self, quota: &Quota, cost: Cost, now: Micros) -> Reading {
+    pub fn read(&self, quota: &Quota, cost: Cost, now: StoreInstant) -> Reading {
         let Bucket {
             level,
             time,
             window,
         } = self.current(quota, now);
-        let ahead = time - whole_millis(now);
+        let ahead = time - now.as_millis();
         let until_leaked = |units: u64| match units {
             0 => 0,
             units => ahead + units.div_ceil(quota.limit()),
@@ -52,17 +52,17 @@ impl Bucket {
         }
     }
 
-    pub fn add(&mut self, quota: &Quota, cost: Cost, now: Micros) {
+    pub fn add(&mut self, quota: &Quota, cost: Cost, now: StoreInstant) {
         *self = self.current(quota, now);
         let rise = cost.get().saturating_mul(self.window);
         self.level = self.level.saturating_add(rise).min(MOST);
     }
 
-    pub fn raise(&mut self, quota: &Quota, usage: Usage, now: Micros) {
+    pub fn raise(&mut self, quota: &Quota, usage: Usage, now: StoreInstant) {
         let window = quota.window().as_millis();
         let told = Bucket {
             level: usage.permits.saturating_mul(window).min(MOST),
-            time: whole_millis(usage.told),
+            time: usage.told.as_millis(),
             window,
         };
         let (own, told) = (self.current(quota, now), told.current(quota, now));
@@ -70,7 +70,7 @@ impl Bucket {
     }
 
     /// What has leaked since is gone: the level never falls below nothing.
-    pub fn refund(&mut self, quota: &Quota, cost: Cost, now: Micros) {
+    pub fn refund(&mut self, quota: &Quota, cost: Cost, now: StoreInstant) {
         let current = self.current(quota, now);
         if current.level > 0 {
             *self = current;
@@ -79,8 +79,8 @@ impl Bucket {
         }
     }
 
-    fn current(&self, quota: &Quota, now: Micros) -> Bucket {
-        let (now, window) = (whole_millis(now), quota.window().as_millis());
+    fn current(&self, quota: &Quota, now: StoreInstant) -> Bucket {
+        let (now, window) = (now.as_millis(), quota.window().as_millis());
         let level = if self.window == window || self.level == 0 {
             self.level
         } else {

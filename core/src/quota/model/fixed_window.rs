@@ -1,10 +1,10 @@
 //! Permits in the current window, windows aligned to the Unix epoch or to a calendar.
 
-use super::{MOST, Usage, difference, whole_millis};
+use super::{MOST, Usage, difference};
 use crate::quota::cost::Cost;
 use crate::quota::limit::Quota;
 use crate::quota::operation::{Reading, Retry};
-use crate::time::{Micros, Span};
+use crate::time::{Span, StoreInstant};
 
 /// `used` permits in the window that ends at `end`, in ms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,14 +18,14 @@ impl FixedWindow {
         self.used == 0
     }
 
-    pub fn moved(&self, quota: &Quota, now: Micros) -> Option<FixedWindow> {
+    pub fn moved(&self, quota: &Quota, now: StoreInstant) -> Option<FixedWindow> {
         let current = self.current(quota, now);
         (current.used > 0 && current.end != self.end).then_some(current)
     }
 
-    pub fn read(&self, quota: &Quota, cost: Cost, now: Micros) -> Reading {
+    pub fn read(&self, quota: &Quota, cost: Cost, now: StoreInstant) -> Reading {
         let FixedWindow { used, end } = self.current(quota, now);
-        let ends_in = Span::millis(end - whole_millis(now));
+        let ends_in = Span::millis(end - now.as_millis());
         Reading {
             remaining: difference(quota.capacity(), used),
             retry: if quota.never_fits(cost) {
@@ -39,17 +39,20 @@ impl FixedWindow {
         }
     }
 
-    pub fn add(&mut self, quota: &Quota, cost: Cost, now: Micros) {
+    pub fn add(&mut self, quota: &Quota, cost: Cost, now: StoreInstant) {
         *self = self.current(quota, now);
         self.used = self.used.saturating_add(cost.get()).min(MOST);
     }
 
     /// Up to the end of a window that lies next to the moment told: another clock told it.
-    pub fn raise(&mut self, quota: &Quota, usage: Usage, now: Micros) {
+    pub fn raise(&mut self, quota: &Quota, usage: Usage, now: StoreInstant) {
         let period = quota.period();
-        let within = whole_millis(usage.until).saturating_sub(period.longest().as_millis() / 2);
+        let within = usage
+            .until
+            .as_millis()
+            .saturating_sub(period.longest().as_millis() / 2);
         let end = period.end(within);
-        if end > whole_millis(now) {
+        if end > now.as_millis() {
             let current = self.current(quota, now);
             *self = FixedWindow {
                 used: current.used.max(usage.permits).min(MOST),
@@ -59,16 +62,16 @@ impl FixedWindow {
     }
 
     /// Only in the window that the receipt names: the next one owes nothing.
-    pub fn refund(&mut self, quota: &Quota, cost: Cost, receipt: Micros, now: Micros) {
+    pub fn refund(&mut self, quota: &Quota, cost: Cost, receipt: StoreInstant, now: StoreInstant) {
         let current = self.current(quota, now);
-        if current.used > 0 && quota.period().end(whole_millis(receipt)) == current.end {
+        if current.used > 0 && quota.period().end(receipt.as_millis()) == current.end {
             *self = current;
             self.used = self.used.saturating_sub(cost.get());
         }
     }
 
-    fn current(&self, quota: &Quota, now: Micros) -> FixedWindow {
-        let (now, period) = (whole_millis(now), quota.period());
+    fn current(&self, quota: &Quota, now: StoreInstant) -> FixedWindow {
+        let (now, period) = (now.as_millis(), quota.period());
         let end = period.end(now);
         // The clock went back, by a window at most.
         let ahead = self.end > end

@@ -17,7 +17,7 @@ use self::sliding_window::SlidingWindow;
 use crate::quota::cost::Cost;
 use crate::quota::limit::{Algorithm, Quota};
 use crate::quota::operation::{Kind, OperationReply, Reading, Retry, Verdict};
-use crate::time::{Micros, Span};
+use crate::time::{Span, StoreInstant};
 
 /// Usage stops growing here, as it does in the scripts: beyond it a double loses integers.
 const MOST: u64 = (1 << 53) - 1;
@@ -46,8 +46,8 @@ enum State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
     pub permits: u64,
-    pub told: Micros,
-    pub until: Micros,
+    pub told: StoreInstant,
+    pub until: StoreInstant,
 }
 
 // === impl Counters ===
@@ -67,7 +67,7 @@ impl<K: Clone + Eq + Hash> Counters<K> {
     pub fn run_batch<'a>(
         &mut self,
         operations: impl DoubleEndedIterator<Item = (Kind, &'a [(K, Quota, Cost)])> + Clone,
-        now: Micros,
+        now: StoreInstant,
         together: bool,
     ) -> Vec<OperationReply>
     where
@@ -87,7 +87,12 @@ impl<K: Clone + Eq + Hash> Counters<K> {
     }
 
     /// Does one operation over all of `limits`, each at its cost, as the script does.
-    pub fn run(&mut self, kind: Kind, limits: &[(K, Quota, Cost)], now: Micros) -> OperationReply {
+    pub fn run(
+        &mut self,
+        kind: Kind,
+        limits: &[(K, Quota, Cost)],
+        now: StoreInstant,
+    ) -> OperationReply {
         let out_of_range = matches!(kind, Kind::Lease { ttl } if ttl > Kind::LONGEST_LEASE);
         let strangers = limits.iter().any(|(key, quota, _)| !self.holds(key, quota));
         if out_of_range || strangers || names_twice(limits) {
@@ -148,7 +153,7 @@ impl<K: Clone + Eq + Hash> Counters<K> {
 
     /// Has at least as much of a key used as was told. What was counted here is not counted on top
     /// of that, and never forgotten for it.
-    pub fn raise(&mut self, key: &K, quota: &Quota, usage: Usage, now: Micros) {
+    pub fn raise(&mut self, key: &K, quota: &Quota, usage: Usage, now: StoreInstant) {
         if usage.until > now && self.holds(key, quota) {
             self.change(key, quota, now, |state| state.raise(quota, usage, now));
         }
@@ -201,7 +206,7 @@ impl<K: Clone + Eq + Hash> Counters<K> {
     }
 
     /// The key's state in the terms of this quota and moment.
-    fn view(&self, key: &K, quota: &Quota, now: Micros) -> Cow<'_, State> {
+    fn view(&self, key: &K, quota: &Quota, now: StoreInstant) -> Cow<'_, State> {
         match self.states.get(key) {
             None => Cow::Owned(State::unused(quota.algorithm())),
             Some(state) => state
@@ -210,7 +215,13 @@ impl<K: Clone + Eq + Hash> Counters<K> {
         }
     }
 
-    fn change(&mut self, key: &K, quota: &Quota, now: Micros, change: impl FnOnce(&mut State)) {
+    fn change(
+        &mut self,
+        key: &K,
+        quota: &Quota,
+        now: StoreInstant,
+        change: impl FnOnce(&mut State),
+    ) {
         let mut state = match self.remove(key) {
             None => State::unused(quota.algorithm()),
             Some(state) => state.moved(quota, now).unwrap_or(state),
@@ -260,7 +271,7 @@ impl State {
 
     /// The state anew, if its usage still counts but cannot stay where it is: the policy's window
     /// is another, or the clock went back by more than a window.
-    fn moved(&self, quota: &Quota, now: Micros) -> Option<State> {
+    fn moved(&self, quota: &Quota, now: StoreInstant) -> Option<State> {
         match self {
             State::FixedWindow(window) => window.moved(quota, now).map(State::FixedWindow),
             State::SlidingWindow(log) => log.moved(quota, now).map(State::SlidingWindow),
@@ -269,11 +280,11 @@ impl State {
         }
     }
 
-    fn fits(&self, quota: &Quota, cost: Cost, now: Micros) -> bool {
+    fn fits(&self, quota: &Quota, cost: Cost, now: StoreInstant) -> bool {
         self.read(quota, cost, now).retry == Retry::Now
     }
 
-    fn read(&self, quota: &Quota, cost: Cost, now: Micros) -> Reading {
+    fn read(&self, quota: &Quota, cost: Cost, now: StoreInstant) -> Reading {
         match self {
             State::FixedWindow(window) => window.read(quota, cost, now),
             State::SlidingWindow(log) => log.read(quota, cost, now),
@@ -284,7 +295,7 @@ impl State {
     }
 
     /// `lead`: within which time the permits will be used. Only a log can tell.
-    fn add(&mut self, quota: &Quota, cost: Cost, lead: Span, now: Micros) {
+    fn add(&mut self, quota: &Quota, cost: Cost, lead: Span, now: StoreInstant) {
         match self {
             State::FixedWindow(window) => window.add(quota, cost, now),
             State::SlidingWindow(log) => log.add(quota, cost, lead, now),
@@ -292,7 +303,7 @@ impl State {
         }
     }
 
-    fn raise(&mut self, quota: &Quota, usage: Usage, now: Micros) {
+    fn raise(&mut self, quota: &Quota, usage: Usage, now: StoreInstant) {
         match self {
             State::FixedWindow(window) => window.raise(quota, usage, now),
             State::SlidingWindow(log) => log.raise(quota, usage, now),
@@ -302,7 +313,7 @@ impl State {
         }
     }
 
-    fn refund(&mut self, quota: &Quota, cost: Cost, receipt: Micros, now: Micros) {
+    fn refund(&mut self, quota: &Quota, cost: Cost, receipt: StoreInstant, now: StoreInstant) {
         match self {
             State::FixedWindow(window) => window.refund(quota, cost, receipt, now),
             State::SlidingWindow(log) => log.refund(quota, cost, receipt, now),
@@ -324,10 +335,6 @@ fn names_twice<K: Eq + Hash>(limits: &[(K, Quota, Cost)]) -> bool {
     }
     let mut before = HashSet::with_capacity(limits.len());
     !limits.iter().all(|(key, ..)| before.insert(key))
-}
-
-fn whole_millis(instant: Micros) -> u64 {
-    instant.0 / 1000
 }
 
 /// Capacity − used; both are below 2^53.
@@ -365,10 +372,10 @@ mod tests {
             let mut now = 4_102_444_800_000_000;
             for (later, permits) in charges {
                 now += later;
-                counters.run(Kind::Charge, &limits(permits), Micros(now));
+                counters.run(Kind::Charge, &limits(permits), StoreInstant(now));
             }
             let mut peek = |permits, now| {
-                let told = counters.run(Kind::Peek, &limits(permits), Micros(now));
+                let told = counters.run(Kind::Peek, &limits(permits), StoreInstant(now));
                 (told.verdict, told.limits[0])
             };
             let (verdict, reading) = peek(permits, now);
@@ -398,7 +405,7 @@ mod tests {
             for (later, permits) in takes {
                 now += later;
                 let limits = [((), quota, cost(permits))];
-                let told = counters.run(Kind::Take, &limits, Micros(now));
+                let told = counters.run(Kind::Take, &limits, StoreInstant(now));
                 if told.verdict == Verdict::Passed {
                     passed.push((now, permits));
                 }
@@ -425,14 +432,14 @@ mod tests {
             ("other", quota(Algorithm::LeakyBucket), cost(1)),
             ("key", quota(Algorithm::LeakyBucket), cost(1)),
         ];
-        counters.run(Kind::Take, &window(2), Micros(0));
+        counters.run(Kind::Take, &window(2), StoreInstant(0));
         for kind in [Kind::Take, Kind::Charge, Kind::Reset] {
-            let told = counters.run(kind, &mixed, Micros(0));
+            let told = counters.run(kind, &mixed, StoreInstant(0));
             assert_eq!(told.verdict, Verdict::Unreadable);
             let remaining: Vec<_> = told.limits.iter().map(|limit| limit.remaining).collect();
             assert_eq!(remaining, [0, -1]);
         }
-        let told = counters.run(Kind::Peek, &window(1), Micros(0));
+        let told = counters.run(Kind::Peek, &window(1), StoreInstant(0));
         assert_eq!(told.limits[0].remaining, 3);
     }
 }

@@ -7,7 +7,7 @@ use super::{MOST, Usage, difference};
 use crate::quota::cost::Cost;
 use crate::quota::limit::Quota;
 use crate::quota::operation::{Reading, Retry};
-use crate::time::{Micros, Span};
+use crate::time::{Span, StoreInstant};
 
 /// Oldest first; at most one entry for each stamp. Expired entries stay until the next change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl SlidingWindow {
         self.log.len()
     }
 
-    pub fn moved(&self, quota: &Quota, now: Micros) -> Option<SlidingWindow> {
+    pub fn moved(&self, quota: &Quota, now: StoreInstant) -> Option<SlidingWindow> {
         let newest = self.log.back()?;
         if newest.begun.saturating_sub(now.0) <= quota.window().as_micros() {
             return None;
@@ -52,7 +52,7 @@ impl SlidingWindow {
         })
     }
 
-    pub fn read(&self, quota: &Quota, cost: Cost, now: Micros) -> Reading {
+    pub fn read(&self, quota: &Quota, cost: Cost, now: StoreInstant) -> Reading {
         let used = self.used(quota, now);
         let until_expiry = |entry: &Entry| {
             let expires = entry.stamp + quota.window().as_micros();
@@ -86,7 +86,7 @@ impl SlidingWindow {
 
     /// To be used up to `lead` later. What is taken while leased permits may still be used counts as
     /// long as they do.
-    pub fn add(&mut self, quota: &Quota, cost: Cost, lead: Span, now: Micros) {
+    pub fn add(&mut self, quota: &Quota, cost: Cost, lead: Span, now: StoreInstant) {
         self.forget_expired(quota, now);
         let begun = self.at(now);
         let stamp = begun + lead.as_micros();
@@ -104,9 +104,9 @@ impl SlidingWindow {
 
     /// All that expires by the moment told becomes one entry that expires then: what is used here
     /// may be part of what was told, and must not be free again before it.
-    pub fn raise(&mut self, quota: &Quota, usage: Usage, now: Micros) {
+    pub fn raise(&mut self, quota: &Quota, usage: Usage, now: StoreInstant) {
         self.forget_expired(quota, now);
-        let stamp = usage.until.0.saturating_sub(quota.window().as_micros());
+        let stamp = (usage.until - quota.window()).0;
         let place = self.log.partition_point(|entry| entry.stamp <= stamp);
         let before: u64 = self.log.drain(..place).map(|entry| entry.cost).sum();
         let after = self.total - before;
@@ -122,7 +122,7 @@ impl SlidingWindow {
     }
 
     /// The receipt is the time of the take, which went into the newest entry begun by then.
-    pub fn refund(&mut self, quota: &Quota, cost: Cost, receipt: Micros, now: Micros) {
+    pub fn refund(&mut self, quota: &Quota, cost: Cost, receipt: StoreInstant, now: StoreInstant) {
         let cutoff = self.cutoff(quota, now);
         let begun = self.log.partition_point(|entry| entry.begun <= receipt.0);
         let covers = |entry: &Entry| entry.stamp >= receipt.0 && entry.stamp > cutoff;
@@ -145,16 +145,16 @@ impl SlidingWindow {
 
     /// Expired entries are few: the next change forgets them, and until then a longer window would
     /// count them again.
-    fn used(&self, quota: &Quota, now: Micros) -> u64 {
+    fn used(&self, quota: &Quota, now: StoreInstant) -> u64 {
         let expired = self.log.iter().take(self.expired(quota, now));
         self.total - expired.map(|entry| entry.cost).sum::<u64>()
     }
 
-    fn live(&self, quota: &Quota, now: Micros) -> impl Iterator<Item = &Entry> {
+    fn live(&self, quota: &Quota, now: StoreInstant) -> impl Iterator<Item = &Entry> {
         self.log.iter().skip(self.expired(quota, now))
     }
 
-    fn forget_expired(&mut self, quota: &Quota, now: Micros) {
+    fn forget_expired(&mut self, quota: &Quota, now: StoreInstant) {
         self.forget(self.expired(quota, now));
     }
 
@@ -165,20 +165,20 @@ impl SlidingWindow {
     }
 
     /// How many of the oldest entries have expired.
-    fn expired(&self, quota: &Quota, now: Micros) -> usize {
+    fn expired(&self, quota: &Quota, now: StoreInstant) -> usize {
         let cutoff = self.cutoff(quota, now);
         self.log.partition_point(|entry| entry.stamp <= cutoff)
     }
 
     /// Now, or when the newest entry was begun if the clock went back.
-    fn at(&self, now: Micros) -> u64 {
+    fn at(&self, now: StoreInstant) -> u64 {
         self.log
             .back()
             .map_or(now.0, |newest| newest.begun.max(now.0))
     }
 
     /// Entries up to here are expired: one that is a whole window old is.
-    fn cutoff(&self, quota: &Quota, now: Micros) -> u64 {
+    fn cutoff(&self, quota: &Quota, now: StoreInstant) -> u64 {
         self.at(now).saturating_sub(quota.window().as_micros())
     }
 }

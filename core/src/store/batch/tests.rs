@@ -5,6 +5,7 @@ use crate::quota::limit::{Algorithm, Quota};
 use crate::quota::operation::Kind;
 use crate::quota::packed::Terms;
 use crate::store::check::Check;
+use crate::time::StoreInstant;
 
 const TIMEOUT: Span = Span::millis(50);
 /// What the script is told of a look: a take from one limit.
@@ -26,7 +27,7 @@ fn batcher() -> Batcher<u32> {
     Batcher::new(Topology::Single, TIMEOUT, 0)
 }
 
-fn ask_one(batcher: &mut Batcher<u32>, now: Micros, ticket: u32) -> Next {
+fn ask_one(batcher: &mut Batcher<u32>, now: WorkerInstant, ticket: u32) -> Next {
     batcher.ask(
         now,
         Some(ticket),
@@ -35,13 +36,13 @@ fn ask_one(batcher: &mut Batcher<u32>, now: Micros, ticket: u32) -> Next {
 }
 
 /// Requests `range` ask at `now`; the first one that finds the way free asks for the turn.
-fn ask(batcher: &mut Batcher<u32>, now: Micros, range: std::ops::Range<u32>) {
+fn ask(batcher: &mut Batcher<u32>, now: WorkerInstant, range: std::ops::Range<u32>) {
     for ticket in range {
         assert_ne!(ask_one(batcher, now, ticket), Next::Failed);
     }
 }
 
-fn send(batcher: &mut Batcher<u32>, now: Micros, id: u32) -> String {
+fn send(batcher: &mut Batcher<u32>, now: WorkerInstant, id: u32) -> String {
     let Effects { outgoing, settled } = batcher.turn(now);
     assert!(settled.is_empty());
     hand_over(batcher, outgoing, id)
@@ -57,7 +58,7 @@ fn hand_over(batcher: &mut Batcher<u32>, mut outgoing: Vec<Outgoing<u32>>, id: u
 }
 
 fn answered(batcher: &mut Batcher<u32>, now: u64, id: u32, body: &[u8]) -> Effects<u32> {
-    batcher.answered(Micros(now), CallId(id), Ok(body))
+    batcher.answered(WorkerInstant(now), CallId(id), Ok(body))
 }
 
 /// The reply to `count` check requests of one limit, each of which passed.
@@ -87,9 +88,9 @@ fn failed(settled: &Settled<u32>) -> bool {
 #[test]
 fn requests_of_one_turn_share_a_call_and_each_has_its_own_outcome() {
     let mut batcher = batcher();
-    assert_eq!(ask_one(&mut batcher, Micros(0), 0), Next::AskFlush);
-    assert_eq!(ask_one(&mut batcher, Micros(0), 1), Next::Wait);
-    let body = send(&mut batcher, Micros(1), 7);
+    assert_eq!(ask_one(&mut batcher, WorkerInstant(0), 0), Next::AskFlush);
+    assert_eq!(ask_one(&mut batcher, WorkerInstant(0), 1), Next::Wait);
+    let body = send(&mut batcher, WorkerInstant(1), 7);
     assert!(body.contains("EVALSHA") && body.contains("key0") && body.contains("key1"));
 
     let Effects { outgoing, settled } = answered(&mut batcher, 2, 7, &reply(2));
@@ -99,7 +100,7 @@ fn requests_of_one_turn_share_a_call_and_each_has_its_own_outcome() {
         let Outcome::Answered { now, told, .. } = outcome else {
             panic!("{outcome:?}")
         };
-        assert_eq!(now, Micros(1_000_000));
+        assert_eq!(now, StoreInstant(1_000_000));
         assert_eq!(told.len(), 1);
         assert_eq!(told[0].limits[0].remaining, i64::from(ticket));
     }
@@ -109,11 +110,11 @@ fn requests_of_one_turn_share_a_call_and_each_has_its_own_outcome() {
 /// been answered, each call after `round_trip`.
 fn after(check_requests: u32, waiting: u32, round_trip: u64) -> Batcher<u32> {
     let mut batcher = batcher();
-    ask(&mut batcher, Micros(0), 0..check_requests);
-    send(&mut batcher, Micros(0), 1);
+    ask(&mut batcher, WorkerInstant(0), 0..check_requests);
+    send(&mut batcher, WorkerInstant(0), 1);
     ask(
         &mut batcher,
-        Micros(0),
+        WorkerInstant(0),
         check_requests..check_requests + waiting,
     );
     let next = answered(&mut batcher, round_trip, 1, &reply(check_requests as usize)).outgoing;
@@ -135,12 +136,12 @@ fn who_is_alone_waits_for_no_turn() {
     ] {
         let case = format!("{check_requests}, then {waiting}, in {round_trip} µs");
         let mut batcher = after(check_requests, waiting, round_trip);
-        let next = ask_one(&mut batcher, Micros(9_000), 10);
+        let next = ask_one(&mut batcher, WorkerInstant(9_000), 10);
         assert_eq!(next == Next::AskFlush, !alone, "{case}");
         assert_eq!(batcher.hurries(), alone, "{case}");
         // What the same request asks besides goes with it.
-        assert_eq!(ask_one(&mut batcher, Micros(9_000), 11), Next::Wait);
-        send(&mut batcher, Micros(9_000), 3);
+        assert_eq!(ask_one(&mut batcher, WorkerInstant(9_000), 11), Next::Wait);
+        send(&mut batcher, WorkerInstant(9_000), 3);
         assert!(!batcher.hurries(), "{case}");
         let settled = answered(&mut batcher, 9_001, 3, &reply(2)).settled;
         assert_eq!(tickets(&settled), [10, 11], "{case}");
@@ -150,34 +151,34 @@ fn who_is_alone_waits_for_no_turn() {
 #[test]
 fn who_comes_while_somebody_waits_hurries_nobody() {
     let mut batcher = after(1, 0, 400);
-    ask(&mut batcher, Micros(500), 1..2);
-    send(&mut batcher, Micros(500), 2);
-    ask(&mut batcher, Micros(500), 2..3);
+    ask(&mut batcher, WorkerInstant(500), 1..2);
+    send(&mut batcher, WorkerInstant(500), 2);
+    ask(&mut batcher, WorkerInstant(500), 2..3);
     assert!(!batcher.hurries());
     let next = answered(&mut batcher, 900, 2, &reply(1)).outgoing;
     hand_over(&mut batcher, next, 3);
-    ask(&mut batcher, Micros(900), 3..4);
+    ask(&mut batcher, WorkerInstant(900), 3..4);
     assert!(!batcher.hurries(), "one call at a time");
 }
 
 #[test]
 fn what_nobody_waits_for_does_not_hurry() {
     let mut batcher = after(1, 0, 400);
-    let next = batcher.ask(Micros(400), None, &part("key", Topology::Single));
+    let next = batcher.ask(WorkerInstant(400), None, &part("key", Topology::Single));
     assert_eq!(next, Next::AskFlush);
-    assert_eq!(ask_one(&mut batcher, Micros(400), 1), Next::Wait);
+    assert_eq!(ask_one(&mut batcher, WorkerInstant(400), 1), Next::Wait);
     assert!(!batcher.hurries());
 }
 
 #[test]
 fn who_could_not_be_told_is_told_in_the_next_turn() {
     let mut batcher = after(1, 0, 400);
-    ask(&mut batcher, Micros(400), 1..2);
-    let outgoing = batcher.turn(Micros(400)).outgoing.remove(0);
-    let settled = batcher.not_sent(Micros(400), outgoing, String::new());
+    ask(&mut batcher, WorkerInstant(400), 1..2);
+    let outgoing = batcher.turn(WorkerInstant(400)).outgoing.remove(0);
+    let settled = batcher.not_sent(WorkerInstant(400), outgoing, String::new());
     batcher.put_off(settled);
     assert!(!batcher.is_idle());
-    let settled = batcher.turn(Micros(401)).settled;
+    let settled = batcher.turn(WorkerInstant(401)).settled;
     assert!(failed(&settled) && tickets(&settled) == [1] && batcher.is_idle());
 }
 
@@ -185,20 +186,23 @@ fn who_could_not_be_told_is_told_in_the_next_turn() {
 #[test]
 fn a_tick_stands_in_for_a_turn_that_does_not_come() {
     let mut batcher = batcher();
-    assert_eq!(ask_one(&mut batcher, Micros(0), 0), Next::AskFlush);
-    let outgoing = batcher.tick(Micros(1)).outgoing;
+    assert_eq!(ask_one(&mut batcher, WorkerInstant(0), 0), Next::AskFlush);
+    let outgoing = batcher.tick(WorkerInstant(1)).outgoing;
     hand_over(&mut batcher, outgoing, 1);
     answered(&mut batcher, 2_000, 1, &reply(1));
-    assert_eq!(ask_one(&mut batcher, Micros(2_000), 1), Next::AskFlush);
+    assert_eq!(
+        ask_one(&mut batcher, WorkerInstant(2_000), 1),
+        Next::AskFlush
+    );
 }
 
 #[test]
 fn newcomers_wait_for_the_call_in_flight_and_leave_with_its_reply() {
     let mut batcher = batcher();
-    ask(&mut batcher, Micros(0), 0..1);
-    send(&mut batcher, Micros(0), 1);
-    assert_eq!(ask_one(&mut batcher, Micros(1), 1), Next::Wait);
-    assert!(batcher.turn(Micros(2)).outgoing.is_empty());
+    ask(&mut batcher, WorkerInstant(0), 0..1);
+    send(&mut batcher, WorkerInstant(0), 1);
+    assert_eq!(ask_one(&mut batcher, WorkerInstant(1), 1), Next::Wait);
+    assert!(batcher.turn(WorkerInstant(2)).outgoing.is_empty());
     let Effects { outgoing, settled } = answered(&mut batcher, 3, 1, &reply(1));
     assert_eq!(tickets(&settled), [0]);
     assert_eq!(outgoing.len(), 1, "the next call leaves at once");
@@ -207,8 +211,8 @@ fn newcomers_wait_for_the_call_in_flight_and_leave_with_its_reply() {
 #[test]
 fn a_call_carries_no_more_than_its_cap() {
     let mut batcher = batcher();
-    ask(&mut batcher, Micros(0), 0..100);
-    send(&mut batcher, Micros(0), 1);
+    ask(&mut batcher, WorkerInstant(0), 0..100);
+    send(&mut batcher, WorkerInstant(0), 1);
     let Effects { outgoing, settled } = answered(&mut batcher, 1, 1, &reply(MOST_QUESTIONS));
     assert_eq!(settled.len(), MOST_QUESTIONS);
     hand_over(&mut batcher, outgoing, 2);
@@ -216,7 +220,7 @@ fn a_call_carries_no_more_than_its_cap() {
     assert_eq!((settled.len(), outgoing.len()), (36, 0));
 }
 
-fn refund(batcher: &mut Batcher<u32>, now: Micros, many: usize) {
+fn refund(batcher: &mut Batcher<u32>, now: WorkerInstant, many: usize) {
     for number in 0..many {
         let part = part(&format!("back{number}"), Topology::Single);
         assert_ne!(batcher.ask(now, None, &part), Next::Failed);
@@ -228,11 +232,11 @@ fn refund(batcher: &mut Batcher<u32>, now: Micros, many: usize) {
 #[test]
 fn what_nobody_waits_for_holds_up_nobody_and_is_asked_in_the_end() {
     let mut batcher = batcher();
-    refund(&mut batcher, Micros(0), 4_000);
-    ask(&mut batcher, Micros(1), 0..100);
+    refund(&mut batcher, WorkerInstant(0), 4_000);
+    ask(&mut batcher, WorkerInstant(1), 0..100);
     let (mut calls, mut asked) = (0, 0);
     let mut told = Vec::new();
-    let mut outgoing = batcher.turn(Micros(2)).outgoing;
+    let mut outgoing = batcher.turn(WorkerInstant(2)).outgoing;
     while let Some(call) = outgoing.pop() {
         let check_requests = call.check_requests();
         assert!(check_requests <= MOST_QUESTIONS);
@@ -241,7 +245,7 @@ fn what_nobody_waits_for_holds_up_nobody_and_is_asked_in_the_end() {
         batcher.sent(call, CallId(calls));
         // The last of them are asked when a request's time would be over.
         let now = u64::from(calls) * 900;
-        let Effects { outgoing: more, .. } = batcher.tick(Micros(now));
+        let Effects { outgoing: more, .. } = batcher.tick(WorkerInstant(now));
         assert!(more.is_empty(), "one call at a time");
         let effects = answered(&mut batcher, now, calls, &reply(check_requests));
         told.extend(tickets(&effects.settled));
@@ -258,9 +262,9 @@ fn what_nobody_waits_for_holds_up_nobody_and_is_asked_in_the_end() {
 #[test]
 fn what_nobody_waits_for_is_bounded_and_is_not_asked_for_ever() {
     let mut batcher = batcher();
-    refund(&mut batcher, Micros(0), 10_000);
+    refund(&mut batcher, WorkerInstant(0), 10_000);
     assert_eq!(batcher.lanes[0].back.len(), MOST_BACK);
-    let mut outgoing = batcher.tick(Micros(5_000_000)).outgoing;
+    let mut outgoing = batcher.tick(WorkerInstant(5_000_000)).outgoing;
     assert!(outgoing.pop().is_none() && batcher.is_idle());
 }
 
@@ -268,14 +272,14 @@ fn what_nobody_waits_for_is_bounded_and_is_not_asked_for_ever() {
 #[test]
 fn however_many_wait_an_event_tells_a_bounded_number_and_the_next_tells_more() {
     let mut batcher = batcher();
-    ask(&mut batcher, Micros(0), 0..10_000);
-    send(&mut batcher, Micros(0), 1);
+    ask(&mut batcher, WorkerInstant(0), 0..10_000);
+    send(&mut batcher, WorkerInstant(0), 1);
     let mut told = Vec::new();
-    let mut settled = batcher.tick(Micros(50_000)).settled;
+    let mut settled = batcher.tick(WorkerInstant(50_000)).settled;
     while !settled.is_empty() {
         assert!(failed(&settled) && settled.len() <= MOST_TOLD);
         told.extend(tickets(&settled));
-        settled = batcher.turn(Micros(50_001)).settled;
+        settled = batcher.turn(WorkerInstant(50_001)).settled;
     }
     told.sort_unstable();
     assert_eq!(told, (0..10_000).collect::<Vec<_>>());
@@ -315,9 +319,12 @@ fn a_call_carries_no_more_checks_than_its_cap_unless_one_question_has_more() {
     let mut batcher = batcher();
     for (ticket, checks) in [(0, 200), (1, 200), (2, 112), (3, 1), (4, 700), (5, 1)] {
         let part = &large(Kind::Take, checks).0[0];
-        assert_ne!(batcher.ask(Micros(0), Some(ticket), part), Next::Failed);
+        assert_ne!(
+            batcher.ask(WorkerInstant(0), Some(ticket), part),
+            Next::Failed
+        );
     }
-    let mut outgoing = batcher.turn(Micros(0)).outgoing;
+    let mut outgoing = batcher.turn(WorkerInstant(0)).outgoing;
     for (id, expected) in [(0, vec![0, 1, 2]), (1, vec![3]), (2, vec![4]), (3, vec![5])] {
         hand_over(&mut batcher, outgoing, id);
         let checks = [200, 200, 112, 1, 700, 1];
@@ -339,11 +346,11 @@ fn a_part_of_what_is_too_large_goes_with_each_call_and_waits_longer() {
     let (parts, sizes) = large(Kind::Peek, 600);
     assert_eq!(sizes, [256, 256, 88]);
     for part in &parts {
-        batcher.ask(Micros(0), Some(7), part);
+        batcher.ask(WorkerInstant(0), Some(7), part);
     }
-    ask(&mut batcher, Micros(0), 0..2);
-    send(&mut batcher, Micros(0), 0);
-    ask(&mut batcher, Micros(0), 2..3);
+    ask(&mut batcher, WorkerInstant(0), 0..2);
+    send(&mut batcher, WorkerInstant(0), 0);
+    ask(&mut batcher, WorkerInstant(0), 2..3);
     let effects = answered(&mut batcher, 1, 0, &reply_of(&[1, 1, 256]));
     assert_eq!(tickets(&effects.settled), [0, 1, 7]);
     hand_over(&mut batcher, effects.outgoing, 1);
@@ -352,14 +359,17 @@ fn a_part_of_what_is_too_large_goes_with_each_call_and_waits_longer() {
     assert_eq!(effects.outgoing.len(), 1, "the last part goes alone");
     // It waits ten times as long as others do, but for a call that is lost.
     for part in &parts {
-        batcher.ask(Micros(0), Some(8), part);
+        batcher.ask(WorkerInstant(0), Some(8), part);
     }
     hand_over(&mut batcher, effects.outgoing, 2);
-    ask(&mut batcher, Micros(0), 3..4);
-    assert_eq!(tickets(&batcher.tick(Micros(99_999)).settled), [3]);
+    ask(&mut batcher, WorkerInstant(0), 3..4);
+    assert_eq!(tickets(&batcher.tick(WorkerInstant(99_999)).settled), [3]);
     let next = answered(&mut batcher, 99_999, 2, &reply_of(&[88])).outgoing;
     hand_over(&mut batcher, next, 3);
-    assert_eq!(tickets(&batcher.tick(Micros(500_000)).settled), [8, 8, 8]);
+    assert_eq!(
+        tickets(&batcher.tick(WorkerInstant(500_000)).settled),
+        [8, 8, 8]
+    );
 }
 
 #[test]
@@ -370,12 +380,12 @@ fn calls_overlap_only_where_the_round_trip_is_long() {
         (20_000, 11_000, Next::AskFlush),
     ] {
         let mut batcher = batcher();
-        ask(&mut batcher, Micros(0), 0..1);
-        send(&mut batcher, Micros(0), 1);
+        ask(&mut batcher, WorkerInstant(0), 0..1);
+        send(&mut batcher, WorkerInstant(0), 1);
         answered(&mut batcher, round_trip, 1, &reply(1));
-        ask(&mut batcher, Micros(round_trip), 1..2);
-        send(&mut batcher, Micros(round_trip), 2);
-        let next = ask_one(&mut batcher, Micros(round_trip + later), 2);
+        ask(&mut batcher, WorkerInstant(round_trip), 1..2);
+        send(&mut batcher, WorkerInstant(round_trip), 2);
+        let next = ask_one(&mut batcher, WorkerInstant(round_trip + later), 2);
         assert_eq!(
             next, expected,
             "{later} µs into a round trip of {round_trip} µs"
@@ -386,8 +396,8 @@ fn calls_overlap_only_where_the_round_trip_is_long() {
 #[test]
 fn an_unknown_script_is_sent_whole_once() {
     let mut batcher = batcher();
-    ask(&mut batcher, Micros(0), 0..2);
-    send(&mut batcher, Micros(0), 1);
+    ask(&mut batcher, WorkerInstant(0), 0..2);
+    send(&mut batcher, WorkerInstant(0), 1);
     let unknown = b"-NOSCRIPT No matching script.\r\n";
     let Effects { outgoing, settled } = answered(&mut batcher, 1, 1, unknown);
     assert!(settled.is_empty());
@@ -407,8 +417,8 @@ fn what_is_no_reply_fails_everybody_who_asked() {
         b"",
     ] {
         let mut batcher = batcher();
-        ask(&mut batcher, Micros(0), 0..3);
-        send(&mut batcher, Micros(0), 1);
+        ask(&mut batcher, WorkerInstant(0), 0..3);
+        send(&mut batcher, WorkerInstant(0), 1);
         let settled = answered(&mut batcher, 1, 1, body).settled;
         assert!(
             failed(&settled) && settled.len() == 3,
@@ -421,13 +431,13 @@ fn what_is_no_reply_fails_everybody_who_asked() {
 #[test]
 fn a_deadline_is_kept_whether_the_request_was_sent_or_not() {
     let mut batcher = batcher();
-    ask(&mut batcher, Micros(0), 0..1);
-    send(&mut batcher, Micros(0), 1);
-    ask(&mut batcher, Micros(10_000), 1..2);
-    assert!(batcher.tick(Micros(49_999)).settled.is_empty());
-    let settled = batcher.tick(Micros(50_000)).settled;
+    ask(&mut batcher, WorkerInstant(0), 0..1);
+    send(&mut batcher, WorkerInstant(0), 1);
+    ask(&mut batcher, WorkerInstant(10_000), 1..2);
+    assert!(batcher.tick(WorkerInstant(49_999)).settled.is_empty());
+    let settled = batcher.tick(WorkerInstant(50_000)).settled;
     assert!(failed(&settled) && tickets(&settled) == [0]);
-    let settled = batcher.tick(Micros(60_000)).settled;
+    let settled = batcher.tick(WorkerInstant(60_000)).settled;
     assert!(failed(&settled) && tickets(&settled) == [1]);
     // The late reply finds nobody, and settles nobody twice.
     assert!(
@@ -441,11 +451,11 @@ fn a_deadline_is_kept_whether_the_request_was_sent_or_not() {
 #[test]
 fn a_call_that_is_never_answered_holds_up_nobody_for_ever() {
     let mut batcher = batcher();
-    ask(&mut batcher, Micros(0), 0..1);
-    send(&mut batcher, Micros(0), 1);
-    ask(&mut batcher, Micros(99_000), 1..2);
+    ask(&mut batcher, WorkerInstant(0), 0..1);
+    send(&mut batcher, WorkerInstant(0), 1);
+    ask(&mut batcher, WorkerInstant(99_000), 1..2);
     assert_eq!(
-        batcher.tick(Micros(100_000)).outgoing.len(),
+        batcher.tick(WorkerInstant(100_000)).outgoing.len(),
         1,
         "the way is free again"
     );
@@ -459,9 +469,9 @@ fn a_call_that_is_never_answered_holds_up_nobody_for_ever() {
 #[test]
 fn a_call_that_cannot_be_sent_fails_at_once() {
     let mut batcher = batcher();
-    ask(&mut batcher, Micros(0), 0..2);
-    let outgoing = batcher.turn(Micros(0)).outgoing.remove(0);
-    let settled = batcher.not_sent(Micros(0), outgoing, String::new());
+    ask(&mut batcher, WorkerInstant(0), 0..2);
+    let outgoing = batcher.turn(WorkerInstant(0)).outgoing.remove(0);
+    let settled = batcher.not_sent(WorkerInstant(0), outgoing, String::new());
     assert!(failed(&settled) && settled.len() == 2 && batcher.is_idle());
 }
 
@@ -469,9 +479,9 @@ fn a_call_that_cannot_be_sent_fails_at_once() {
 fn broken() -> Batcher<u32> {
     let mut batcher = batcher();
     for id in 0..3 {
-        ask(&mut batcher, Micros(0), id..id + 1);
-        send(&mut batcher, Micros(0), id);
-        batcher.answered(Micros(0), CallId(id), Err(NoReply::Late));
+        ask(&mut batcher, WorkerInstant(0), id..id + 1);
+        send(&mut batcher, WorkerInstant(0), id);
+        batcher.answered(WorkerInstant(0), CallId(id), Err(NoReply::Late));
     }
     batcher
 }
@@ -479,7 +489,7 @@ fn broken() -> Batcher<u32> {
 #[test]
 fn a_store_that_keeps_failing_is_not_asked_and_nobody_waits_for_it() {
     let mut batcher = broken();
-    assert_eq!(ask_one(&mut batcher, Micros(1), 9), Next::Failed);
+    assert_eq!(ask_one(&mut batcher, WorkerInstant(1), 9), Next::Failed);
     assert_eq!(
         batcher.health(),
         Health {
@@ -498,20 +508,21 @@ fn a_store_that_keeps_failing_is_not_asked_and_nobody_waits_for_it() {
 fn whoever_waits_when_the_breaker_opens_is_settled_at_once() {
     let mut batcher = batcher();
     for id in 0..3 {
-        ask(&mut batcher, Micros(0), id..id + 1);
-        send(&mut batcher, Micros(0), id);
-        ask(&mut batcher, Micros(0), 10 + id..11 + id);
-        let effects = batcher.answered(Micros(0), CallId(id), Err(NoReply::Late));
+        ask(&mut batcher, WorkerInstant(0), id..id + 1);
+        send(&mut batcher, WorkerInstant(0), id);
+        ask(&mut batcher, WorkerInstant(0), 10 + id..11 + id);
+        let effects = batcher.answered(WorkerInstant(0), CallId(id), Err(NoReply::Late));
         if id < 2 {
             hand_over(&mut batcher, effects.outgoing, 20 + id);
             answered(&mut batcher, 0, 20 + id, b"-ERR\r\n");
             break;
         }
     }
-    ask(&mut batcher, Micros(0), 30..31);
-    send(&mut batcher, Micros(0), 30);
-    ask(&mut batcher, Micros(0), 31..33);
-    let Effects { outgoing, settled } = batcher.answered(Micros(0), CallId(30), Err(NoReply::Late));
+    ask(&mut batcher, WorkerInstant(0), 30..31);
+    send(&mut batcher, WorkerInstant(0), 30);
+    ask(&mut batcher, WorkerInstant(0), 31..33);
+    let Effects { outgoing, settled } =
+        batcher.answered(WorkerInstant(0), CallId(30), Err(NoReply::Late));
     assert!(failed(&settled) && outgoing.is_empty());
     assert_eq!(tickets(&settled), [30, 31, 32]);
 }
@@ -519,17 +530,17 @@ fn whoever_waits_when_the_breaker_opens_is_settled_at_once() {
 #[test]
 fn a_look_is_a_take_and_brings_the_store_back() {
     let mut batcher = broken();
-    assert!(batcher.tick(Micros(50_000)).outgoing.is_empty());
-    let outgoing = batcher.tick(Micros(100_000)).outgoing;
+    assert!(batcher.tick(WorkerInstant(50_000)).outgoing.is_empty());
+    let outgoing = batcher.tick(WorkerInstant(100_000)).outgoing;
     let look = hand_over(&mut batcher, outgoing, 50);
     assert!(look.contains(TAKE) && look.contains("key2:probe"), "{look}");
     assert!(
-        batcher.tick(Micros(100_001)).outgoing.is_empty(),
+        batcher.tick(WorkerInstant(100_001)).outgoing.is_empty(),
         "one look at a time"
     );
     answered(&mut batcher, 101_000, 50, &reply(1));
-    ask(&mut batcher, Micros(101_001), 60..61);
-    send(&mut batcher, Micros(101_002), 61);
+    ask(&mut batcher, WorkerInstant(101_001), 60..61);
+    send(&mut batcher, WorkerInstant(101_002), 61);
     answered(&mut batcher, 101_003, 61, &reply(1));
     assert_eq!(batcher.health().open, 0);
     assert!(batcher.is_idle());
@@ -546,19 +557,19 @@ fn a_look_that_took_nothing_leaves_the_lane_shut_until_a_take_passes() {
     };
     for (look, peeked) in [(-1.0, false), (0.0, false), (-1.0, true)] {
         let mut batcher = broken();
-        let outgoing = batcher.tick(Micros(100_000)).outgoing;
+        let outgoing = batcher.tick(WorkerInstant(100_000)).outgoing;
         hand_over(&mut batcher, outgoing, 50);
         answered(&mut batcher, 101_000, 50, &verdict(look));
         assert_eq!(batcher.health().open, 1);
         assert_eq!(batcher.last_error(), Some("no answer in time"));
         if peeked {
-            batcher.ask(Micros(101_001), Some(60), &large(Kind::Peek, 1).0[0]);
-            send(&mut batcher, Micros(101_001), 60);
+            batcher.ask(WorkerInstant(101_001), Some(60), &large(Kind::Peek, 1).0[0]);
+            send(&mut batcher, WorkerInstant(101_001), 60);
             answered(&mut batcher, 101_002, 60, &verdict(1.0));
             assert_eq!(batcher.health().open, 1, "it only looked");
         }
-        ask(&mut batcher, Micros(101_003), 61..62);
-        send(&mut batcher, Micros(101_003), 61);
+        ask(&mut batcher, WorkerInstant(101_003), 61..62);
+        send(&mut batcher, WorkerInstant(101_003), 61);
         answered(&mut batcher, 101_004, 61, &verdict(1.0));
         assert_eq!(batcher.health().open, 0);
     }
@@ -568,7 +579,7 @@ fn a_look_that_took_nothing_leaves_the_lane_shut_until_a_take_passes() {
 #[test]
 fn the_store_is_looked_after_where_nobody_calls_any_more() {
     let mut batcher = broken();
-    let outgoing = batcher.tick(Micros(100_000)).outgoing;
+    let outgoing = batcher.tick(WorkerInstant(100_000)).outgoing;
     let look = hand_over(&mut batcher, outgoing, 50);
     assert!(look.contains(TAKE) && look.contains("key2:probe"), "{look}");
     answered(&mut batcher, 101_000, 50, &reply(1));
@@ -587,9 +598,13 @@ fn a_cluster_is_asked_a_command_for_each_slot_and_one_may_fail_alone() {
         .unwrap();
     assert_ne!(place("{bar}").1, lane);
     for (ticket, key) in [(0, "foo"), (1, &neighbour), (2, "{foo}2"), (3, "{bar}")] {
-        batcher.ask(Micros(0), Some(ticket), &part(key, Topology::Cluster));
+        batcher.ask(
+            WorkerInstant(0),
+            Some(ticket),
+            &part(key, Topology::Cluster),
+        );
     }
-    let mut outgoing = batcher.turn(Micros(0)).outgoing;
+    let mut outgoing = batcher.turn(WorkerInstant(0)).outgoing;
     outgoing.sort_by_key(|outgoing| outgoing.commands);
     let commands: Vec<usize> = outgoing.iter().map(|outgoing| outgoing.commands).collect();
     assert_eq!(commands, [1, 2]);
@@ -618,8 +633,8 @@ const FAILURE: &[u8] = b"-upstream failure\r\n";
 
 /// A call was answered READONLY, and this is what follows.
 fn after_readonly(batcher: &mut Batcher<u32>, now: u64, id: u32) -> Effects<u32> {
-    ask(batcher, Micros(now), 1..2);
-    send(batcher, Micros(now), id);
+    ask(batcher, WorkerInstant(now), 1..2);
+    send(batcher, WorkerInstant(now), id);
     answered(batcher, now + 100, id, READONLY)
 }
 
@@ -631,8 +646,8 @@ fn an_answer_that_stays_makes_redis_proxy_hang_up_while_others_wait() {
     assert_eq!(hand_over(&mut batcher, effects.outgoing, 2), HANGS_UP);
     assert!(!batcher.is_idle());
 
-    ask(&mut batcher, Micros(200), 3..5);
-    assert!(batcher.tick(Micros(10_000)).outgoing.is_empty());
+    ask(&mut batcher, WorkerInstant(200), 3..5);
+    assert!(batcher.tick(WorkerInstant(10_000)).outgoing.is_empty());
     let effects = answered(&mut batcher, 40_000, 2, FAILURE);
     assert!(effects.settled.is_empty());
     let body = hand_over(&mut batcher, effects.outgoing, 3);
@@ -658,8 +673,8 @@ fn every_answer_that_stays_does_and_no_other() {
         ("-UNREACHABLE weir-sidecar: gone", false),
     ] {
         let mut batcher = batcher();
-        ask(&mut batcher, Micros(0), 1..2);
-        send(&mut batcher, Micros(0), 1);
+        ask(&mut batcher, WorkerInstant(0), 1..2);
+        send(&mut batcher, WorkerInstant(0), 1);
         let effects = answered(&mut batcher, 100, 1, format!("{error}\r\n").as_bytes());
         assert_eq!(effects.outgoing.len(), usize::from(hangs_up), "{error}");
     }
@@ -668,8 +683,8 @@ fn every_answer_that_stays_does_and_no_other() {
 #[test]
 fn who_was_not_let_in_says_more_than_a_stranger_may() {
     let mut batcher = batcher();
-    ask(&mut batcher, Micros(0), 1..2);
-    send(&mut batcher, Micros(0), 1);
+    ask(&mut batcher, WorkerInstant(0), 1..2);
+    send(&mut batcher, WorkerInstant(0), 1);
     let effects = answered(
         &mut batcher,
         100,
@@ -687,11 +702,11 @@ fn who_was_not_let_in_says_more_than_a_stranger_may() {
 fn nothing_is_under_way_when_replies_stop() {
     let mut batcher = batcher();
     // Where the round trip is long, calls overlap.
-    ask(&mut batcher, Micros(0), 1..2);
-    send(&mut batcher, Micros(0), 1);
+    ask(&mut batcher, WorkerInstant(0), 1..2);
+    send(&mut batcher, WorkerInstant(0), 1);
     answered(&mut batcher, 20_000, 1, &reply(1));
     for id in [2, 3] {
-        let now = Micros(20_000 * u64::from(id));
+        let now = WorkerInstant(20_000 * u64::from(id));
         ask(&mut batcher, now, id..id + 1);
         send(&mut batcher, now, id);
     }
@@ -728,7 +743,7 @@ fn an_open_breaker_looks_at_the_new_connection_at_once() {
     let (mut now, mut id) = (60_100, 5);
     let left = loop {
         now += 10_000;
-        let effects = batcher.tick(Micros(now));
+        let effects = batcher.tick(WorkerInstant(now));
         if effects.outgoing.is_empty() {
             continue;
         }
@@ -751,11 +766,11 @@ fn without_an_answer_redis_proxy_is_given_its_own_time() {
     let mut batcher = batcher();
     let effects = after_readonly(&mut batcher, 0, 1);
     hand_over(&mut batcher, effects.outgoing, 2);
-    let silence = batcher.answered(Micros(50_100), CallId(2), Err(NoReply::Late));
+    let silence = batcher.answered(WorkerInstant(50_100), CallId(2), Err(NoReply::Late));
     assert!(silence.outgoing.is_empty());
-    ask(&mut batcher, Micros(80_000), 7..8);
-    assert!(batcher.tick(Micros(90_000)).outgoing.is_empty());
-    let effects = batcher.tick(Micros(100_200));
+    ask(&mut batcher, WorkerInstant(80_000), 7..8);
+    assert!(batcher.tick(WorkerInstant(90_000)).outgoing.is_empty());
+    let effects = batcher.tick(WorkerInstant(100_200));
     assert!(hand_over(&mut batcher, effects.outgoing, 3).contains("key7"));
 }
 
@@ -773,16 +788,16 @@ fn a_redis_proxy_that_would_not_hang_up_is_told_of_with_the_mend() {
         let kept = batcher.kept();
         let is_told = kept.is_some_and(|kept| kept.contains("custom_commands: [client]"));
         assert_eq!(is_told, told, "{answer}");
-        ask(&mut batcher, Micros(400), 8..9);
-        assert!(send(&mut batcher, Micros(400), 3).contains("key8"));
+        ask(&mut batcher, WorkerInstant(400), 8..9);
+        assert!(send(&mut batcher, WorkerInstant(400), 3).contains("key8"));
     }
 }
 
 #[test]
 fn in_a_cluster_nobody_is_made_to_hang_up() {
     let mut batcher: Batcher<u32> = Batcher::new(Topology::Cluster, TIMEOUT, 0);
-    batcher.ask(Micros(0), Some(1), &part("key", Topology::Cluster));
-    let effects = batcher.turn(Micros(0));
+    batcher.ask(WorkerInstant(0), Some(1), &part("key", Topology::Cluster));
+    let effects = batcher.turn(WorkerInstant(0));
     hand_over(&mut batcher, effects.outgoing, 1);
     let effects = answered(&mut batcher, 100, 1, READONLY);
     assert!(effects.outgoing.is_empty());
@@ -794,8 +809,8 @@ fn a_command_that_the_user_lacks_is_named_with_the_mend() {
     let error = "ERR ACL failure in script: User t has no permissions to run the 'exists' \
                  command script: on @user_script:2.";
     for id in 1..4 {
-        ask(&mut batcher, Micros(0), id..id + 1);
-        send(&mut batcher, Micros(0), id);
+        ask(&mut batcher, WorkerInstant(0), id..id + 1);
+        send(&mut batcher, WorkerInstant(0), id);
         let effects = answered(&mut batcher, 1, id, format!("-{error}\r\n").as_bytes());
         if !effects.outgoing.is_empty() {
             hand_over(&mut batcher, effects.outgoing, 90);

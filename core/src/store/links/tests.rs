@@ -1,7 +1,7 @@
 use super::*;
 
 const TIMEOUT: Span = Span::millis(50);
-const START: Micros = Micros(1_000_000);
+const START: WorkerInstant = WorkerInstant(1_000_000);
 const OK: &[u8] = b"+OK\r\n";
 const REPLY: &[u8] = b"$2\r\n\x01\x02\r\n";
 
@@ -9,8 +9,8 @@ fn links() -> Links {
     Links::new(TIMEOUT)
 }
 
-fn after(millis: u64) -> Micros {
-    Micros(START.0 + millis * 1000)
+fn after(millis: u64) -> WorkerInstant {
+    WorkerInstant(START.0 + millis * 1000)
 }
 
 fn open(links: &mut Links, id: u32) -> LinkId {

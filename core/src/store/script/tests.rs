@@ -5,7 +5,7 @@ use crate::quota::operation::{Kind, OperationReply, Reading, Retry, Verdict};
 use crate::quota::packed::Terms;
 use crate::store::check::{Check, CheckRequest};
 use crate::store::reply::{AnswerError, NO_INTEGER, ReplySchema, decode, integers};
-use crate::time::{Micros, Span};
+use crate::time::{Span, StoreInstant};
 
 #[test]
 fn a_call_is_one_resp_command() {
@@ -17,7 +17,12 @@ fn a_call_is_one_resp_command() {
     };
     let mut check_request = CheckRequest::default();
     check_request.ask(Kind::Take, [key(b"a\r\n\xff", 1), key(b"b", 1)]);
-    check_request.ask(Kind::Refund { receipt: Micros(7) }, [key(b"b", 3)]);
+    check_request.ask(
+        Kind::Refund {
+            receipt: StoreInstant(7),
+        },
+        [key(b"b", 3)],
+    );
 
     let call = |by| {
         let mut encoder = Encoder::with_room(0);
@@ -88,7 +93,7 @@ fn an_answer_is_read_to_its_last_integer() {
         retry,
         reset: Span::millis(reset),
     };
-    assert_eq!(answer.now, Micros(9));
+    assert_eq!(answer.now, StoreInstant(9));
     assert_eq!(
         answer.told,
         [
@@ -128,7 +133,10 @@ fn what_was_decided_together_is_told_one_by_one() {
         passed(&[(100, 50)]),
         passed(&[(10, 40), (7, 60)]),
     ];
-    assert_eq!((answer.now, answer.told.as_slice()), (Micros(9), &told[..]));
+    assert_eq!(
+        (answer.now, answer.told.as_slice()),
+        (StoreInstant(9), &told[..])
+    );
     for length in 2..whole.len() {
         let short = decode(&asked, whole[..length].iter().copied());
         assert_eq!(

@@ -10,7 +10,7 @@ use super::super::fake_host::{EPOCH, FakeHost, FakeRedis, From, Happened, Proces
 use super::super::{Flow, Host, Worker};
 use crate::local::timer_queue::StreamId;
 use crate::quota::limit::{Algorithm, Quota};
-use crate::time::{Micros, Span};
+use crate::time::{Span, StoreInstant};
 
 const KEY: &[u8] = b"weir:2:{u:ann}:api:user:fw4s";
 const WINDOW: u64 = 4;
@@ -105,9 +105,9 @@ impl Fleet {
         fleet
     }
 
-    fn now(&self) -> Micros {
+    fn now(&self) -> StoreInstant {
         let now = self.workers[0].0.now().0 + EPOCH;
-        Micros(now.saturating_add_signed(self.ahead * 1000))
+        StoreInstant(now.saturating_add_signed(self.ahead * 1000))
     }
 
     fn window(&self) -> u64 {

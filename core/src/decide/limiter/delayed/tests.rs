@@ -52,7 +52,7 @@ fn memory() -> Memory {
 fn ask(memory: &mut Memory, path: &str, readings: Option<&[(i64, u64)]>) -> Decision {
     let mut pending = pending(path);
     assert!(pending.receive(0, &told(readings)));
-    pending.conclude(memory, || Micros(1_000_000))
+    pending.conclude(memory, || WorkerInstant(1_000_000))
 }
 
 fn pending(path: &str) -> Box<Pending> {
@@ -77,8 +77,8 @@ fn told(readings: Option<&[(i64, u64)]>) -> Outcome {
             reset: Span::millis(reset),
         });
         Outcome::Answered {
-            now: Micros(7),
-            asked: Micros(0),
+            now: StoreInstant(7),
+            asked: WorkerInstant(0),
             told: vec![OperationReply {
                 verdict: Said::Passed,
                 limits: limits.collect(),
@@ -130,10 +130,10 @@ fn a_request_goes_on_when_its_turn_comes() {
     assert_eq!(outcome(&first), decision::Outcome::Allowed);
     let second = ask(&mut memory, "/line", Some(&[(1, 990)]));
     let delayed = second.delayed.unwrap();
-    memory.delay(StreamId(2), Micros(5_000), &delayed);
-    assert_eq!(memory.delays.next(), Some(Micros(495_000)));
-    assert_eq!(memory.delays.pop(Micros(495_000)), Some(StreamId(2)));
-    let refunds = memory.leave(StreamId(2), *delayed, || Micros(0));
+    memory.delay(StreamId(2), WorkerInstant(5_000), &delayed);
+    assert_eq!(memory.delays.next(), Some(WorkerInstant(495_000)));
+    assert_eq!(memory.delays.pop(WorkerInstant(495_000)), Some(StreamId(2)));
+    let refunds = memory.leave(StreamId(2), *delayed, || WorkerInstant(0));
     assert!(refunds.is_empty(), "what went on is not given back");
 }
 
@@ -143,14 +143,19 @@ fn whoever_leaves_while_waiting_gives_back_what_was_taken() {
     let delayed = ask(&mut memory, "/line", Some(&[(1, 1000)]))
         .delayed
         .unwrap();
-    memory.delay(StreamId(2), Micros(0), &delayed);
-    let refunds = memory.leave(StreamId(2), *delayed, || Micros(0));
+    memory.delay(StreamId(2), WorkerInstant(0), &delayed);
+    let refunds = memory.leave(StreamId(2), *delayed, || WorkerInstant(0));
     let kinds: Vec<_> = refunds
         .iter()
         .flat_map(|part| part.check_request.operations())
         .map(|(operation, _)| operation.kind)
         .collect();
-    assert_eq!(kinds, [Kind::Refund { receipt: Micros(7) }]);
+    assert_eq!(
+        kinds,
+        [Kind::Refund {
+            receipt: StoreInstant(7)
+        }]
+    );
     assert_eq!(memory.delays.next(), None);
 }
 
@@ -180,12 +185,12 @@ fn the_longest_delay_counts_and_a_line_moves_up_no_further_than_the_others_allow
     assert_eq!(both(&mut memory, 700).wait, Span::millis(300));
     for (stream, reset) in [(1, 900), (2, 1400), (3, 1900)] {
         let delayed = both(&mut memory, reset);
-        memory.delay(StreamId(stream), Micros(0), &delayed);
+        memory.delay(StreamId(stream), WorkerInstant(0), &delayed);
     }
     let delayed = both(&mut memory, 600);
-    memory.delay(StreamId(4), Micros(0), &delayed);
+    memory.delay(StreamId(4), WorkerInstant(0), &delayed);
     let delayed = both(&mut memory, 900);
-    memory.leave(StreamId(1), *delayed, || Micros(0));
+    memory.leave(StreamId(1), *delayed, || WorkerInstant(0));
     let mut order = Vec::new();
     while let Some(due) = memory.delays.next() {
         order.push((due.0, memory.delays.pop(due).unwrap().0));
@@ -201,7 +206,7 @@ fn with_too_many_waiting_a_turn_is_refused_and_a_slow_request_goes_on() {
         let caller = anybody(stream);
         memory
             .delays
-            .delay(StreamId(stream), caller, Micros(1), None);
+            .delay(StreamId(stream), caller, WorkerInstant(1), None);
     }
     let slow = ask(&mut memory, "/slow", Some(&[(0, 60_000)]));
     assert!(slow.delayed.is_none());
@@ -228,8 +233,8 @@ fn without_the_store_a_worker_keeps_the_turns_itself_and_gives_back_to_itself() 
     assert_eq!(waits, [Span::millis(500), Span::millis(1000)]);
     assert_eq!(outcome(&fourth), decision::Outcome::Denied);
     let delayed = third.delayed.unwrap();
-    memory.delay(StreamId(3), Micros(0), &delayed);
-    let refunds = memory.leave(StreamId(3), *delayed, || Micros(1_000_000));
+    memory.delay(StreamId(3), WorkerInstant(0), &delayed);
+    let refunds = memory.leave(StreamId(3), *delayed, || WorkerInstant(1_000_000));
     assert!(refunds.is_empty());
     let again = ask(&mut memory, "/line", None);
     assert_eq!(again.delayed.unwrap().wait, Span::millis(1000));

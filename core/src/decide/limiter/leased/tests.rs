@@ -13,7 +13,7 @@ use crate::quota::operation::Retry;
 use crate::request::subject::Subject;
 use crate::store::fan_in::Outcome;
 use crate::store::slot::Topology;
-use crate::time::Span;
+use crate::time::{Span, StoreInstant, WorkerInstant};
 use crate::worker::config::{Config, LimiterConfig};
 
 const POLICY: &str = r#"{"rules": [
@@ -79,12 +79,12 @@ impl Gateway {
         for (operation, checks) in part.check_request.operations() {
             let limit = |check: &Check| (check.key.clone(), check.terms.quota, check.cost);
             let limits: Vec<_> = checks.iter().map(limit).collect();
-            told.push(store.run(operation.kind, &limits, Micros(0)));
+            told.push(store.run(operation.kind, &limits, StoreInstant(0)));
             self.asked += 1;
         }
         Outcome::Answered {
-            now: Micros(0),
-            asked: Micros(0),
+            now: StoreInstant(0),
+            asked: WorkerInstant(0),
             told,
         }
     }
@@ -98,19 +98,19 @@ impl Gateway {
         let Step::Ask(mut pending) = admission.step else {
             panic!("{:?}", admission.step)
         };
-        if let Some(decision) = pending.recall(&mut self.memory, Micros(0)) {
+        if let Some(decision) = pending.recall(&mut self.memory, WorkerInstant(0)) {
             return decision;
         }
         let parts = pending.parts(Topology::Single);
         let bids = match parts.as_slice() {
             [] => Vec::new(),
-            _ => pending.bids(&mut self.memory, Micros(0)),
+            _ => pending.bids(&mut self.memory, WorkerInstant(0)),
         };
         for (number, part) in parts.iter().enumerate() {
             let outcome = self.answer(part);
             pending.receive(number, &outcome);
         }
-        let decision = pending.conclude(&mut self.memory, || Micros(0));
+        let decision = pending.conclude(&mut self.memory, || WorkerInstant(0));
         for bid in bids {
             let outcome = self.answer(bid.part());
             self.memory.leases.settle(bid, &outcome);
@@ -133,7 +133,11 @@ impl Gateway {
         let quota = limit.terms.quota;
         let limits = [(key, quota, crate::quota::cost::Cost::ONE)];
         let store = self.store.as_mut().unwrap();
-        let told = store.run(crate::quota::operation::Kind::Peek, &limits, Micros(0));
+        let told = store.run(
+            crate::quota::operation::Kind::Peek,
+            &limits,
+            StoreInstant(0),
+        );
         quota.capacity() - told.limits[0].remaining as u64
     }
 }
@@ -207,11 +211,11 @@ fn whoever_leaves_while_held_back_leaves_the_permits_behind() {
     gateway.request("/leased/slow");
     let delayed = gateway.request("/leased/slow").delayed.unwrap();
     let stream = crate::local::timer_queue::StreamId(1);
-    gateway.memory.delay(stream, Micros(0), &delayed);
+    gateway.memory.delay(stream, WorkerInstant(0), &delayed);
     assert!(
         gateway
             .memory
-            .leave(stream, *delayed, || Micros(0))
+            .leave(stream, *delayed, || WorkerInstant(0))
             .is_empty()
     );
     let before = gateway.asked;
@@ -251,7 +255,7 @@ fn a_refusal_that_is_known_does_not_stand_in_the_way_of_a_lease() {
         cost: Cost::ONE,
     };
     let memory = &mut gateway.memory;
-    memory.denials.learn(&check, refused, Micros(0));
+    memory.denials.learn(&check, refused, WorkerInstant(0));
     for _ in 0..10 {
         assert_eq!(
             source(&gateway.request("/leased")),
@@ -272,7 +276,7 @@ fn another_policy_takes_nothing_over_from_the_leases_of_the_last() {
         .snapshot
         .followed_by(gateway.config.policy.clone(), Version(1));
     gateway.memory.enter(next.generation);
-    for part in gateway.memory.leases.expire(Micros(0)) {
+    for part in gateway.memory.leases.expire(WorkerInstant(0)) {
         gateway.answer(&part);
     }
     assert_eq!(gateway.used("leased"), 1);
