@@ -29,7 +29,7 @@ use crate::policy::lists::{Entry, Listed, Treatment};
 use crate::policy::rollout::Counting;
 use crate::policy::{OperatorHeader, Policy, Rule, Target, key};
 use crate::quota::cost::Cost;
-use crate::quota::operation::{Kind, Reading};
+use crate::quota::operation::{self, Kind, Reading};
 use crate::request::identity::{self, Belief, Caller, Credentials, Sources};
 use crate::request::path;
 use crate::request::subject::Subject;
@@ -659,12 +659,12 @@ impl Pending {
             [] => None,
             _ => operations.next(),
         };
-        let (refused, replies) = enforced.unwrap_or((false, &[]));
+        let (told, replies) = enforced.unwrap_or((operation::Verdict::Passed, &[]));
         // Where requests are asked about in parts, what is refused may be refused for what another
         // one took and is about to refund: that is not kept. Nor is a refusal of a policy that is
         // no longer in force.
         let policy = &self.snapshot.policy;
-        if refused
+        if told == operation::Verdict::Refused
             && memory.generation == self.snapshot.generation
             && (memory.topology == Topology::Single || policy.is_of_one_slot())
             && let Some(asked) = self.fan_in.asked()
@@ -686,7 +686,7 @@ impl Pending {
             memory.local.take(&checks, receipt)
         };
         let limits = &passage.limits;
-        let decided = verdict::decide(policy, limits, refused, replies, take_local);
+        let decided = verdict::decide(policy, limits, told, replies, take_local);
         let source = match decided.degraded {
             Some(how) => decision::Source::Failure(how),
             None if passage.is_covered() => decision::Source::Leases,
@@ -694,7 +694,7 @@ impl Pending {
         };
         let shadows = passage.shadows.iter().zip(operations);
         let would: Vec<Option<ShadowVerdict>> = shadows
-            .map(|(shadow, (refused, replies))| shadow.outcome(refused, replies))
+            .map(|(shadow, (told, replies))| shadow.outcome(told, replies))
             .collect();
         let settlement = self.settlement(passage, &decided, receipt, memory);
         if self.may_lease(memory) {

@@ -3,7 +3,7 @@
 use crate::decide::verdict::{self, LimitStatus, Verdict};
 use crate::policy::ids::LimitId;
 use crate::quota::cost::Cost;
-use crate::quota::operation::Retry;
+use crate::quota::operation::{self, Retry};
 use crate::store::fan_in::CheckReply;
 
 /// The limits that a rule in shadow mode has for a request: an operation of their own after what is
@@ -27,9 +27,13 @@ pub enum ShadowVerdict {
 impl ShadowRule {
     /// What the store's answer means; nothing where the store could not say. A trial is never decided
     /// from memory, and never a reason to answer without the store.
-    pub fn outcome(&self, refused: bool, replies: &[CheckReply]) -> Option<ShadowVerdict> {
-        let told = self.limits.iter().zip(replies);
-        let statuses = told.filter_map(|(&limit, replies)| match replies {
+    pub fn outcome(
+        &self,
+        told: operation::Verdict,
+        replies: &[CheckReply],
+    ) -> Option<ShadowVerdict> {
+        let read = self.limits.iter().zip(replies);
+        let statuses = read.filter_map(|(&limit, replies)| match replies {
             CheckReply::Read(reading) => Some(LimitStatus {
                 limit,
                 reading: *reading,
@@ -37,7 +41,7 @@ impl ShadowRule {
             CheckReply::Unknown => None,
         });
         let mut statuses: Vec<LimitStatus> = statuses.collect();
-        if refused {
+        if told == operation::Verdict::Refused {
             return match verdict::refusal(&mut statuses.drain(..))? {
                 Verdict::Refused { shown, retry } => Some(ShadowVerdict::Deny(shown.limit, retry)),
                 Verdict::Passed { .. } | Verdict::Unavailable => None,

@@ -14,7 +14,7 @@ use crate::policy::ids::{LimitId, Scope};
 use crate::policy::lists::{Listed, Treatment};
 use crate::policy::rollout::Counting;
 use crate::policy::{Limit, Policy, Rule, Status, key};
-use crate::quota::operation::{Kind, Reading, Retry};
+use crate::quota::operation::{Kind, Reading, Retry, Verdict};
 use crate::request::address;
 use crate::request::identity::{ANONYMOUS_TIER, Caller, DEFAULT_TIER, Sources};
 use crate::request::subject::{Subject, id_text};
@@ -393,10 +393,10 @@ impl Inquiry {
     pub fn answer(&self, snapshot: &PolicySnapshot, fan_in: &FanIn) -> Answer {
         let policy = &snapshot.policy;
         let mut operations = fan_in.operations();
-        let Some((refused, [CheckReply::Read(own)])) = operations.next() else {
+        let Some((told, [CheckReply::Read(own)])) = operations.next() else {
             return answer::unavailable();
         };
-        if refused {
+        if told == Verdict::Refused {
             return answer::status_refused(&policy.status.terms.quota, *own);
         }
         let mut replies = operations.map(|(_, replies)| replies);

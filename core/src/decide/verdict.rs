@@ -46,12 +46,12 @@ pub struct LimitStatus {
     pub reading: Reading,
 }
 
-/// The verdict on a request that met `limits`, in reporting order. `refused` says that the store
-/// refused some of them; `take_local` takes from those at the given places, all or none.
+/// The verdict on a request that met `limits`, in reporting order. `told` is what the store
+/// said of all of them; `take_local` takes from those at the given places, all or none.
 pub fn decide(
     policy: &Policy,
     limits: &[LimitId],
-    refused: bool,
+    told: operation::Verdict,
     replies: &[CheckReply],
     take_local: impl FnOnce(&[usize]) -> OperationReply,
 ) -> Decided {
@@ -80,7 +80,7 @@ pub fn decide(
             }
         }
     }
-    if refused {
+    if told == operation::Verdict::Refused {
         return decided(refused_by(&statuses), degraded, statuses, Vec::new());
     }
     if degraded == Some(Degraded::Deny) {

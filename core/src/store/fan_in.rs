@@ -36,7 +36,8 @@ pub struct FanIn {
     parts: Vec<ShardRequest>,
     waiting: usize,
     replies: Vec<CheckReply>,
-    refused: Vec<bool>,
+    /// Of each operation: refused where any part of it was.
+    verdicts: Vec<Verdict>,
     taken: Vec<Taken>,
     now: StoreInstant,
     /// The earliest that a part was asked at.
@@ -60,7 +61,7 @@ impl FanIn {
             parts: Vec::new(),
             waiting: 0,
             replies: Vec::new(),
-            refused: Vec::new(),
+            verdicts: Vec::new(),
             taken: Vec::new(),
             now: StoreInstant(0),
             asked: None,
@@ -85,7 +86,8 @@ impl FanIn {
             }
         }
         self.waiting = self.parts.len();
-        self.refused = self.check_request.schema().map(|_| false).collect();
+        let schema = self.check_request.schema();
+        self.verdicts = schema.map(|_| Verdict::Passed).collect();
         self.parts.clone()
     }
 
@@ -109,8 +111,8 @@ impl FanIn {
             part.check_request.operations().zip(told).enumerate()
         {
             let whole = part.operation(nth).unwrap_or(nth);
-            match (told.verdict, self.refused.get_mut(whole)) {
-                (Verdict::Refused, Some(refused)) => *refused = true,
+            match (told.verdict, self.verdicts.get_mut(whole)) {
+                (Verdict::Refused, Some(verdict)) => *verdict = Verdict::Refused,
                 (Verdict::Passed, _) if operation.kind == Kind::Take => self.taken.push(Taken {
                     part: at,
                     nth,
@@ -156,22 +158,22 @@ impl FanIn {
         self.asked
     }
 
-    /// Each operation's answers, and whether any part of it was refused.
-    pub fn operations(&self) -> impl Iterator<Item = (bool, &[CheckReply])> {
+    /// Each operation's verdict and answers. It is refused where any part of it was, else passed.
+    pub fn operations(&self) -> impl Iterator<Item = (Verdict, &[CheckReply])> {
         let mut rest = self.replies.as_slice();
         self.check_request
             .schema()
-            .zip(&self.refused)
-            .map(move |(checks, refused)| {
+            .zip(&self.verdicts)
+            .map(move |(checks, verdict)| {
                 let (own, others) = rest.split_at_checked(checks).unwrap_or((rest, &[]));
                 rest = others;
-                (*refused, own)
+                (*verdict, own)
             })
     }
 
     /// Whether any part of this operation was refused.
     pub fn is_refused(&self, operation: usize) -> bool {
-        self.refused.get(operation) == Some(&true)
+        self.verdicts.get(operation) == Some(&Verdict::Refused)
     }
 
     /// What was taken for an operation: by which part, of which of the whole's checks, and when.
@@ -196,12 +198,12 @@ impl FanIn {
 
     /// What refunds what was taken for operations of which another part was refused.
     pub fn refunds_of_refused(&self) -> Vec<ShardRequest> {
-        self.giving_back(|taken| self.refused.get(taken.operation) == Some(&true))
+        self.giving_back(|taken| self.is_refused(taken.operation))
     }
 
     /// What refunds all the rest.
     pub fn refunds_of_passed(&self) -> Vec<ShardRequest> {
-        self.giving_back(|taken| self.refused.get(taken.operation) != Some(&true))
+        self.giving_back(|taken| !self.is_refused(taken.operation))
     }
 
     fn giving_back(&self, wanted: impl Fn(&Taken) -> bool) -> Vec<ShardRequest> {
