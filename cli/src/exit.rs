@@ -5,7 +5,8 @@ use std::process::ExitCode;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     Done,
-    /// The answer is no: a policy with mistakes, or with warnings under `--strict`.
+    /// The answer is no: a policy with mistakes, or with warnings under `--strict`, or one that refuses too
+    /// much.
     No,
     /// It could not be done: a file that cannot be read, a Redis that is away.
     Failed,
@@ -15,7 +16,8 @@ pub enum Exit {
 pub const HELP: &str = "\
 Exit codes:
   0  done
-  1  the answer is no: the policy has mistakes, or warnings under --strict
+  1  the answer is no: the policy has mistakes, or warnings under --strict, or refuses more
+     than --max-denied
   2  the command line is wrong
   4  it could not be done: a file cannot be read, Redis is away or refuses";
 

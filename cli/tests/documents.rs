@@ -116,3 +116,21 @@ fn the_shipped_policy_says_the_same_in_yaml() {
         check("a.json", &json)["messages"]
     );
 }
+
+/// Three mistakes took three runs.
+#[test]
+fn five_mistakes_are_told_at_once_each_in_its_place() {
+    let checked = check("a.yaml", &file("five-mistakes.yaml"));
+    let messages = checked["messages"].as_array().unwrap();
+    let lines: Vec<u64> = messages
+        .iter()
+        .map(|message| {
+            message["line"]
+                .as_u64()
+                .unwrap_or_else(|| panic!("{message}"))
+        })
+        .collect();
+    let mut lines = lines;
+    lines.sort_unstable();
+    assert_eq!(lines, [4, 5, 8, 12, 13], "{checked}");
+}

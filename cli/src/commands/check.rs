@@ -81,8 +81,10 @@ impl Checked {
 
     fn tell(&self, console: &mut Console) -> Result<()> {
         tell_messages(console, (&self.file, &self.text), &self.messages)?;
-        if self.is_policy {
-            writeln!(console, "{GREEN}ok{GREEN:#}: {} is a policy", self.file)?;
+        match (self.is_policy, self.messages.len()) {
+            (true, _) => writeln!(console, "{GREEN}ok{GREEN:#}: {} is a policy", self.file)?,
+            (false, ..2) => {}
+            (false, count) => console.note_as_is(&format!("{}: {count} mistakes", self.file)),
         }
         Ok(())
     }
