@@ -1,5 +1,10 @@
--- The arithmetic of both buckets, exact in integers: a level that rises with every permit and falls
--- with time.
+-- Both buckets, exact in integers: a level that rises with every permit and falls with time. A request that
+-- would raise it above CAPACITY is refused.
+--
+-- A token bucket's level is the tokens that are *gone*, so that a new bucket, which is no key at all, is a
+-- full one, and a policy that raises CAPACITY hands out the difference at once. A leaky one's is what has
+-- been poured in and not yet leaked; no key is an empty one. (Refusing only when it is full *before* the
+-- request would overdraw it.)
 --
 -- State: text, "LEVEL TIME LIMIT WINDOW": the level at TIME (ms), in units of permit × WINDOW (ms). A
 -- permit adds WINDOW units, each ms takes away LIMIT, so that LIMIT permits leak in a WINDOW and no

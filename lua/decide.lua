@@ -20,7 +20,7 @@ local QUOTA, QUOTA_SIZE = '>BI8I8I8', 25
 local MOST_FAULTS = 8
 
 -- What builds each algorithm; of those in use, what it has built.
-local algorithms = { fixed_window, sliding_window, token_bucket, leaky_bucket }
+local algorithms = { fixed_window, sliding_window, bucket, bucket, concurrency }
 
 local call, min, type, unpack = redis.call, math.min, type, unpack
 local KEYS, ARGV = KEYS, ARGV
@@ -36,7 +36,7 @@ for at = 1, size, QUOTA_SIZE do
   local code, limit, window, capacity = struct.unpack(QUOTA, ARGV[1], at)
   local algorithm = algorithms[code]
   if type(algorithm) == 'function' then
-    algorithm = algorithm()
+    algorithm = algorithm(now)
     algorithms[code] = algorithm
   end
   local sound, calendar = algorithm and window >= 1000 and window % 1000 == 0, nil

@@ -177,12 +177,27 @@ local function build_operations()
     return 1
   end
 
-  return { [3] = charge, [4] = give_back, [5] = reset, [6] = lease }
+  local function hold(limits)
+    for i = 1, limits do
+      local k = keys[i]
+      local quota = quota_of[k]
+      if not quota.algorithm.hold then
+        -- No fault of the key's.
+        key_at_hand = nil
+        error('ERR Malformed hold', 0)
+      end
+      free[k] = quota.algorithm.hold(states[k], quota, costs and costs[i] or 1)
+      changed[k] = true
+    end
+    return 1
+  end
+
+  return { [3] = charge, [4] = give_back, [5] = reset, [6] = lease, [7] = hold }
 end
 
 local operations
 
-local TAKE, PEEK, GIVE_BACK, LEASE = 1, 2, 4, 6
+local TAKE, PEEK, GIVE_BACK, LEASE, HOLD = 1, 2, 4, 6, 7
 
 -- === the batch ===
 
@@ -210,8 +225,10 @@ while at <= last do
     readable = operand ~= nil
   end
   if costs then
+    -- What is held may be nothing.
+    local least = code == HOLD and 0 or 1
     for i = 1, limits do
-      costs[i] = next_large(1, MOST)
+      costs[i] = next_large(least, MOST)
       readable = readable and costs[i] ~= nil
     end
   end

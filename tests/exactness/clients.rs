@@ -273,7 +273,7 @@ fn told(operation: &Operation) -> Told {
     };
     let longest = failing().filter_map(|(_, reading)| match reading.retry {
         Retry::After(wait) => Some(wait.ceil_seconds()),
-        Retry::Now | Retry::Never => None,
+        Retry::Now | Retry::Unknown | Retry::Never => None,
     });
     Told {
         status: if passed { 200 } else { 429 },

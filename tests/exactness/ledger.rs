@@ -166,6 +166,7 @@ impl Account {
             }
             Algorithm::TokenBucket => level(self.until(now), quota, now) <= room(quota.capacity()),
             Algorithm::LeakyBucket => level(self.until(now), quota, now) <= room(quota.limit()),
+            Algorithm::Concurrency => unreachable!("{NO_LEDGER}"),
         }
     }
 
@@ -207,6 +208,7 @@ impl Account {
                 let used = format!("the bucket at {}.{:03}", level / 1000, level % 1000);
                 (used, taken)
             }
+            Algorithm::Concurrency => unreachable!("{NO_LEDGER}"),
         };
         let permits: u64 = taken.iter().map(|taken| taken.cost).sum();
         let taken = taken.iter().map(|taken| (taken.at, taken.cost));
@@ -226,9 +228,13 @@ impl Account {
                 totals.entries_expired += (self.taken.len() - live) as u64;
             }
             Algorithm::TokenBucket | Algorithm::LeakyBucket => {}
+            Algorithm::Concurrency => unreachable!("{NO_LEDGER}"),
         }
     }
 }
+
+/// `history` reads no quota of them.
+const NO_LEDGER: &str = "permits in use come back, and the ledger only knows what was taken";
 
 /// Of all that was taken up to the last of these.
 fn total(taken: &[Taken]) -> u64 {

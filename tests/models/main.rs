@@ -4,6 +4,7 @@
 
 mod calendar;
 mod cases;
+mod concurrency;
 mod scenario;
 mod spoiled;
 mod weir;

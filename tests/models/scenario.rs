@@ -248,7 +248,7 @@ impl Clock {
             .flat_map(|reading| {
                 let retry = match reading.retry {
                     Retry::After(wait) => Some(wait.as_millis() as i64),
-                    Retry::Now | Retry::Never => None,
+                    Retry::Now | Retry::Unknown | Retry::Never => None,
                 };
                 retry.into_iter().chain([reading.reset.as_millis() as i64])
             })

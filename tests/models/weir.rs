@@ -6,7 +6,7 @@ use std::ops::Range;
 use redis::{Connection, ConnectionLike, RedisError, Value};
 use weir_core::quota::cost::Cost;
 use weir_core::quota::limit::{Algorithm, Quota};
-use weir_core::quota::operation::{self, Kind};
+use weir_core::quota::operation::{self, Holder, Kind};
 use weir_core::quota::packed::Terms;
 use weir_core::store::check::{Check, CheckRequest};
 use weir_core::store::encode::Encoder;
@@ -82,6 +82,11 @@ impl Weir {
             .query(&mut connection)
             .expect("a script that compiles");
         Weir { connection, script }
+    }
+
+    /// This one asks from here on.
+    pub fn ask_as(&mut self, holder: Holder) {
+        self.script.ask_as(holder);
     }
 
     pub fn set_clock(&mut self, now: StoreInstant) {

@@ -58,6 +58,7 @@ impl Curve {
                     Quota::try_new(quota.algorithm(), limit, window.as_seconds(), burst)
                 }
                 Period::Calendar(calendar) => Quota::try_calendar(limit, calendar),
+                Period::None => Quota::try_concurrency(limit),
             };
             let quota = quota.ok()?;
             Some(Candidate {

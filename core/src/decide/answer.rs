@@ -534,7 +534,7 @@ pub fn json(details: &'static str, body: &impl Serialize) -> Answer {
 /// Nothing where waiting is no use.
 pub fn retry_seconds(retry: Retry) -> Option<u64> {
     match retry {
-        Retry::Now => Some(1),
+        Retry::Now | Retry::Unknown => Some(1),
         Retry::After(wait) => Some(wait.ceil_seconds().max(1)),
         Retry::Never => None,
     }

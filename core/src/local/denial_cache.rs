@@ -50,7 +50,8 @@ impl Denials {
     /// count from no earlier, so that nobody is refused for longer than it said.
     pub fn learn(&mut self, check: &Check, reading: Reading, asked: WorkerInstant) {
         let retry_at = match reading.retry {
-            Retry::Now => return,
+            // Somebody may let go of a permit at any time.
+            Retry::Now | Retry::Unknown => return,
             Retry::After(wait) => Some(asked + wait),
             Retry::Never => None,
         };

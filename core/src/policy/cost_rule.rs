@@ -171,7 +171,9 @@ impl Balance {
         // A window ends when it ends, and a log forgets what is newest when it would have: the reset of
         // a bucket is when it will have made good what was taken.
         let span = match quota.algorithm() {
-            Algorithm::FixedWindow | Algorithm::SlidingWindow => Span::ZERO,
+            Algorithm::FixedWindow | Algorithm::SlidingWindow | Algorithm::Concurrency => {
+                Span::ZERO
+            }
             Algorithm::TokenBucket | Algorithm::LeakyBucket => Span::millis(
                 cost.saturating_mul(quota.window().as_millis())
                     .div_ceil(quota.limit()),

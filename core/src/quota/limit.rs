@@ -18,9 +18,12 @@ pub enum Algorithm {
     TokenBucket,
     /// Starts empty, holds `limit`, leaks limit/window.
     LeakyBucket,
+    /// At most `limit` in use at one time.
+    Concurrency,
 }
 
 impl Algorithm {
+    /// Those that measure over time: all but concurrency.
     pub const ALL: [Algorithm; 4] = [
         Algorithm::FixedWindow,
         Algorithm::SlidingWindow,
@@ -35,6 +38,7 @@ impl Algorithm {
             Algorithm::SlidingWindow => "sliding_window",
             Algorithm::TokenBucket => "token_bucket",
             Algorithm::LeakyBucket => "leaky_bucket",
+            Algorithm::Concurrency => "concurrency",
         }
     }
 
@@ -45,6 +49,7 @@ impl Algorithm {
             Algorithm::SlidingWindow => "sl",
             Algorithm::TokenBucket => "tb",
             Algorithm::LeakyBucket => "lb",
+            Algorithm::Concurrency => "cc",
         }
     }
 }
@@ -113,11 +118,14 @@ impl Quota {
     /// Whether whatever this quota lets through fits into the other one, so that of the two the other
     /// never refuses. Both count the same requests, at the same cost.
     pub fn comes_before(self, other: Quota) -> bool {
-        use Algorithm::{FixedWindow, LeakyBucket, SlidingWindow, TokenBucket};
+        use Algorithm::{Concurrency, FixedWindow, LeakyBucket, SlidingWindow, TokenBucket};
         let (own, others) = (
             self.period.shortest().as_millis(),
             other.window().as_millis(),
         );
+        if [self.algorithm, other.algorithm].contains(&Concurrency) {
+            return self.algorithm == other.algorithm && self.limit <= other.limit;
+        }
         let is_of_buckets = |quota: Quota| matches!(quota.algorithm, TokenBucket | LeakyBucket);
         // At most so much within any time as long as the other's window.
         let most = match self.algorithm {
@@ -129,7 +137,7 @@ impl Quota {
                 let windows = others.div_ceil(own).saturating_add(u64::from(!is_aligned));
                 self.limit.saturating_mul(windows)
             }
-            TokenBucket | LeakyBucket => {
+            TokenBucket | LeakyBucket | Concurrency => {
                 let refilled = u128::from(self.limit) * u128::from(others) / u128::from(own.max(1));
                 let refilled = u64::try_from(refilled).unwrap_or(u64::MAX);
                 self.capacity.saturating_add(refilled)
@@ -142,7 +150,7 @@ impl Quota {
             <= u128::from(other.limit) * u128::from(own);
         let at_once = match self.algorithm {
             SlidingWindow | TokenBucket | LeakyBucket => self.capacity,
-            FixedWindow => self.limit.saturating_mul(2),
+            FixedWindow | Concurrency => self.limit.saturating_mul(2),
         };
         is_slower && at_once <= other.capacity
     }
@@ -186,6 +194,17 @@ impl Quota {
             limit,
             period: Period::Fixed(Span::millis(window)),
             capacity,
+        })
+    }
+
+    /// At most so many in use at one time.
+    pub fn try_concurrency(limit: u64) -> Result<Quota, QuotaError> {
+        // As much as the script counts by a second, which is the least it counts by.
+        let quota = Quota::try_new(Algorithm::FixedWindow, limit, 1, None)?;
+        Ok(Quota {
+            algorithm: Algorithm::Concurrency,
+            period: Period::None,
+            ..quota
         })
     }
 

@@ -21,7 +21,15 @@ pub enum Kind {
     },
     /// Forgets all usage.
     Reset,
+    /// Says how many permits in use the caller holds, which is the cost: no more and no less.
+    Hold,
+    /// Says that the caller holds none.
+    Release,
 }
+
+/// Who holds permits that are in use: a worker, by a random name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Holder(pub u64);
 
 impl Kind {
     /// The longest lease that the script grants.
@@ -36,6 +44,7 @@ impl Kind {
             Kind::Refund { receipt } => (4, Some(receipt.0)),
             Kind::Reset => (5, None),
             Kind::Lease { ttl } => (6, Some(ttl.as_millis())),
+            Kind::Hold | Kind::Release => (7, None),
         }
     }
 }
@@ -87,7 +96,7 @@ impl Reading {
     pub fn granted(&self) -> u64 {
         match self.retry {
             Retry::After(granted) => granted.as_millis(),
-            Retry::Now | Retry::Never => 0,
+            Retry::Now | Retry::Unknown | Retry::Never => 0,
         }
     }
 }
@@ -96,6 +105,8 @@ impl Reading {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Retry {
     Now,
+    /// When somebody lets go of a permit, which nobody knows.
+    Unknown,
     After(Span),
     /// The cost exceeds what the limit can ever hold.
     Never,

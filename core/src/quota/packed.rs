@@ -16,9 +16,12 @@ pub fn pack_quota(quota: &Quota) -> PackedQuota {
         Algorithm::SlidingWindow => 2,
         Algorithm::TokenBucket => 3,
         Algorithm::LeakyBucket => 4,
+        Algorithm::Concurrency => 5,
     };
     let window = match quota.period() {
         Period::Fixed(window) => window.as_millis().to_be_bytes(),
+        // Of which the script makes nothing.
+        Period::None => 1000_u64.to_be_bytes(),
         // As a number it is longer than any window may be, so the script looks twice at these only.
         Period::Calendar(calendar) => {
             let [high, low] = calendar.offset().minutes().to_be_bytes();

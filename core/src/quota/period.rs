@@ -11,6 +11,8 @@ pub enum Period {
     /// Each as long as the others; the epoch begins one.
     Fixed(Span),
     Calendar(Calendar),
+    /// Not at all: permits count while they are in use.
+    None,
 }
 
 /// The calendar's windows at a fixed distance from UTC: it knows no daylight saving time.
@@ -64,6 +66,7 @@ impl Period {
     pub fn longest(self) -> Span {
         match self {
             Period::Fixed(window) => window,
+            Period::None => Span::ZERO,
             Period::Calendar(Calendar { unit, .. }) => Span::millis(match unit {
                 Unit::Hour => HOUR as u64,
                 Unit::Day => DAY as u64,
@@ -91,6 +94,7 @@ impl Period {
                 (millis / window.max(1) + 1).saturating_mul(window)
             }
             Period::Calendar(calendar) => calendar.end(millis),
+            Period::None => millis,
         }
     }
 
@@ -114,6 +118,7 @@ impl fmt::Display for Period {
                 return write!(f, "{} seconds", window.as_seconds());
             }
             Period::Fixed(window) => return write!(f, "{}s", window.as_seconds()),
+            Period::None => return f.write_str("use"),
             Period::Calendar(calendar) => calendar,
         };
         match (offset.minutes, f.alternate()) {

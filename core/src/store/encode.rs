@@ -8,7 +8,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use crate::codec::resp::Command;
 use crate::quota::cost::Cost;
 use crate::quota::limit::{Algorithm, Quota};
-use crate::quota::operation::Kind;
+use crate::quota::operation::{Holder, Kind};
 use crate::quota::packed::PackedQuota;
 use crate::store::check::Check;
 use crate::store::reply::ReplySchema;
@@ -34,10 +34,13 @@ pub struct Encoder<'a> {
     large: Vec<u64>,
     /// By the key's number: the number of its quota, and what all operations take of it. Nothing where
     /// they cannot be decided together: some operation is no take or names a key twice, a key is asked
-    /// about by two quotas, two operations share a leaky bucket, or costs are too large.
+    /// about by two quotas, permits in use are asked about, two operations share a leaky bucket, or costs
+    /// are too large.
     totals: Option<Vec<(u32, u32)>>,
     schema: ReplySchema,
     key_bytes: usize,
+    /// Whether permits in use are asked about, so that it must be told who asks.
+    names_holder: bool,
 }
 
 impl<'a> Encoder<'a> {
@@ -54,13 +57,14 @@ impl<'a> Encoder<'a> {
             totals: Some(Vec::with_capacity(checks)),
             schema: ReplySchema::with_room(checks),
             key_bytes: 0,
+            names_holder: false,
         }
     }
 
     /// Adds an operation.
     pub fn ask(&mut self, kind: Kind, checks: &'a [Check]) {
         let (code, operand) = kind.code();
-        let costs = checks.iter().any(|check| check.cost != Cost::ONE);
+        let costs = kind == Kind::Release || checks.iter().any(|check| check.cost != Cost::ONE);
         let code = if costs { code + WITH_COSTS } else { code };
         self.numbers.extend([code, checks.len() as u32]);
         self.large.extend(operand);
@@ -71,8 +75,14 @@ impl<'a> Encoder<'a> {
         for Check { key, terms, cost } in checks {
             let (key, quota) = (self.key(key), self.quota(terms.packed()));
             self.numbers.extend([key, quota]);
-            if costs {
-                self.large.push(cost.get().min(MOST_COST));
+            match kind {
+                Kind::Release => self.large.push(0),
+                _ if costs => self.large.push(cost.get().min(MOST_COST)),
+                _ => {}
+            }
+            if terms.quota.algorithm() == Algorithm::Concurrency {
+                self.names_holder = true;
+                self.totals = None;
             }
             let place = key as usize - 1;
             if !self.total(place, (quota, terms.quota), *cost) && self.names_twice(key, first) {
@@ -90,7 +100,7 @@ impl<'a> Encoder<'a> {
 
     /// How many arguments there are, the keys among them.
     pub fn arguments(&self) -> usize {
-        self.keys.len() + 3 + self.large.len()
+        self.keys.len() + 3 + self.large.len() + usize::from(self.names_holder)
     }
 
     /// About how many bytes they have.
@@ -104,7 +114,7 @@ impl<'a> Encoder<'a> {
     }
 
     /// Writes the number of keys, and all arguments after it.
-    pub fn write(&self, command: Command<'_>) {
+    pub fn write(&self, command: Command<'_>, holder: Holder) {
         let command = command.number(self.keys.len() as u64);
         let command = self
             .keys
@@ -122,7 +132,10 @@ impl<'a> Encoder<'a> {
         });
         let command = command.arg(&totals);
         let large = self.large.iter();
-        large.fold(command, |command, number| command.number(*number));
+        let command = large.fold(command, |command, number| command.number(*number));
+        if self.names_holder {
+            command.arg(format!("{:016x}", holder.0).as_bytes());
+        }
     }
 
     /// Whether the operation whose keys and quotas begin here names this key once before its latest.

@@ -223,6 +223,7 @@ pub(super) fn reading(remaining: i64, retry: i64, reset: i64) -> Option<Reading>
         remaining: (remaining.unsigned_abs() <= MOST).then_some(remaining)?,
         retry: match retry {
             -1 => Retry::Never,
+            -2 => Retry::Unknown,
             0 => Retry::Now,
             wait => Retry::After(Span::millis(natural(wait)?)),
         },

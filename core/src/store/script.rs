@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 
 use crate::codec::resp::Command;
+use crate::quota::operation::Holder;
 use crate::store::encode::Encoder;
 
 /// The production clock. Only tests assemble a script with another, and that has another SHA.
@@ -14,7 +15,7 @@ pub const CLOCK: &str = include_str!("../../../lua/clock.lua");
 type Module = (&'static str, &'static str, &'static str);
 
 /// In order, for those that follow to call: a batch pays for what it uses.
-const MODULES: [Module; 11] = [
+const MODULES: [Module; 10] = [
     ("ask", "...", include_str!("../../../lua/ask.lua")),
     (
         "end_of",
@@ -33,14 +34,9 @@ const MODULES: [Module; 11] = [
     ),
     ("bucket", "", include_str!("../../../lua/bucket.lua")),
     (
-        "token_bucket",
-        "",
-        include_str!("../../../lua/token_bucket.lua"),
-    ),
-    (
-        "leaky_bucket",
-        "",
-        include_str!("../../../lua/leaky_bucket.lua"),
+        "concurrency",
+        "now",
+        include_str!("../../../lua/concurrency.lua"),
     ),
     (
         "integers",
@@ -82,12 +78,23 @@ pub fn assemble(clock: &str) -> String {
 pub struct Script {
     source: String,
     sha: String,
+    holder: Holder,
 }
 
 impl Script {
     pub fn new(source: String) -> Script {
         let sha = sha1_smol::Sha1::from(&source).digest().to_string();
-        Script { source, sha }
+        let holder = Holder::default();
+        Script {
+            source,
+            sha,
+            holder,
+        }
+    }
+
+    /// This one asks from here on.
+    pub fn ask_as(&mut self, holder: Holder) {
+        self.holder = holder;
     }
 
     pub fn production() -> Script {
@@ -114,7 +121,7 @@ impl Script {
         let command = Command::new(out, 3 + encoder.arguments())
             .arg(command.as_bytes())
             .arg(script.as_bytes());
-        encoder.write(command);
+        encoder.write(command, self.holder);
     }
 }
 

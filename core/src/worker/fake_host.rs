@@ -380,6 +380,7 @@ impl FakeRedis {
                     Retry::Now => 0,
                     Retry::After(wait) => i64::try_from(wait.as_millis()).unwrap(),
                     Retry::Never => -1,
+                    Retry::Unknown => -2,
                 };
                 let reset = i64::try_from(reading.reset.as_millis()).unwrap();
                 reply.extend([reading.remaining, retry, reset]);

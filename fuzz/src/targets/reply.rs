@@ -96,6 +96,7 @@ fn integers(mut input: Input<'_>) {
                     Retry::Now => 0,
                     Retry::After(wait) => wait.as_millis() as i64,
                     Retry::Never => -1,
+                    Retry::Unknown => -2,
                 },
                 reading.reset.as_millis() as i64,
             ]);
