@@ -8,7 +8,7 @@ use super::compiled::{
     Answers, ByRule, Limit, NetworkLimits, OperatorHeader, Policy, Rule, RuleLimits, Status,
     TierLimits, Uses,
 };
-use super::document::{self, Family, Items, Object};
+use super::document::{self, Family, Items, Object, Window};
 use super::experiment::Experiments;
 use super::ids::{LimitId, Scope};
 use super::pattern::IndexBuilder;
@@ -23,7 +23,7 @@ use crate::policy::rollout::Mode;
 use crate::policy::soft_limit::{Pace, SoftLimit};
 use crate::quota::limit::{Algorithm, Quota, QuotaError};
 use crate::quota::packed::Terms;
-use crate::quota::period::Period;
+use crate::quota::period::{Calendar, Period};
 use crate::request::address::Cidr;
 
 /// Reads and compiles a policy, and keeps the first `most` of its mistakes.
@@ -427,12 +427,32 @@ fn numbers(
     mistakes: &mut Mistakes,
 ) -> Option<(Quota, SoftLimit, Option<LeaseTerms>)> {
     let soft_limit = mistakes.note(SoftLimit::compile(limit, at));
-    let quota = Quota::try_new(
-        limit.algorithm,
-        limit.limit,
-        limit.window,
-        limit.burst_limit,
-    );
+    let quota = match (limit.window, limit.utc_offset) {
+        (Window::Seconds(_), Some(_)) => {
+            mistakes.add(at.member("utc_offset").error(
+                "is set, but a window of so many seconds follows no calendar; remove it, or make \
+                 \"window\" one of \"hour\", \"day\", \"week\", \"month\"",
+            ));
+            return None;
+        }
+        (Window::Calendar(unit), _) if limit.algorithm != Algorithm::FixedWindow => {
+            mistakes.add(at.member("window").error(format!(
+                "is {:?}, but only a fixed_window follows the calendar; use one, or write seconds",
+                unit.name()
+            )));
+            return None;
+        }
+        (Window::Seconds(seconds), None) => {
+            Quota::try_new(limit.algorithm, limit.limit, seconds, limit.burst_limit)
+        }
+        (Window::Calendar(_), _) if limit.burst_limit.is_some() => {
+            Err(QuotaError::BurstOutsideTokenBucket)
+        }
+        (Window::Calendar(unit), offset) => {
+            let calendar = Calendar::new(unit, offset.unwrap_or_default());
+            Quota::try_calendar(limit.limit, calendar)
+        }
+    };
     let quota = match soft_limit {
         Some(soft_limit) => quota.and_then(|quota| soft_limit.quota(quota)),
         None => quota,

@@ -329,3 +329,34 @@ fn a_rule_describes_itself_in_one_line() {
          user free token_bucket 10/3600s burst 5"
     );
 }
+
+#[test]
+fn a_window_by_the_calendar_counts_under_its_own_name_unless_seconds_say_the_same() {
+    let policy = policy(
+        r#"{"rules": [{"name": "plan", "pattern": "/*", "user_limits": {"default": [
+            {"type": "fixed_window", "limit": 5, "window": "hour", "utc_offset": "-05:00"},
+            {"type": "fixed_window", "limit": 10, "window": "day"},
+            {"type": "fixed_window", "limit": 10, "window": "day", "utc_offset": "+09:00"},
+            {"type": "fixed_window", "limit": 20, "window": "week"},
+            {"type": "fixed_window", "limit": 30, "window": "month", "utc_offset": "+05:45"},
+            {"name": "year", "type": "fixed_window", "limit": 40, "window": "month"}
+        ]}}]}"#,
+    );
+    let counters: Vec<&str> = policy
+        .limits()
+        .map(|(_, limit)| limit.counter.as_str())
+        .collect();
+    assert_eq!(
+        counters,
+        [
+            "fw3600s",
+            "fw86400s",
+            "fwday+0900",
+            "fwweek",
+            "fwmonth+0545",
+            "fw.year"
+        ]
+    );
+    let titles: Vec<Option<&str>> = policy.limits().map(|(id, _)| policy.title(id)).collect();
+    assert_eq!(titles[4], Some("plan.user.default.month+0545"));
+}

@@ -14,7 +14,7 @@ use form::{
 pub use grammar::{About, Field, Presence, Shape, Word};
 use texts::{
     FINGERPRINT, HEADER, HOST, KEY_DIGEST, LIMIT_NAME, MARK, METHOD, NAME, NETWORK,
-    NETWORK_OR_DEFAULT, OPERATOR_HEADER, PATTERN, RULE, SECRET, TIER, USER,
+    NETWORK_OR_DEFAULT, OPERATOR_HEADER, PATTERN, RULE, SECRET, TIER, USER, UTC_OFFSET,
 };
 
 use super::compiled::{Body, Host, OnStoreFailure};
@@ -23,6 +23,7 @@ use super::{Matching, Pattern};
 use crate::codec::json::{At, Fields, Json, Mistakes};
 use crate::codec::secret::{Fingerprint, Secret};
 use crate::quota::limit::{Algorithm, LONGEST_WINDOW_SECONDS};
+use crate::quota::period::{Unit, UtcOffset};
 use crate::request::address::Cidr;
 
 /// Declares objects. A field reads
@@ -146,7 +147,7 @@ const ALGORITHMS: Words<Algorithm> = Words(&[
     (
         "fixed_window",
         Algorithm::FixedWindow,
-        "at most `limit` in each window aligned to the clock; for cheap, simple quotas",
+        "at most `limit` in each window aligned to the clock or the calendar; for cheap, simple quotas",
     ),
     (
         "sliding_window",
@@ -320,11 +321,14 @@ document! {
             required in "permits",
             Whole { least: 1, most: MOST, why: [": to refuse a path, use a route", ""] },
             like "100";
-        /// In how long. Ten years at most.
-        window: u64 =
-            required in "seconds",
-            Whole { least: 1, most: LONGEST_WINDOW_SECONDS, why: ["", ": ten years"] },
-            like "60";
+        /// In how long. Ten years at most; or an hour, a day, a week from Monday on or a month of the calendar, for
+        /// fixed windows.
+        window: Window =
+            required in "seconds", WindowForm, like "60";
+        /// Where the calendar's windows begin: how far local time is ahead of UTC, from -12:00 to +14:00. It is the
+        /// same all year, for there is no daylight saving time in it.
+        utc_offset: Option<UtcOffset> =
+            optional without "`+00:00`", UTC_OFFSET, like "\"+09:00\"" beside r#""window": "month""#;
         /// How much a token bucket holds.
         burst_limit: Option<u64> =
             optional without "`limit`" in "permits",
@@ -524,6 +528,43 @@ impl Form for CostForm {
 
     fn shape(&self) -> Shape {
         Shape::Either(vec![COST.shape(), object::<CostHeader>().shape()])
+    }
+}
+
+/// A limit's `window`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Window {
+    Seconds(u64),
+    Calendar(Unit),
+}
+
+struct WindowForm;
+
+const WINDOW: Whole = Whole {
+    least: 1,
+    most: LONGEST_WINDOW_SECONDS,
+    why: ["", ": ten years"],
+};
+
+const UNITS: Words<Unit> = Words(&[
+    ("hour", Unit::Hour, "an hour of the clock"),
+    ("day", Unit::Day, "a day, from midnight on"),
+    ("week", Unit::Week, "a week, from Monday on"),
+    ("month", Unit::Month, "a month of the calendar"),
+]);
+
+impl Form for WindowForm {
+    type Value = Window;
+
+    fn read(&self, at: &At<'_>, mistakes: &mut Mistakes) -> Option<Window> {
+        match at.value {
+            Json::Text(_) => UNITS.read(at, mistakes).map(Window::Calendar),
+            _ => WINDOW.read(at, mistakes).map(Window::Seconds),
+        }
+    }
+
+    fn shape(&self) -> Shape {
+        Shape::Either(vec![WINDOW.shape(), UNITS.shape()])
     }
 }
 

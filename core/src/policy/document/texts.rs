@@ -6,6 +6,7 @@ use crate::policy::Pattern;
 use crate::policy::compiled::{Host, host_name};
 use crate::policy::key;
 use crate::policy::name::{self, NAME_PATTERN};
+use crate::quota::period::UtcOffset;
 use crate::request::address::{Cidr, CidrError};
 use crate::request::identity::header_name;
 
@@ -74,6 +75,18 @@ pub(super) const LIMIT_NAME: Text<String> = Text {
     },
     kind: "a name: 1 to 64 of A-Z a-z 0-9 _ . -",
     pattern: Some(NAME_PATTERN),
+};
+
+pub(super) const UTC_OFFSET: Text<UtcOffset> = Text {
+    read: |text| {
+        UtcOffset::read(text).ok_or_else(|| {
+            format!(
+                "is {text:?}; expected hours and minutes from -12:00 to +14:00, such as \"+09:00\""
+            )
+        })
+    },
+    kind: "how far local time is ahead of UTC, such as +09:00",
+    pattern: Some("^[+-][0-9]{2}:[0-5][0-9]$"),
 };
 
 pub(super) const TIER: Text<()> = Text {
