@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{MOST, difference, whole_millis};
+use super::{MOST, difference};
 use crate::quota::cost::Cost;
 use crate::quota::limit::Quota;
 use crate::quota::operation::{Holder, Reading, Retry};
@@ -37,7 +37,7 @@ impl Concurrency {
 
     /// Without those that have been silent for too long, where it is time to look. `holder` asks.
     pub fn moved(&self, holder: Holder, now: StoreInstant) -> Option<Concurrency> {
-        let now = whole_millis(now);
+        let now = now.as_millis();
         let is_recent = |swept: u64| swept <= now && now - swept < SWEEP;
         if self.swept.is_none_or(is_recent) {
             return None;
@@ -89,7 +89,7 @@ impl Concurrency {
 
     /// What the holder holds from here on.
     pub fn hold(&mut self, holder: Holder, permits: u64, now: StoreInstant) {
-        let now = whole_millis(now);
+        let now = now.as_millis();
         self.swept.get_or_insert(now);
         match permits {
             0 => self.holders.remove(&holder),

@@ -186,7 +186,7 @@ fn a_number_out_of_range_spoils_its_operation_and_no_other() {
         (5, NO_INTEGER),
         (6, NO_INTEGER),
         (6, (1 << 53) + 1),
-        (7, -2),
+        (7, -3),
         (8, -1),
         (10, NO_INTEGER),
         (11, i64::MAX),
