@@ -11,8 +11,8 @@ use super::compiled::{
 use super::document::{self, Family, Items, Object, Window};
 use super::experiment::Experiments;
 use super::ids::{LimitId, Scope};
-use super::pattern::IndexBuilder;
-use super::{Matching, doubts, titles};
+use super::pattern::{Exceptions, IndexBuilder};
+use super::{Matching, Pattern, doubts, titles};
 use crate::codec::json::{At, ConfigError, Mistakes, Path};
 use crate::codec::secret::Fingerprint;
 use crate::policy::cost_rule::CostRule;
@@ -72,7 +72,7 @@ fn compile(document: document::Policy, at: &Path<'_>, mistakes: &mut Mistakes) -
         rules.into_iter().partition(|rule| rule.mode == Mode::Off);
     let mut patterns = IndexBuilder::default();
     for rule in &rules {
-        patterns.add(&rule.pattern, rule.matching);
+        patterns.add(&rule.patterns, rule.matching);
     }
     let patterns = patterns.build();
     let by_rule = by_rule(&limits.list);
@@ -225,6 +225,9 @@ fn compile_rule(
     };
     let cost_rule = cost_rule.unwrap_or_default();
     let hosts = written.hosts;
+    let patterns = patterns(written.pattern, written.patterns, at, mistakes);
+    let except = written.except.into_iter();
+    let except: Vec<Pattern> = except.map(|(_, pattern)| pattern).collect();
     let whose = Whose {
         rule: &written.name,
         variant: "",
@@ -233,7 +236,8 @@ fn compile_rule(
     let limits = limits.compile(written.limits, at, whose, mistakes);
     Rule {
         name: written.name,
-        pattern: written.pattern,
+        patterns,
+        except: Exceptions::of(except),
         matching: written.matching.unwrap_or(usually),
         priority: written.priority,
         mode: mistakes.note(mode).unwrap_or(Mode::Enforce),
@@ -242,6 +246,37 @@ fn compile_rule(
         hosts: hosts.map(|hosts| hosts.into_iter().map(|(_, host)| host).collect()),
         limits,
         takes_part: None,
+    }
+}
+
+/// The one pattern of a rule, or all of several.
+fn patterns(
+    one: Option<Pattern>,
+    several: Option<Items<Pattern>>,
+    at: &Path<'_>,
+    mistakes: &mut Mistakes,
+) -> Vec<Pattern> {
+    let (one_at, several_at) = (at.member("pattern"), at.member("patterns"));
+    // What could not be read is told of already, and was meant to be there.
+    let is_told = mistakes.touch(&one_at) || mistakes.touch(&several_at);
+    match (one, several) {
+        (Some(_), Some(_)) => {
+            mistakes.add(several_at.error(
+                "stands beside \"pattern\"; put all of them into \"patterns\" and take \"pattern\" out",
+            ));
+            Vec::new()
+        }
+        (None, None) if !is_told => {
+            mistakes.add(at.error(
+                "lacks the field \"pattern\"; say which paths the rule is for, such as \"/api/*\", or several in \
+                 \"patterns\"",
+            ));
+            Vec::new()
+        }
+        (one, several) => {
+            let several = several.into_iter().flatten().map(|(_, pattern)| pattern);
+            one.into_iter().chain(several).collect()
+        }
     }
 }
 

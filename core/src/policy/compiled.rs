@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use super::experiment::{Arm, Experiment, Variant};
-use super::pattern::{Matching, Pattern};
+use super::pattern::{Exceptions, Matching, Pattern};
 use super::table::Table;
 use crate::codec::json::{At, Mistakes};
 use crate::codec::secret::Fingerprint;
@@ -69,7 +69,9 @@ pub(super) type ByRule = HashMap<String, Vec<LimitId>>;
 #[derive(Debug)]
 pub struct Rule {
     pub(super) name: String,
-    pub(super) pattern: Pattern,
+    /// One at least.
+    pub(super) patterns: Vec<Pattern>,
+    pub(super) except: Option<Exceptions>,
     pub(super) matching: Matching,
     pub(super) priority: u64,
     pub(super) mode: Mode,
@@ -307,8 +309,14 @@ impl Rule {
         &self.name
     }
 
-    pub fn pattern(&self) -> &str {
-        self.pattern.as_str()
+    pub fn patterns(&self) -> impl Iterator<Item = &str> {
+        self.patterns.iter().map(Pattern::as_str)
+    }
+
+    /// The patterns of what is left out.
+    pub fn except(&self) -> impl Iterator<Item = &str> {
+        let except = self.except.iter().flat_map(Exceptions::patterns);
+        except.map(Pattern::as_str)
     }
 
     pub fn matching(&self) -> Matching {
@@ -360,7 +368,7 @@ impl Rule {
         [&self.limits].into_iter().chain(varied)
     }
 
-    /// Whether methods and hosts let it be for this request; its pattern is not looked at.
+    /// Whether methods, hosts and exceptions let it be for this request, whose path meets its patterns.
     pub fn is_for(&self, target: Target<'_>) -> bool {
         let method = |methods: &Vec<String>| {
             methods
@@ -371,7 +379,10 @@ impl Rule {
             let name = host_name(target.authority);
             hosts.iter().any(|host| host.holds(name))
         };
-        self.methods.as_ref().is_none_or(method) && self.hosts.as_ref().is_none_or(host)
+        let except = |except: &Exceptions| !except.hold(target.path);
+        self.methods.as_ref().is_none_or(method)
+            && self.hosts.as_ref().is_none_or(host)
+            && self.except.as_ref().is_none_or(except)
     }
 }
 
@@ -484,9 +495,12 @@ impl fmt::Display for Described<'_> {
             f,
             "rule {} pattern {} priority {}",
             rule.name,
-            rule.pattern.as_str(),
+            listed(rule.patterns()),
             rule.priority
         )?;
+        if rule.except.is_some() {
+            write!(f, " except {}", listed(rule.except()))?;
+        }
         if rule.matching == Matching::Exact {
             f.write_str(" match exact")?;
         }
@@ -533,6 +547,10 @@ impl fmt::Display for Described<'_> {
         }
         Ok(())
     }
+}
+
+pub(super) fn listed<'a>(texts: impl Iterator<Item = &'a str>) -> String {
+    texts.collect::<Vec<_>>().join(",")
 }
 
 impl fmt::Display for Host {

@@ -7,7 +7,7 @@ use std::fmt;
 use super::Matching;
 use super::compiled::{ByRule, Limit, Rule, Status};
 use super::ids::Scope;
-use super::pattern::{Index, LONGEST_PATH};
+use super::pattern::{Exceptions, Index, LONGEST_PATH};
 use crate::policy::lists::Exemptions;
 use crate::policy::rollout::Mode;
 use crate::quota::limit::Algorithm;
@@ -44,6 +44,7 @@ pub(super) fn of(whole: &Whole<'_>) -> Vec<String> {
         doubts.extend(few_callers(rule));
         doubts.extend(partial_count(rule));
         doubts.extend(letters_left_out(rule));
+        doubts.extend(exceptions(rule));
         doubts.extend(out_of_reach(rule, &own));
         doubts.extend(below_a_tier(rule, compared));
         doubts.extend(never_bind(rule, compared));
@@ -105,14 +106,42 @@ fn few_callers(rule: &Rule) -> Option<String> {
 }
 
 /// Paths are compared in lower case, and what is not a small letter need not have been one.
-fn letters_left_out(rule: &Rule) -> Option<String> {
-    (rule.matching == Matching::Loose && rule.pattern.excludes_letters()).then(|| {
+fn letters_left_out(rule: &Rule) -> impl Iterator<Item = String> {
+    let patterns = rule
+        .patterns
+        .iter()
+        .filter(|pattern| rule.matching == Matching::Loose && pattern.excludes_letters());
+    patterns.map(|pattern| {
         format!(
             "rule {}: {:?} leaves letters out, and a loose rule takes capitals for small letters, so it may \
              hold for more than is meant; add \"match\": \"exact\"",
             rule.name,
-            rule.pattern.as_str()
+            pattern.as_str()
         )
+    })
+}
+
+/// Exceptions that leave out nothing, or everything.
+fn exceptions(rule: &Rule) -> impl Iterator<Item = String> {
+    let except = rule.except.iter().flat_map(Exceptions::patterns);
+    except.filter_map(|exception| {
+        let mut patterns = rule.patterns.iter();
+        let text = exception.as_str();
+        if text == "*" || rule.patterns().all(|pattern| pattern == text) {
+            return Some(format!(
+                "rule {}: {text:?} in \"except\" leaves out all that the rule is for, so it does nothing; take \
+                 one of them out",
+                rule.name
+            ));
+        }
+        let is_apart = patterns.all(|pattern| pattern.begins_apart_from(exception));
+        is_apart.then(|| {
+            format!(
+                "rule {}: {text:?} in \"except\" leaves out nothing, since the rule is for other paths; take it \
+                 out",
+                rule.name
+            )
+        })
     })
 }
 

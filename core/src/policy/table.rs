@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::Matching;
-use super::compiled::{Host, Limit, Policy, Rule};
+use super::compiled::{Host, Limit, Policy, Rule, listed};
 use super::ids::Scope;
 use crate::policy::rollout::Mode;
 use crate::quota::limit::Algorithm;
@@ -54,11 +54,15 @@ fn requests(rule: &Rule) -> String {
         let names: Vec<String> = hosts.iter().map(Host::to_string).collect();
         names.join(",")
     });
-    let pattern = match rule.matching {
-        Matching::Loose => rule.pattern().to_string(),
-        Matching::Exact => format!("{} (exact)", rule.pattern()),
+    let patterns = listed(rule.patterns());
+    let patterns = match rule.matching {
+        Matching::Loose => patterns,
+        Matching::Exact => format!("{patterns} (exact)"),
     };
-    let parts: Vec<String> = methods.chain(hosts).chain([pattern]).collect();
+    let except = rule.except.is_some();
+    let except = except.then(|| format!("except {}", listed(rule.except())));
+    let parts = methods.chain(hosts).chain([patterns]).chain(except);
+    let parts: Vec<String> = parts.collect();
     parts.join(" ")
 }
 
@@ -173,14 +177,14 @@ mod tests {
                     {"type": "fixed_window", "limit": 7, "window": 604800}}, "user_limits": {
                     "free": {"type": "fixed_window", "limit": 1, "window": 90},
                     "default": {"type": "fixed_window", "limit": 2, "window": 3600}}},
-                {"name": "none", "pattern": "/d"}
+                {"name": "none", "patterns": ["/d", "/e/*"], "except": ["/e/f"]}
             ]}"#,
         );
         let expected = "  \
   a     GET,PUT,HEAD *.example.com /a  shadow: everyone 10/day token bucket, burst 5; cost 2
   bc    /b/* (exact)                   enforced for 10 %: any tier 1/s fixed window · any tier \
 9/2h leaky bucket warn at 0.5
-  none  /d                             no limits
+  none  /d,/e/* except /e/f            no limits
   off   /c                             off: free 1/90s fixed window · any other tier 2/h fixed window · \
 10.0.0.0/8 7/7days fixed window
 ";

@@ -172,7 +172,7 @@ fn rules_match_as_their_globs_do_one_by_one(policy: &Policy, path: &[u8]) {
     let order: Vec<&str> = order.filter(|name| matched.contains(name)).collect();
     assert_eq!(matched, order);
     for rule in policy.rules().iter().filter(|rule| rule.is_for(request)) {
-        let is_met = glob::matches(rule.pattern(), path);
+        let is_met = rule.patterns().any(|pattern| glob::matches(pattern, path));
         let is_matched = matched.contains(&rule.name());
         match rule.matching() {
             Matching::Exact => assert_eq!(is_matched, is_met, "{}", path.escape_ascii()),

@@ -102,6 +102,29 @@ fn methods_and_hosts_narrow_a_rule() {
 }
 
 #[test]
+fn patterns_widen_a_rule_and_exceptions_narrow_it() {
+    let policy = policy(&format!(
+        r#"{{"rules": [
+            {{"name": "all", "patterns": ["/v1/*", "/v2/*"], "except": ["/v1/health", "*/public/*"],
+              "global_limit": {LIMIT}}},
+            {{"name": "exact", "pattern": "/v1/*", "match": "exact", "except": ["/v1/health"],
+              "global_limit": {LIMIT}}}
+        ]}}"#
+    ));
+    for (path, expected) in [
+        ("/v1/a", &["all", "exact"][..]),
+        ("/v2/a", &["all"]),
+        ("/v3/a", &[]),
+        ("/v1/health", &[]),
+        ("/v1/HEALTH", &["all", "exact"]),
+        ("/v2/public/a", &[]),
+        ("/v2/public/..;/a", &["all"]),
+    ] {
+        assert_eq!(names(&policy, path, "GET", "x"), expected, "{path}");
+    }
+}
+
+#[test]
 fn get_covers_head_and_nothing_else_does() {
     let policy = policy(&format!(
         r#"{{"rules": [

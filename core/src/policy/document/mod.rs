@@ -254,9 +254,17 @@ document! {
         /// Under which it counts and is told of; no two rules have one name.
         name: String =
             required, NAME, like "\"search_api\"";
-        /// The paths that it is for: see [Patterns](../README.md#patterns).
-        pattern: Pattern =
-            required, PATTERN, like "\"/api/v1/search*\"";
+        /// The paths that it is for: see [Patterns](../README.md#patterns). Either this or `patterns` has to be
+        /// there.
+        pattern: Option<Pattern> =
+            optional without "`patterns`", PATTERN, like "\"/api/v1/search*\"";
+        /// Several patterns, which share the rule's counts.
+        patterns: Option<Items<Pattern>> =
+            optional without "`pattern`", some(PATTERN), like r#"["/v1/*", "/v2/*"]"#;
+        /// The paths among them that it is not for. A path is left out only if every way in which a server may
+        /// read it is, whatever `match` says.
+        except: Items<Pattern> =
+            default(Items::default() => "[]"), list(PATTERN), like r#"["/v1/health"]"#;
         /// How closely a path has to be what the pattern says.
         matching named "match": Option<Matching> =
             optional without "as the policy's `match` says", MATCHING, like "\"exact\"";

@@ -135,6 +135,6 @@ fn whatever_is_wrong_is_told_and_what_is_right_is_kept() {
         assert!(told.starts_with(begin), "{told}\nis not\n{begin}");
     }
     let names: Vec<&str> = policy.rules.iter().map(|rule| rule.name.as_str()).collect();
-    assert_eq!(names, ["a", "b"]);
+    assert_eq!(names, ["a", "b", "c"]);
     assert!(!policy.rules.is_whole());
 }

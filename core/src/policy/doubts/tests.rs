@@ -47,6 +47,15 @@ fn what_is_legal_and_probably_not_meant_is_told() {
              it may hold for more than is meant; add \"match\": \"exact\"",
         ),
         (
+            rule(format!(r#""except": ["/r"], {all}"#)),
+            "rule r: \"/r\" in \"except\" leaves out all that the rule is for, so it does nothing; take one of \
+             them out",
+        ),
+        (
+            rule(format!(r#""except": ["/q/*"], {all}"#)),
+            "rule r: \"/q/*\" in \"except\" leaves out nothing, since the rule is for other paths; take it out",
+        ),
+        (
             tiers(&format!(r#""u7": {one}"#)),
             "rule r: \"u7\" in \"user_limits\" is the name of a tier, and looks like a user's id; a user \
              cannot be named there: give them a tier of their own",

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use memchr::memmem::Finder;
 
-use super::{Branch, Class, Matching, Pattern, Token};
+use super::{Branch, Class, Matching, Pattern, Token, beginning};
 use crate::request::reading;
 
 /// A longer path meets every pattern: what it costs to look at it is bounded so, and no rule is walked
@@ -86,23 +86,21 @@ struct Shifts {
 }
 
 impl IndexBuilder {
-    /// Adds the next rule.
-    pub fn add(&mut self, pattern: &Pattern, matching: Matching) {
+    /// Adds the next rule, which is for all of these.
+    pub fn add(&mut self, patterns: &[Pattern], matching: Matching) {
         let rule = self.rules;
         self.rules += 1;
         self.is_loose |= matching == Matching::Loose;
-        for branch in pattern.sought(matching) {
-            self.add_branch(rule, matching, &branch);
+        for pattern in patterns {
+            for branch in pattern.sought(matching) {
+                self.add_branch(rule, matching, &branch);
+            }
         }
     }
 
     fn add_branch(&mut self, rule: usize, matching: Matching, branch: &Branch) {
-        let mut text = Vec::new();
-        let mut rest = branch.as_slice();
-        while let [Token::Byte(byte), tail @ ..] = rest {
-            text.push(*byte);
-            rest = tail;
-        }
+        let text = beginning(branch);
+        let rest = branch.get(text.len()..).unwrap_or_default();
         let member = |entries: &mut BTreeMap<Vec<u8>, Vec<Member>>, text: Vec<u8>, then| {
             entries.entry(text).or_default().push(Member {
                 rule,
@@ -164,6 +162,15 @@ impl Index {
         rules.sort_unstable();
         rules.dedup();
         rules
+    }
+
+    /// Whether these bytes meet any of the patterns as they are, and by no other reading.
+    pub fn is_met(&self, path: &[u8]) -> bool {
+        let mut is_met = false;
+        if path.len() <= LONGEST_PATH {
+            self.look(path, |_| is_met = true);
+        }
+        is_met
     }
 
     /// How many patterns one path may have to be gone through for, at most: those that begin alike and

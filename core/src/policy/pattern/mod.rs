@@ -1,9 +1,11 @@
 //! Which paths a rule is for: a glob over whole paths. `read` takes it apart, `possible` refuses what no
-//! path can be, `mend` offers what was meant, and `index` finds the patterns that a path meets.
+//! path can be, `mend` offers what was meant, `index` finds the patterns that a path meets, and `except`
+//! knows the paths that a rule leaves out.
 //!
 //! It knows paths as [`crate::request::path`] makes them and how else servers read them ([`crate::request::reading`]). It
 //! knows rules only by their places.
 
+mod except;
 mod index;
 mod mend;
 mod possible;
@@ -11,6 +13,7 @@ mod read;
 
 use std::fmt;
 
+pub(super) use except::Exceptions;
 use index::LONGEST_MIXED;
 pub use index::LONGEST_PATH;
 pub(super) use index::{Index, IndexBuilder};
@@ -98,6 +101,19 @@ impl Pattern {
         self.excludes_letters
     }
 
+    /// Whether no path meets both, as their beginnings tell. It may be so where they do not.
+    pub fn begins_apart_from(&self, other: &Pattern) -> bool {
+        let begun = |pattern: &Pattern| -> Vec<Vec<u8>> {
+            let branches = pattern.sought(Matching::Loose);
+            branches.iter().map(|branch| beginning(branch)).collect()
+        };
+        let (own, others) = (begun(self), begun(other));
+        own.iter().all(|own| {
+            let mut others = others.iter();
+            others.all(|other| !own.starts_with(other) && !other.starts_with(own))
+        })
+    }
+
     /// What the index looks for: of a loose pattern every reading of it, with and without a last slash.
     fn sought(&self, matching: Matching) -> Vec<Branch> {
         let mut sought: Vec<Branch> = Vec::new();
@@ -146,6 +162,15 @@ fn readings(branch: &[Token]) -> Vec<Branch> {
         }
     }
     readings
+}
+
+/// The bytes before the first wildcard.
+fn beginning(branch: &[Token]) -> Vec<u8> {
+    let bytes = branch.iter().map_while(|token| match token {
+        Token::Byte(byte) => Some(*byte),
+        Token::Class(_) | Token::Star => None,
+    });
+    bytes.collect()
 }
 
 /// All that a branch would match with a slash after it.

@@ -3,7 +3,7 @@ use super::*;
 fn index(patterns: &[&str], matching: Matching) -> Index {
     let mut index = IndexBuilder::default();
     for pattern in patterns {
-        index.add(&Pattern::try_new(pattern).unwrap(), matching);
+        index.add(&[Pattern::try_new(pattern).unwrap()], matching);
     }
     index.build()
 }
@@ -161,10 +161,44 @@ fn of_many_patterns_all_that_a_path_meets_are_found_in_order() {
 }
 
 #[test]
+fn a_rule_of_several_patterns_is_met_by_each_of_them_and_once() {
+    let patterns = |texts: &[&str]| -> Vec<Pattern> {
+        let texts = texts.iter().map(|text| Pattern::try_new(text).unwrap());
+        texts.collect()
+    };
+    let mut index = IndexBuilder::default();
+    index.add(&patterns(&["/a/*", "/a/b", "/c"]), Matching::Loose);
+    index.add(&patterns(&["/c", "/d"]), Matching::Exact);
+    let index = index.build();
+    assert_eq!(index.rules(b"/a/b"), [0]);
+    assert_eq!(index.rules(b"/c"), [0, 1]);
+    assert_eq!(index.rules(b"/C"), [0]);
+    assert_eq!(index.rules(b"/d"), [1]);
+    assert!(index.rules(b"/e").is_empty());
+}
+
+#[test]
+fn patterns_begin_apart_where_no_path_begins_as_both_do() {
+    for (one, other, apart) in [
+        ("/v1/*", "/v2/*", true),
+        ("/v1/*", "/v1/health", false),
+        ("/V1/*", "/v1/health", false),
+        ("/v1/*", "*.css", false),
+        ("{/a,/b}/*", "/b/x", false),
+        ("{/a,/b}/*", "/c", true),
+        ("/v?/x", "/v1/y", false),
+    ] {
+        let pattern = |text| Pattern::try_new(text).unwrap();
+        let is_apart = pattern(one).begins_apart_from(&pattern(other));
+        assert_eq!(is_apart, apart, "{one} {other}");
+    }
+}
+
+#[test]
 fn an_exact_rule_beside_a_loose_one_stays_exact() {
     let mut index = IndexBuilder::default();
     for matching in [Matching::Exact, Matching::Loose] {
-        index.add(&Pattern::try_new("/a/*").unwrap(), matching);
+        index.add(&[Pattern::try_new("/a/*").unwrap()], matching);
     }
     let index = index.build();
     assert_eq!(index.rules(b"/a/x"), [0, 1]);
