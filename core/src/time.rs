@@ -1,6 +1,8 @@
 //! Instants and spans: one type a clock, so that what one clock told is never taken for what another did,
 //! and one type for how long something lasts. It knows no clock itself.
 
+pub mod rfc3339;
+
 use std::ops::{Add, Sub};
 
 use postcard_schema::Schema;

@@ -10,9 +10,11 @@ mod yaml;
 use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use weir_core::live::poller::Document;
+use weir_core::time::WallTime;
 
 pub use self::message::{Message, Severity};
 use self::tree::{Node, Places};
@@ -143,5 +145,10 @@ fn warnings(document: &Document) -> Vec<Message> {
                 .into(),
         );
     }
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = since_epoch.map_or(0, |time| {
+        u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+    });
+    warnings.extend(policy.assigned_tiers.ended(WallTime(now)));
     warnings.into_iter().map(Message::warning).collect()
 }

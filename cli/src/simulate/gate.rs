@@ -22,7 +22,7 @@ use weir_core::store::check::ShardRequest;
 use weir_core::store::config::StoreConfig;
 use weir_core::store::fan_in::Outcome;
 use weir_core::store::slot::Topology;
-use weir_core::time::{StoreInstant, WorkerInstant};
+use weir_core::time::{StoreInstant, WallTime, WorkerInstant};
 
 use crate::log::{Request, Slot};
 
@@ -98,11 +98,19 @@ pub struct Keys {
     numbers: HashMap<Box<[u8]>, u32>,
 }
 
-struct Logged(Vec<u8>);
+/// Where a request came from, and when.
+struct Logged {
+    address: Vec<u8>,
+    time: WallTime,
+}
 
 impl Facts for Logged {
     fn source_address(&self) -> Vec<u8> {
-        self.0.clone()
+        self.address.clone()
+    }
+
+    fn time_of_day(&self) -> WallTime {
+        self.time
     }
 
     fn direct_peer(&self, _: &str) -> Option<Vec<u8>> {
@@ -180,7 +188,10 @@ impl Gate {
         self.taken.clear();
         let now = StoreInstant(request.time);
         let seen = Seen::of(request, &self.names, &self.caller);
-        let facts = Logged(seen.address.to_vec());
+        let facts = Logged {
+            address: seen.address.to_vec(),
+            time: WallTime(request.time),
+        };
         if seen.is_nobody() {
             return Verdict::of(What::Nobody, None);
         }

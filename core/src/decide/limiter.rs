@@ -55,6 +55,11 @@ pub trait Facts {
     fn direct_peer(&self, filter_state: &str) -> Option<Vec<u8>>;
     /// A verified claim, by its property path.
     fn claim(&self, path: &[String]) -> Option<Vec<u8>>;
+    /// The time of day. It is asked where something of the policy ends; to whom it is nothing, nothing
+    /// has ended.
+    fn time_of_day(&self) -> WallTime {
+        WallTime(0)
+    }
     /// The limits that the request was counted for before the proxy redirected it. It is asked where
     /// the request says that it was redirected, which anybody can say.
     fn counted(&self, _edition: &Rc<PolicySnapshot>, _subject: &Subject) -> Vec<LimitId> {
@@ -258,7 +263,11 @@ fn service_step(
     facts: &KnownFacts<'_, impl Facts>,
     attempt: &mut Option<Attempt>,
 ) -> Step {
-    let (caller, treatment) = caller(snapshot, sources, head.credentials, facts);
+    let Recognised {
+        caller,
+        treatment,
+        mut is_operator,
+    } = recognise(snapshot, sources, head.credentials, facts);
     let treatment = match treatment {
         Treatment::Blocked(entry) => return block(caller, entry, head.protocol),
         Treatment::Limited | Treatment::Exempt(_) => treatment,
@@ -270,7 +279,6 @@ fn service_step(
     if let Service::Page = service {
         return Step::Page(head.protocol);
     }
-    let mut is_operator = status::is_operators_tier(status, &caller);
     if let Some(OperatorHeader { name, secret, .. }) = &status.operator_header
         && !is_operator
     {
@@ -294,7 +302,10 @@ fn service_step(
         }
     }
     match service {
-        Service::Status => status_step(snapshot, sources, head, (caller, treatment), is_operator),
+        Service::Status => {
+            let about = (caller, treatment);
+            status_step(snapshot, sources, (head, facts), about, is_operator)
+        }
         Service::Report if is_operator => Step::Report(head.protocol),
         Service::Report | Service::Page => Step::Respond(answer::operators_only(), head.protocol),
     }
@@ -303,7 +314,7 @@ fn service_step(
 fn status_step(
     snapshot: &Rc<PolicySnapshot>,
     sources: &Sources,
-    head: &Head<'_>,
+    (head, facts): (&Head<'_>, &KnownFacts<'_, impl Facts>),
     about: (Caller, Treatment),
     is_operator: bool,
 ) -> Step {
@@ -314,7 +325,8 @@ fn status_step(
         .unwrap_or_default();
     // A client does not send what stands after a `#`, and Envoy may pass it on.
     let query = query.split(|byte| *byte == b'#').next().unwrap_or_default();
-    match Inquiry::try_new(snapshot, sources, about, query, is_operator) {
+    let now = || facts.time_of_day();
+    match Inquiry::try_new((snapshot, sources), about, query, is_operator, now) {
         Ok((inquiry, check_request)) => ask(
             snapshot,
             check_request,
@@ -348,7 +360,9 @@ fn passage_step(
     if rules.peek().is_none() && !policy.exemptions.block() {
         return (Step::Pass, false);
     }
-    let (caller, treatment) = caller(snapshot, sources, head.credentials, facts);
+    let Recognised {
+        caller, treatment, ..
+    } = recognise(snapshot, sources, head.credentials, facts);
     let is_tier_unknown = !policy.knows_tier(&caller.tier);
     let step = match treatment {
         Treatment::Limited => {
@@ -818,12 +832,19 @@ impl Pending {
 }
 
 /// Who is calling, and whether limits are for them at all.
-fn caller(
+struct Recognised {
+    caller: Caller,
+    treatment: Treatment,
+    /// By the tier that identity tells: the policy's `tiers` make no operators.
+    is_operator: bool,
+}
+
+fn recognise(
     snapshot: &PolicySnapshot,
     sources: &Sources,
     credentials: Credentials<'_>,
     facts: &KnownFacts<'_, impl Facts>,
-) -> (Caller, Treatment) {
+) -> Recognised {
     let (user, tier, api_key) = (
         facts.claim(&sources.user),
         facts.claim(&sources.tier),
@@ -837,8 +858,17 @@ fn caller(
             .as_deref()
             .or_else(|| sources.key(credentials.api_key?)),
     };
-    let caller = sources.caller(credentials, &facts.client());
-    let exemptions = &snapshot.policy.exemptions;
+    let mut caller = sources.caller(credentials, &facts.client());
+    let policy = &snapshot.policy;
+    let is_operator = status::is_operators_tier(&policy.status, &caller);
+    let now = || facts.time_of_day();
+    let assigned = policy
+        .assigned_tiers
+        .tier(&caller, credentials.api_key, now);
+    if let Some(tier) = assigned {
+        caller.tier = tier.to_string();
+    }
+    let exemptions = &policy.exemptions;
     let treatment = exemptions.treatment(&caller, credentials.api_key);
     let whole = header.filter(|_| sources.cuts_key());
     let of_header = whole.map(|header| exemptions.treatment_of_header(header));
@@ -846,7 +876,11 @@ fn caller(
         Some(of_header) => of_header.or_stronger(treatment),
         None => treatment,
     };
-    (caller, treatment)
+    Recognised {
+        caller,
+        treatment,
+        is_operator,
+    }
 }
 
 /// What each trial would have done, in a header.

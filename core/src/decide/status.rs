@@ -20,6 +20,7 @@ use crate::request::identity::{ANONYMOUS_TIER, Caller, DEFAULT_TIER, Sources};
 use crate::request::subject::{Subject, id_text};
 use crate::store::check::{Check, CheckRequest};
 use crate::store::fan_in::{CheckReply, FanIn};
+use crate::time::WallTime;
 
 /// Where the filter answers status calls.
 pub const PATH: &[u8] = b"/api/v1/rate-limits/status";
@@ -234,11 +235,11 @@ impl Asked {
 impl Inquiry {
     /// Who may ask about whom.
     pub fn try_new(
-        snapshot: &PolicySnapshot,
-        sources: &Sources,
+        (snapshot, sources): (&PolicySnapshot, &Sources),
         (caller, treatment): (Caller, Treatment),
         query: &[u8],
         is_operator: bool,
+        now: impl Fn() -> WallTime,
     ) -> Result<(Inquiry, CheckRequest), Answer> {
         let policy = &snapshot.policy;
         let asked = Asked::read(query)?;
@@ -262,8 +263,8 @@ impl Inquiry {
             let inquiry = Inquiry::new(caller, treatment);
             return Ok(inquiry.ask(snapshot, &asker));
         }
-        let is_tier_assumed = asked.user_tier.is_none() && !asked.is_of_nobody();
-        let about = match asked {
+        let mut is_tier_assumed = asked.user_tier.is_none() && !asked.is_of_nobody();
+        let mut about = match asked {
             Asked {
                 user_id: None,
                 api_key: None,
@@ -293,6 +294,10 @@ impl Inquiry {
                 }
             }
         };
+        if let Some(tier) = policy.assigned_tiers.tier(&about, None, now) {
+            about.tier = tier.to_string();
+            is_tier_assumed = false;
+        }
         // Nor is it known which API key a user would send.
         let treatment = policy.exemptions.treatment(&about, None);
         let inquiry = Inquiry {

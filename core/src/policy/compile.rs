@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::assigned_tiers::AssignedTiers;
 use super::compiled::{
     Answers, ByRule, Limit, NetworkLimits, OperatorHeader, Policy, Rule, RuleLimits, Status,
     TierLimits, Uses,
@@ -41,11 +42,16 @@ fn compile(document: document::Policy, at: &Path<'_>, mistakes: &mut Mistakes) -
     let answers = answers(&document);
     let status = status(document.status, &at.member("status"), mistakes);
     let exemptions = Exemptions::compile(document.allow, document.deny, at, mistakes);
+    let assigned_tiers = AssignedTiers::compile(document.tiers, &at.member("tiers"), mistakes);
+    let usually = Usually {
+        matching: document.matching,
+        enforcement: document.mode,
+    };
     let mut limits = Limits::default();
     let are_all_read = document.rules.is_whole();
     let mut rules = rules(
         document.rules,
-        document.matching,
+        usually,
         &at.member("rules"),
         &mut limits,
         mistakes,
@@ -83,12 +89,14 @@ fn compile(document: document::Policy, at: &Path<'_>, mistakes: &mut Mistakes) -
         by_rule: &by_rule,
         patterns: &patterns,
         exemptions: &exemptions,
+        assigned_tiers: &assigned_tiers,
+        enforcement: usually.enforcement,
         status: &status,
     });
     Some(Policy {
         patterns,
         cost_headers: cost_headers(&rules),
-        tiers: tiers(&limits.list, &exemptions, &status),
+        tiers: tiers(&limits.list, &exemptions, &assigned_tiers, &status),
         uses: uses(&limits.list),
         titles: titles::of(&limits.list),
         rules,
@@ -97,6 +105,7 @@ fn compile(document: document::Policy, at: &Path<'_>, mistakes: &mut Mistakes) -
         by_rule,
         experiments,
         exemptions,
+        assigned_tiers,
         answers,
         status,
         warnings,
@@ -125,7 +134,12 @@ fn cost_headers(rules: &[Rule]) -> Vec<String> {
 }
 
 /// All tiers that are named anywhere, if a rule has limits by tier.
-fn tiers(limits: &[Limit], exemptions: &Exemptions, status: &Status) -> Vec<String> {
+fn tiers(
+    limits: &[Limit],
+    exemptions: &Exemptions,
+    assigned_tiers: &AssignedTiers,
+    status: &Status,
+) -> Vec<String> {
     let named = limits.iter().filter(|limit| limit.scope == Scope::User);
     let mut tiers: Vec<String> = named.map(|limit| limit.label.clone()).collect();
     tiers.retain(|tier| tier != "default");
@@ -133,6 +147,7 @@ fn tiers(limits: &[Limit], exemptions: &Exemptions, status: &Status) -> Vec<Stri
         return tiers;
     }
     tiers.extend(exemptions.tiers().map(str::to_string));
+    tiers.extend(assigned_tiers.tiers().map(str::to_string));
     tiers.extend(status.operator_tier.clone());
     tiers.sort_unstable();
     tiers.dedup();
@@ -187,10 +202,16 @@ fn is_of_one_slot(limits: &[Limit]) -> bool {
         })
 }
 
-/// `usually` is how closely the policy's rules match where they do not say.
+/// What the policy says of rules that do not say it themselves, or whatever they say.
+#[derive(Clone, Copy)]
+struct Usually {
+    matching: Matching,
+    enforcement: document::Enforcement,
+}
+
 fn rules(
     written: Items<document::Rule>,
-    usually: Matching,
+    usually: Usually,
     at: &Path<'_>,
     limits: &mut Limits,
     mistakes: &mut Mistakes,
@@ -212,7 +233,7 @@ fn rules(
 
 fn compile_rule(
     written: document::Rule,
-    usually: Matching,
+    usually: Usually,
     at: &Path<'_>,
     limits: &mut Limits,
     mistakes: &mut Mistakes,
@@ -238,9 +259,12 @@ fn compile_rule(
         name: written.name,
         patterns,
         except: Exceptions::of(except),
-        matching: written.matching.unwrap_or(usually),
+        matching: written.matching.unwrap_or(usually.matching),
         priority: written.priority,
-        mode: mistakes.note(mode).unwrap_or(Mode::Enforce),
+        mode: mistakes
+            .note(mode)
+            .unwrap_or(Mode::Enforce)
+            .under(usually.enforcement),
         cost_rule,
         methods: written.methods.map(methods),
         hosts: hosts.map(|hosts| hosts.into_iter().map(|(_, host)| host).collect()),

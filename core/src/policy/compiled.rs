@@ -6,6 +6,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::rc::Rc;
 
+use super::assigned_tiers::AssignedTiers;
 use super::experiment::{Arm, Experiment, Variant};
 use super::pattern::{Exceptions, Matching, Pattern};
 use super::table::Table;
@@ -42,6 +43,7 @@ pub struct Policy {
     /// The request headers that say what something costs.
     pub(super) cost_headers: Vec<String>,
     pub exemptions: Exemptions,
+    pub assigned_tiers: AssignedTiers,
     /// The tiers that rules and lists name, in order; none where no rule tells tiers apart.
     pub(super) tiers: Vec<String>,
     pub(super) uses: Uses,

@@ -5,7 +5,9 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use super::Matching;
+use super::assigned_tiers::AssignedTiers;
 use super::compiled::{ByRule, Limit, Rule, Status};
+use super::document::Enforcement;
 use super::ids::Scope;
 use super::pattern::{Exceptions, Index, LONGEST_PATH};
 use crate::policy::lists::Exemptions;
@@ -28,12 +30,15 @@ pub(super) struct Whole<'a> {
     pub by_rule: &'a ByRule,
     pub patterns: &'a Index,
     pub exemptions: &'a Exemptions,
+    pub assigned_tiers: &'a AssignedTiers,
+    pub enforcement: Enforcement,
     pub status: &'a Status,
 }
 
 pub(super) fn of(whole: &Whole<'_>) -> Vec<String> {
     let Whole { rules, limits, .. } = *whole;
     let mut doubts: Vec<String> = no_rules(whole).into_iter().collect();
+    doubts.extend(all_on_trial(whole.enforcement));
     let tiers = Tiers::of(rules, limits);
     for rule in rules {
         let ids = whole.by_rule.get(&rule.name).into_iter().flatten();
@@ -53,6 +58,8 @@ pub(super) fn of(whole: &Whole<'_>) -> Vec<String> {
     doubts.extend(limits.iter().filter_map(large_log));
     doubts.extend(tiers.doubts(whole));
     doubts.extend(whole.exemptions.doubts());
+    doubts.extend(whole.assigned_tiers.doubts());
+    doubts.extend(tiers.unnamed(whole));
     doubts.extend(operators(whole.status));
     doubts.extend(costly_patterns(whole.patterns));
     doubts
@@ -64,6 +71,13 @@ fn no_rules(whole: &Whole<'_>) -> Option<String> {
         ([], _) => Some("every rule is off, so no request meets a limit; switch one on".into()),
         _ => None,
     }
+}
+
+fn all_on_trial(enforcement: Enforcement) -> Option<String> {
+    (enforcement == Enforcement::Shadow).then(|| {
+        "mode: it is \"shadow\", so every rule is on trial and refuses nobody; take it out once that is over"
+            .into()
+    })
 }
 
 fn no_limits(rule: &Rule, own: &[&Limit]) -> Option<String> {
@@ -256,6 +270,33 @@ impl<'a> Tiers<'a> {
                 doubts.push(format!(
                     "rule {rule}: its limits for tier {tier:?} never hold, since the tier is on \"{list}\"; \
                      take it off one of them"
+                ));
+            }
+        }
+        doubts
+    }
+}
+
+impl Tiers<'_> {
+    /// Tiers that the operator puts callers into, and that nothing else names.
+    fn unnamed(&self, whole: &Whole<'_>) -> Vec<String> {
+        let mut doubts = Vec::new();
+        let mut seen = HashSet::new();
+        for (place, tier) in whole.assigned_tiers.tiers().enumerate() {
+            if !seen.insert(tier) {
+                continue;
+            }
+            if whole.status.operator_tier.as_deref() == Some(tier) {
+                doubts.push(format!(
+                    "tiers[{place}]: {tier:?} is the operators' tier, and \"tiers\" makes nobody an operator; let \
+                     identity tell it"
+                ));
+            }
+            let is_named = self.0.iter().any(|(named, _)| *named == tier);
+            if !is_named && whole.exemptions.lists_tier(tier).is_none() {
+                doubts.push(format!(
+                    "tiers[{place}]: no rule names tier {tier:?}, so its callers have the limits of \"default\"; name \
+                     it in \"user_limits\""
                 ));
             }
         }

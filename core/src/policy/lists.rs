@@ -18,7 +18,7 @@ use crate::request::subject::{Subject, hex_digest};
 
 /// Each worker holds its own copy: at about 100 bytes an entry, 10 MB. Longer lists belong to
 /// whatever authenticates, which can say so by a tier.
-const MOST_ENTRIES: usize = 100_000;
+pub(super) const MOST_ENTRIES: usize = 100_000;
 
 /// As many digits of a key's SHA-256 as the access log and the live page show: 48 bits, by which a
 /// million keys are told apart but once in 500 times. To be refused by it in somebody's stead is easy

@@ -2,6 +2,7 @@
 //! what the filter runs on, and `compile` the way from the one to the other. It knows neither a request nor
 //! what was counted.
 
+mod assigned_tiers;
 mod compile;
 mod compiled;
 pub mod cost_rule;

@@ -54,6 +54,14 @@ impl Mode {
         )))
     }
 
+    /// What becomes of it under the policy's own `mode`.
+    pub(super) fn under(self, enforcement: document::Enforcement) -> Mode {
+        match (enforcement, self) {
+            (document::Enforcement::Shadow, Mode::Enforce | Mode::Partly(_)) => Mode::Shadow,
+            (_, mode) => mode,
+        }
+    }
+
     /// How a rule of this name and mode counts for a subject. What is off is not asked.
     pub fn counting(self, rule: &str, subject: &Subject) -> Counting {
         match self {

@@ -33,6 +33,12 @@ pub enum CidrError {
 }
 
 impl Cidr {
+    /// The network of this prefix that an address lies in; none where the address has fewer bits.
+    pub fn around(address: IpAddr, prefix: u8) -> Option<Cidr> {
+        let network = IpNet::new(unmapped(address), prefix).ok()?;
+        Some(Cidr(network.trunc()))
+    }
+
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&unmapped(address))
     }

@@ -25,7 +25,7 @@ use crate::observe::{access_log, page};
 use crate::policy::ids::LimitId;
 use crate::request::subject::Subject;
 use crate::store::fan_in::Outcome;
-use crate::time::WorkerInstant;
+use crate::time::{WallTime, WorkerInstant};
 
 /// What the proxy does with a message that the worker has seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +94,10 @@ impl<H: Host, F: Facts> Facts for StreamFacts<'_, H, F> {
 
     fn claim(&self, path: &[String]) -> Option<Vec<u8>> {
         self.facts.claim(path)
+    }
+
+    fn time_of_day(&self) -> WallTime {
+        self.host.wall_clock()
     }
 
     fn counted(&self, snapshot: &Rc<PolicySnapshot>, subject: &Subject) -> Vec<LimitId> {

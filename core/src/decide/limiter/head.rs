@@ -15,6 +15,7 @@ use crate::policy::ids::LimitId;
 use crate::request::address;
 use crate::request::identity::{Credentials, Field, Peer, Source, Sources};
 use crate::request::subject::Subject;
+use crate::time::WallTime;
 
 /// What the proxy tells of a request: an address that came with another is not asked for again.
 pub struct KnownFacts<'a, F> {
@@ -74,6 +75,10 @@ impl<'a, F: Facts> KnownFacts<'a, F> {
 
     pub fn counted(&self, snapshot: &Rc<PolicySnapshot>, subject: &Subject) -> Vec<LimitId> {
         self.facts.counted(snapshot, subject)
+    }
+
+    pub fn time_of_day(&self) -> WallTime {
+        self.facts.time_of_day()
     }
 
     pub fn claim(&self, source: &Source) -> Option<Vec<u8>> {

@@ -2,7 +2,7 @@ use super::*;
 use crate::live::snapshot::Version;
 use crate::quota::operation::{OperationReply, Retry};
 use crate::request::identity;
-use crate::time::{Span, StoreInstant, WorkerInstant};
+use crate::time::{Span, StoreInstant, WallTime, WorkerInstant};
 use crate::worker::config::Config;
 
 const POLICY: &str = r#"{
@@ -923,4 +923,126 @@ fn without_a_store_each_limit_has_its_say() {
             .headers
             .contains(&("retry-after".into(), "1".to_string()))
     );
+}
+
+/// A gateway at this time of day.
+struct At(&'static str, WallTime);
+
+impl Facts for At {
+    fn source_address(&self) -> Vec<u8> {
+        self.0.as_bytes().to_vec()
+    }
+    fn direct_peer(&self, _filter_state: &str) -> Option<Vec<u8>> {
+        Some(b"127.0.0.1".to_vec())
+    }
+    fn claim(&self, _path: &[String]) -> Option<Vec<u8>> {
+        None
+    }
+    fn time_of_day(&self) -> WallTime {
+        self.1
+    }
+}
+
+const ASSIGNED: &str = r#"{
+    "status": {"operator_tier": "ops"},
+    "deny": {"tiers": ["banned"]}, "allow": {"tiers": ["friend"]},
+    "tiers": [{"tier": "banned", "users": ["mallory"], "networks": ["203.0.113.0/24"]},
+              {"tier": "ops", "users": ["eve"]},
+              {"tier": "friend", "users": ["bob"], "until": "2026-12-24T00:00:00Z"},
+              {"tier": "vip", "users": ["acme"]}],
+    "rules": [{"name": "api", "pattern": "/*", "user_limits": {
+        "vip": {"type": "fixed_window", "limit": 5000, "window": 60, "name": "own"},
+        "default": {"type": "fixed_window", "limit": 5, "window": 60, "name": "other"}}}]}"#;
+
+fn admit_assigned(user: &str, tier: &str, path: &str, facts: &At) -> Step {
+    let config = configured(ASSIGNED, "single");
+    let headers = [
+        (":method", "GET"),
+        (":path", path),
+        ("x-user-id", user),
+        ("x-user-tier", tier),
+    ];
+    let headers = headers.iter().filter(|(_, value)| !value.is_empty());
+    let headers = headers.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+    admit(&snapshot(&config), &config.sources, headers, facts).step
+}
+
+#[test]
+fn the_operators_word_on_a_tier_comes_before_the_callers() {
+    let before = WallTime(1_798_070_399_999_999);
+    let at = |address| At(address, before);
+    let counter = |user: &str, tier: &str, facts: &At| match admit_assigned(user, tier, "/x", facts)
+    {
+        step @ Step::Ask(_) => keys(&step).concat(),
+        Step::Exempt(_) => "exempt".to_string(),
+        Step::Block(..) => "blocked".to_string(),
+        step => panic!("{step:?}"),
+    };
+    for (user, tier, facts, told) in [
+        ("acme", "free", at("192.0.2.1"), "own"),
+        ("acme", "", at("192.0.2.1"), "own"),
+        ("ann", "vip", at("192.0.2.1"), "own"),
+        ("ann", "free", at("192.0.2.1"), "other"),
+        ("mallory", "vip", at("192.0.2.1"), "blocked"),
+        ("acme", "vip", at("203.0.113.9"), "blocked"),
+        ("", "", at("203.0.113.9"), "blocked"),
+        ("bob", "free", at("192.0.2.1"), "exempt"),
+        (
+            "bob",
+            "free",
+            At("192.0.2.1", WallTime(before.0 + 1)),
+            "other",
+        ),
+    ] {
+        let counted = counter(user, tier, &facts);
+        assert!(counted.ends_with(told), "{user} {tier}: {counted}");
+    }
+}
+
+#[test]
+fn the_operators_word_makes_no_operator() {
+    let facts = At("192.0.2.1", WallTime(0));
+    let path = "/api/v1/rate-limits/status?user_id=ann";
+    let asked = |user, tier| admit_assigned(user, tier, path, &facts);
+    assert!(matches!(asked("ann", "ops"), Step::Ask(_)));
+    let Step::Respond(answer, _) = asked("eve", "free") else {
+        panic!("eve asks about another");
+    };
+    assert_eq!(answer.status, 403);
+    // Nor does it take the operators' rights.
+    let Step::Ask(_) = asked("acme", "ops") else {
+        panic!("acme is an operator by identity");
+    };
+}
+
+#[test]
+fn a_policy_on_trial_refuses_nobody_and_denies_all_the_same() {
+    let text = POLICY.replacen(
+        '{',
+        r#"{"mode": "shadow", "deny": {"users": ["mallory"]}, "#,
+        1,
+    );
+    let config = configured(&text, "single");
+    let admit = |user: &str| {
+        let headers = [(":method", "GET"), (":path", "/api/x"), ("x-user-id", user)];
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        admit(
+            &snapshot(&config),
+            &config.sources,
+            headers,
+            &Peer("127.0.0.1"),
+        )
+        .step
+    };
+    let Step::Ask(pending) = admit("ann") else {
+        panic!("nothing is asked");
+    };
+    let Wants::Passage(passage) = &pending.wants else {
+        panic!("no passage");
+    };
+    assert!(passage.limits.is_empty());
+    assert_eq!(passage.shadows.len(), 1);
+    assert!(matches!(admit("mallory"), Step::Block(..)));
 }

@@ -14,9 +14,11 @@ use form::{
 pub use grammar::{About, Field, Presence, Shape, Word};
 use texts::{
     FINGERPRINT, HEADER, HOST, KEY_DIGEST, LIMIT_NAME, MARK, METHOD, NAME, NETWORK,
-    NETWORK_OR_DEFAULT, OPERATOR_HEADER, PATTERN, RULE, SECRET, TIER, USER, UTC_OFFSET,
+    NETWORK_OR_DEFAULT, OPERATOR_HEADER, PATTERN, RULE, SECRET, TIER, TIME, USER, UTC_OFFSET,
+    WHOLE_KEY_DIGEST,
 };
 
+use super::assigned_tiers::Until;
 use super::compiled::{Body, Host, OnStoreFailure};
 use super::lease_terms::Size;
 use super::{Matching, Pattern};
@@ -188,6 +190,18 @@ document! {
         /// How closely a path has to be what a rule's pattern says, where the rule does not say.
         matching named "match": Matching =
             default(Matching::Loose => "\"loose\""), MATCHING, like "\"exact\"";
+        /// Whether rules refuse anybody: the switch for an emergency.
+        mode: Enforcement =
+            default(Enforcement::ByRule => "\"enforce\""),
+            Words(&[
+                ("enforce", Enforcement::ByRule, "as each rule's own `mode` says"),
+                (
+                    "shadow",
+                    Enforcement::Shadow,
+                    "every rule that is not off is on trial, and refuses nobody; `deny` still holds",
+                ),
+            ]),
+            like "\"shadow\"";
         /// What is limited. Every rule that is for a request applies.
         rules: Items<Rule> =
             required, list(object::<Rule>()), like "[]";
@@ -200,6 +214,11 @@ document! {
         /// Callers who are refused with 403 whatever they ask for. Who is on both lists is refused.
         deny: Callers =
             filled, object::<Callers>(), like r#"{"networks": ["203.0.113.0/24"]}"#;
+        /// Who is in which tier by the operator's word, whatever header or claim tells. The first entry in force that
+        /// names the caller wins. It comes before `allow` and `deny`, and makes nobody an operator.
+        tiers: Items<Assignment> =
+            default(Items::default() => "[]"), list(object::<Assignment>()),
+            like r#"[{"tier": "vip", "users": ["acme"]}]"#;
         /// Which headers tell the limits.
         headers: Items<Family> =
             default(Items::new([Family::XRateLimit]) => "[\"x-ratelimit\"]"),
@@ -449,6 +468,26 @@ document! {
             like r#"["8254c329a92850f6d539dd376f4816ee2764517da5e0235514af433164480d7a"]"#;
     }
 
+    /// Callers whom the operator puts into a tier: whoever is one of these.
+    Assignment {
+        /// The tier.
+        tier: String =
+            required, NAME, like "\"vip\"";
+        /// By id.
+        users: Items<String> =
+            default(Items::default() => "[]"), list(USER), like r#"["acme"]"#;
+        /// By an API key's SHA-256, all of it, as `printf %s KEY | sha256sum` prints it.
+        api_keys: Items<String> =
+            default(Items::default() => "[]"), list(WHOLE_KEY_DIGEST),
+            like r#"["8254c329a92850f6d539dd376f4816ee2764517da5e0235514af433164480d7a"]"#;
+        /// By address: whoever leaves their identity out does not leave the tier.
+        networks: Items<Cidr> =
+            default(Items::default() => "[]"), list(NETWORK), like r#"["203.0.113.0/24"]"#;
+        /// When it ends, by the clock of each gateway. One that has ended is as if it were not there.
+        until: Option<Until> =
+            optional without "it does not end", TIME, like "\"2026-12-24T00:00:00Z\"";
+    }
+
     /// The status call.
     Status {
         /// How many calls each caller may make.
@@ -489,6 +528,13 @@ document! {
 pub enum Family {
     XRateLimit,
     Ietf,
+}
+
+/// A policy's `mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enforcement {
+    ByRule,
+    Shadow,
 }
 
 /// A rule's `mode`.

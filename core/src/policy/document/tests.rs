@@ -84,6 +84,7 @@ fn every_field_is_as_its_declaration_says() {
     is_as_it_says::<Experiment>();
     is_as_it_says::<Variant>();
     is_as_it_says::<Callers>();
+    is_as_it_says::<Assignment>();
     is_as_it_says::<Status>();
     is_as_it_says::<OperatorHeader>();
     // None is forgotten here but the one whose fields stand among a rule's and a variant's.
@@ -97,6 +98,7 @@ fn every_field_is_as_its_declaration_says() {
         "Rule",
         "Experiment",
         "Callers",
+        "Assignment",
         "Status",
         "CostHeader",
         "Limit",

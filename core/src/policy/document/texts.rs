@@ -1,8 +1,9 @@
 //! Texts of a policy that have to be of some kind: names, patterns, headers, hosts.
 
 use super::form::Text;
-use crate::codec::secret::{Fingerprint, Secret};
+use crate::codec::secret::{DIGEST_DIGITS, Fingerprint, Secret};
 use crate::policy::Pattern;
+use crate::policy::assigned_tiers::Until;
 use crate::policy::compiled::{Host, host_name};
 use crate::policy::key;
 use crate::policy::name::{self, NAME_PATTERN};
@@ -227,6 +228,29 @@ pub(super) const USER: Text<String> = Text {
     },
     kind: "a user's id",
     pattern: Some("^.+$"),
+};
+
+/// Beginnings would be within reach of whoever wants to be taken for another.
+pub(super) const WHOLE_KEY_DIGEST: Text<String> = Text {
+    read: |text| {
+        let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        match is_hex && text.len() == DIGEST_DIGITS {
+            true => Ok(text.to_ascii_lowercase()),
+            // Not as written: it may be the key itself.
+            false => Err(
+                "is no SHA-256 in hex; write what `printf %s KEY | sha256sum` prints, 64 digits"
+                    .to_string(),
+            ),
+        }
+    },
+    kind: "the SHA-256 of an API key: 64 hex digits",
+    pattern: Some("^[0-9a-fA-F]{64}$"),
+};
+
+pub(super) const TIME: Text<Until> = Text {
+    read: Until::read,
+    kind: "date, time and offset, as in RFC 3339",
+    pattern: Some("^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9:.]+([Zz]|[+-][0-9]{2}:[0-9]{2})$"),
 };
 
 /// How much of it has to be there, the list says.

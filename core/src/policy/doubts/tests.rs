@@ -47,6 +47,35 @@ fn what_is_legal_and_probably_not_meant_is_told() {
              it may hold for more than is meant; add \"match\": \"exact\"",
         ),
         (
+            format!(r#""mode": "shadow", {}"#, rule(all.clone())),
+            "mode: it is \"shadow\", so every rule is on trial and refuses nobody; take it out once that is over",
+        ),
+        (
+            format!(
+                r#""tiers": [{{"tier": "vip", "users": ["acme"]}}], {}"#,
+                rule(all.clone())
+            ),
+            "tiers[0]: no rule names tier \"vip\", so its callers have the limits of \"default\"; name it in \
+             \"user_limits\"",
+        ),
+        (
+            format!(
+                r#""tiers": [{{"tier": "vip", "users": ["acme"], "until": "2026-12-24T00:00:00Z"}},
+                             {{"tier": "vip", "networks": ["10.0.0.0/8"], "users": ["acme"]}},
+                             {{"tier": "vip", "users": ["acme"]}}], {}"#,
+                tiers(&format!(r#""vip": {one}"#))
+            ),
+            "tiers[2]: user \"acme\" is in tiers[1] too, which comes first and never ends; take it out of one of \
+             them",
+        ),
+        (
+            format!(
+                r#""tiers": [{{"tier": "ops", "users": ["acme"]}}], "status": {{"operator_tier": "ops"}}, {}"#,
+                tiers(&format!(r#""ops": {one}"#))
+            ),
+            "tiers[0]: \"ops\" is the operators' tier, and \"tiers\" makes nobody an operator; let identity tell it",
+        ),
+        (
             rule(format!(r#""except": ["/r"], {all}"#)),
             "rule r: \"/r\" in \"except\" leaves out all that the rule is for, so it does nothing; take one of \
              them out",
