@@ -55,7 +55,7 @@ enum Verb {
     Show(show::Show),
     History(history::History),
     Simulate(simulate::Simulate),
-    Install(install::Install),
+    Install(Box<install::Install>),
     Schema(schema::Schema),
     Completion(completion::Completion),
 }
