@@ -94,8 +94,13 @@ fn another_checkout_of_another_user_gives_the_same_bytes() {
         let name = str::from_utf8(name).unwrap();
         let to = checkout.join(name);
         fs::create_dir_all(to.parent().unwrap()).unwrap();
-        // What is deleted and not yet committed is listed all the same.
-        let _ = fs::copy(place::project().join(name), to);
+        let from = place::project().join(name);
+        if let Ok(target) = fs::read_link(&from) {
+            symlink(target, to).unwrap();
+        } else if from.exists() {
+            // What is deleted and not yet committed is listed all the same.
+            fs::copy(from, to).unwrap();
+        }
     }
     // The same crates under another path.
     let home = scratch.file("cargo");
