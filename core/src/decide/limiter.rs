@@ -1,6 +1,7 @@
 //! The limiter's side of one request, from its head to what is to be done with it. It puts the other
 //! modules together; what it needs of the world it asks of [`Facts`], and only where it matters.
 
+mod condition;
 mod delayed;
 mod head;
 mod leased;
@@ -370,7 +371,7 @@ fn passage_step(
                 true => facts.counted(snapshot, &caller.subject),
                 false => Vec::new(),
             };
-            limited_step(snapshot, rules, caller, head, &counted)
+            limited_step(snapshot, rules, caller, (head, facts), &counted)
         }
         Treatment::Exempt(entry) => Step::Exempt(Listed::allowed(caller, entry)),
         Treatment::Blocked(entry) => block(caller, entry, head.protocol),
@@ -383,7 +384,7 @@ fn limited_step<'a>(
     snapshot: &'a Rc<PolicySnapshot>,
     rules: impl Iterator<Item = &'a Rule>,
     caller: Caller,
-    head: &Head<'_>,
+    (head, facts): (&Head<'_>, &KnownFacts<'_, impl Facts>),
     counted: &[LimitId],
 ) -> Step {
     let policy = &snapshot.policy;
@@ -396,7 +397,9 @@ fn limited_step<'a>(
     // Of rules that do not cost the same each time.
     let (mut told, mut pending_costs): (Vec<(Range<usize>, Cost)>, Vec<PendingCost>) =
         (Vec::new(), Vec::new());
-    for rule in rules.filter(|rule| !is_counted(rule)) {
+    let is_met =
+        |rule: &Rule| rule.when().is_empty() || condition::all_hold(rule, head, facts, &caller);
+    for rule in rules.filter(|rule| !is_counted(rule) && is_met(rule)) {
         let counting = rule.counting(&caller.subject);
         let cost = match rule.cost_rule() {
             CostRule::Fixed(_) | CostRule::Response(_) => None,

@@ -16,6 +16,7 @@ use super::pattern::{Exceptions, IndexBuilder};
 use super::{Matching, Pattern, doubts, titles};
 use crate::codec::json::{At, ConfigError, Mistakes, Path};
 use crate::codec::secret::Fingerprint;
+use crate::policy::condition::Condition;
 use crate::policy::cost_rule::CostRule;
 use crate::policy::key;
 use crate::policy::lease_terms::{LeaseTerms, Size};
@@ -96,6 +97,7 @@ fn compile(document: document::Policy, at: &Path<'_>, mistakes: &mut Mistakes) -
     Some(Policy {
         patterns,
         cost_headers: cost_headers(&rules),
+        key_headers: key_headers(&rules),
         tiers: tiers(&limits.list, &exemptions, &assigned_tiers, &status),
         uses: uses(&limits.list),
         titles: titles::of(&limits.list),
@@ -128,6 +130,16 @@ fn cost_headers(rules: &[Rule]) -> Vec<String> {
         CostRule::Fixed(_) | CostRule::Response(_) => None,
     });
     let mut headers: Vec<String> = metered.collect();
+    headers.sort_unstable();
+    headers.dedup();
+    headers
+}
+
+/// The request headers that conditions ask for.
+fn key_headers(rules: &[Rule]) -> Vec<String> {
+    let conditions = rules.iter().flat_map(|rule| &rule.when);
+    let headers = conditions.filter_map(|condition| condition.part.header());
+    let mut headers: Vec<String> = headers.map(str::to_string).collect();
     headers.sort_unstable();
     headers.dedup();
     headers
@@ -246,6 +258,13 @@ fn compile_rule(
     };
     let cost_rule = cost_rule.unwrap_or_default();
     let hosts = written.hosts;
+    let when_at = at.member("when");
+    let when = written.when.into_iter();
+    let when = when
+        .filter_map(|(place, condition)| {
+            Condition::compile(condition, &place.of(&when_at), mistakes)
+        })
+        .collect();
     let patterns = patterns(written.pattern, written.patterns, at, mistakes);
     let except = written.except.into_iter();
     let except: Vec<Pattern> = except.map(|(_, pattern)| pattern).collect();
@@ -259,6 +278,7 @@ fn compile_rule(
         name: written.name,
         patterns,
         except: Exceptions::of(except),
+        when,
         matching: written.matching.unwrap_or(usually.matching),
         priority: written.priority,
         mode: mistakes

@@ -12,6 +12,7 @@ use super::pattern::{Exceptions, Matching, Pattern};
 use super::table::Table;
 use crate::codec::json::{At, Mistakes};
 use crate::codec::secret::Fingerprint;
+use crate::policy::condition::Condition;
 use crate::policy::cost_rule::CostRule;
 use crate::policy::experiment::Participation;
 use crate::policy::ids::{LimitId, Scope, VariantId};
@@ -42,6 +43,8 @@ pub struct Policy {
     pub(super) experiments: Vec<Experiment>,
     /// The request headers that say what something costs.
     pub(super) cost_headers: Vec<String>,
+    /// Those that conditions ask for.
+    pub(super) key_headers: Vec<String>,
     pub exemptions: Exemptions,
     pub assigned_tiers: AssignedTiers,
     /// The tiers that rules and lists name, in order; none where no rule tells tiers apart.
@@ -74,6 +77,8 @@ pub struct Rule {
     /// One at least.
     pub(super) patterns: Vec<Pattern>,
     pub(super) except: Option<Exceptions>,
+    /// All of them have to hold.
+    pub(super) when: Vec<Condition>,
     pub(super) matching: Matching,
     pub(super) priority: u64,
     pub(super) mode: Mode,
@@ -228,6 +233,10 @@ impl Policy {
         &self.cost_headers
     }
 
+    pub fn key_headers(&self) -> &[String] {
+        &self.key_headers
+    }
+
     pub fn experiments(&self) -> &[Experiment] {
         &self.experiments
     }
@@ -319,6 +328,10 @@ impl Rule {
     pub fn except(&self) -> impl Iterator<Item = &str> {
         let except = self.except.iter().flat_map(Exceptions::patterns);
         except.map(Pattern::as_str)
+    }
+
+    pub fn when(&self) -> &[Condition] {
+        &self.when
     }
 
     pub fn matching(&self) -> Matching {
@@ -446,7 +459,7 @@ impl Host {
 /// The name in an authority, as the lenient among upstreams read it: without what stands before an
 /// `@`, without a port of whatever kind, and without the dot that ends a fully qualified name. Envoy
 /// passes all of them on, and a rule for a host must not be walked around by writing it differently.
-pub(super) fn host_name(authority: &[u8]) -> &[u8] {
+pub(crate) fn host_name(authority: &[u8]) -> &[u8] {
     let host = authority
         .rsplit(|byte| *byte == b'@')
         .next()
@@ -512,6 +525,9 @@ impl fmt::Display for Described<'_> {
         if let Some(hosts) = &rule.hosts {
             let names: Vec<String> = hosts.iter().map(Host::to_string).collect();
             write!(f, " hosts {}", names.join(","))?;
+        }
+        for condition in &rule.when {
+            write!(f, " when {condition}")?;
         }
         match rule.mode {
             Mode::Enforce => {}

@@ -10,6 +10,7 @@ use super::compiled::{ByRule, Limit, Rule, Status};
 use super::document::Enforcement;
 use super::ids::Scope;
 use super::pattern::{Exceptions, Index, LONGEST_PATH};
+use crate::policy::condition::Condition;
 use crate::policy::lists::Exemptions;
 use crate::policy::rollout::Mode;
 use crate::quota::limit::Algorithm;
@@ -50,6 +51,7 @@ pub(super) fn of(whole: &Whole<'_>) -> Vec<String> {
         doubts.extend(partial_count(rule));
         doubts.extend(letters_left_out(rule));
         doubts.extend(exceptions(rule));
+        doubts.extend(left_at_will(rule, rules));
         doubts.extend(out_of_reach(rule, &own));
         doubts.extend(below_a_tier(rule, compared));
         doubts.extend(never_bind(rule, compared));
@@ -156,6 +158,26 @@ fn exceptions(rule: &Rule) -> impl Iterator<Item = String> {
                 rule.name
             )
         })
+    })
+}
+
+/// A rule that holds for what a client sends does not hold for a client that sends something else. It may
+/// have a rule for the others beside it.
+fn left_at_will(rule: &Rule, rules: &[Rule]) -> Option<String> {
+    let at_will = |rule: &Rule| rule.when.iter().any(Condition::is_clients_choice);
+    let condition = rule.when.iter().find(|own| own.is_clients_choice())?;
+    let is_caught = rules.iter().any(|other| {
+        !at_will(other)
+            && rule
+                .patterns()
+                .all(|own| other.patterns().any(|it| it == own))
+    });
+    (!is_caught && rule.mode == Mode::Enforce).then(|| {
+        format!(
+            "rule {}: a client can leave it by what it sends, since it holds only when {condition}; add a rule for \
+             the same patterns without such a condition",
+            rule.name
+        )
     })
 }
 

@@ -5,12 +5,14 @@
 mod assigned_tiers;
 mod compile;
 mod compiled;
+pub mod condition;
 pub mod cost_rule;
 pub mod document;
 mod doubts;
 mod experiment;
 pub mod ids;
 pub mod key;
+pub mod key_part;
 pub mod lease_terms;
 pub mod lists;
 pub mod name;
@@ -20,6 +22,7 @@ pub mod soft_limit;
 mod table;
 mod titles;
 
+pub(crate) use compiled::host_name;
 pub use compiled::{
     Answers, Body, Described, Host, Limit, OnStoreFailure, OperatorHeader, Policy, Rule, Status,
     Target,

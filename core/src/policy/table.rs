@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::Matching;
 use super::compiled::{Host, Limit, Policy, Rule, listed};
+use super::condition::Condition;
 use super::ids::Scope;
 use crate::policy::rollout::Mode;
 use crate::quota::limit::Algorithm;
@@ -61,7 +62,10 @@ fn requests(rule: &Rule) -> String {
     };
     let except = rule.except.is_some();
     let except = except.then(|| format!("except {}", listed(rule.except())));
-    let parts = methods.chain(hosts).chain([patterns]).chain(except);
+    let conditions: Vec<String> = rule.when.iter().map(Condition::to_string).collect();
+    let when = (!conditions.is_empty()).then(|| format!("when {}", conditions.join(" and ")));
+    let parts = methods.chain(hosts).chain([patterns]);
+    let parts = parts.chain(except).chain(when);
     let parts: Vec<String> = parts.collect();
     parts.join(" ")
 }
@@ -160,6 +164,18 @@ mod tests {
         );
         let auth = "any tier 5/5min fixed window · an address 20/h sliding window";
         assert!(told.lines().next().unwrap().ends_with(auth), "{told}");
+    }
+
+    #[test]
+    fn conditions_are_told_in_words() {
+        let told = table(
+            r#"{"rules": [{"name": "a", "pattern": "/f", "when": [
+                {"header": "X-Plan", "in": ["free", "trial"]}, {"part": "tier", "not": "vip"},
+                {"claim": ["jwt", "org"], "present": false}, {"header": "user-agent", "prefix": "curl/"}]}]}"#,
+        );
+        let expected = "  a  /f when header x-plan is free|trial and tier is not vip and claim jwt.org is not there \
+                        and header user-agent is curl/*  no limits\n";
+        assert_eq!(told, expected);
     }
 
     /// A rule that is in shadow mode, or for some requests only, must not look like any other.

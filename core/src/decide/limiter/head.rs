@@ -38,9 +38,11 @@ pub struct Head<'a> {
     pub peer: Option<&'a [u8]>,
     /// What is said of costs: the headers that the policy asks for, as often as they were sent.
     pub costs: Vec<(&'a [u8], &'a [u8])>,
-    /// What was sent in the operators' header.
+    /// The headers that keys are made of, as often as they were sent.
+    pub fields: Vec<(&'a [u8], &'a [u8])>,
     /// Whether it says that it was redirected.
     pub is_redirected: bool,
+    /// What was sent in the operators' header.
     pub operator_secret: Said<'a>,
 }
 
@@ -79,6 +81,10 @@ impl<'a, F: Facts> KnownFacts<'a, F> {
 
     pub fn time_of_day(&self) -> WallTime {
         self.facts.time_of_day()
+    }
+
+    pub fn property(&self, path: &[String]) -> Option<Vec<u8>> {
+        self.facts.claim(path)
     }
 
     pub fn claim(&self, source: &Source) -> Option<Vec<u8>> {
@@ -120,11 +126,20 @@ impl<'a> Head<'a> {
             repeated: None,
             peer: None,
             costs: Vec::new(),
+            fields: Vec::new(),
             is_redirected: false,
             operator_secret: Said::Nothing,
         };
         let (mut peers, mut is_transcoded) = (0, false);
         for (name, value) in headers {
+            // Of a thousand rules each may ask for another.
+            if policy
+                .key_headers()
+                .binary_search_by(|own| own.as_bytes().cmp(name))
+                .is_ok()
+            {
+                head.fields.push((name, value));
+            }
             match name {
                 b":path" => head.target = value,
                 b":method" => head.method = value,

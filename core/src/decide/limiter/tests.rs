@@ -1046,3 +1046,98 @@ fn a_policy_on_trial_refuses_nobody_and_denies_all_the_same() {
     assert_eq!(passage.shadows.len(), 1);
     assert!(matches!(admit("mallory"), Step::Block(..)));
 }
+
+/// A proxy that has dynamic metadata.
+struct Told;
+
+impl Facts for Told {
+    fn source_address(&self) -> Vec<u8> {
+        b"192.0.2.1:80".to_vec()
+    }
+    fn direct_peer(&self, _filter_state: &str) -> Option<Vec<u8>> {
+        Some(b"203.0.113.1".to_vec())
+    }
+    fn claim(&self, path: &[String]) -> Option<Vec<u8>> {
+        match path.join("/").as_str() {
+            "xds/route_name" => Some(b"checkout".to_vec()),
+            "metadata/filter_metadata/envoy.filters.http.jwt_authn/jwt/org" => {
+                Some(b"acme".to_vec())
+            }
+            "metadata/filter_metadata/n/tokens" => Some(42f64.to_le_bytes().to_vec()),
+            "metadata/filter_metadata/n/empty" => Some(Vec::new()),
+            _ => None,
+        }
+    }
+}
+
+/// The peer is not believed: what it sent is read all the same.
+#[test]
+fn a_condition_reads_what_was_sent_whoever_sent_it() {
+    let headers = [
+        (":method", "HEAD"),
+        (":path", "/x?a=1&b=%41c&a=2#a=3"),
+        (":authority", "API.example.com:443"),
+        ("x-user-id", "ann"),
+        ("x-plan", "free"),
+        ("x-plan", "trial"),
+        ("x-empty", ""),
+        ("user-agent", "curl/8.5"),
+        ("cookie", "sid=1; beta=yes"),
+        ("cookie", "beta=no"),
+    ];
+    for (condition, holds) in [
+        (r#"{"header": "X-Plan", "is": "free"}"#, true),
+        (r#"{"header": "x-plan", "is": "trial"}"#, true),
+        (r#"{"header": "x-plan", "is": "Free"}"#, false),
+        (r#"{"header": "x-plan", "in": ["paid", "trial"]}"#, true),
+        (r#"{"header": "x-plan", "in": ["paid"]}"#, false),
+        (r#"{"header": "x-plan", "not": "paid"}"#, true),
+        (r#"{"header": "x-plan", "not": ["paid", "trial"]}"#, false),
+        (r#"{"header": "x-none", "not": "paid"}"#, true),
+        (r#"{"header": "x-none", "is": "paid"}"#, false),
+        (r#"{"header": "x-none", "present": false}"#, true),
+        (r#"{"header": "x-none", "present": true}"#, false),
+        (r#"{"header": "x-plan", "present": true}"#, true),
+        (r#"{"header": "x-plan", "present": false}"#, false),
+        (r#"{"header": "x-empty", "present": true}"#, true),
+        (r#"{"header": "x-user-id", "is": "ann"}"#, true),
+        (r#"{"header": "user-agent", "prefix": "curl/"}"#, true),
+        (r#"{"header": "user-agent", "prefix": "wget"}"#, false),
+        (r#"{"header": "user-agent", "glob": "c*/8*"}"#, true),
+        (r#"{"header": "user-agent", "glob": "*/9*"}"#, false),
+        (r#"{"cookie": "beta", "is": "no"}"#, true),
+        (r#"{"cookie": "sid", "is": "1"}"#, true),
+        (r#"{"cookie": "eta", "present": true}"#, false),
+        (r#"{"query": "a", "is": "2"}"#, true),
+        (r#"{"query": "a", "is": "3"}"#, false),
+        (r#"{"query": "b", "is": "Ac"}"#, true),
+        (r#"{"query": "c", "present": false}"#, true),
+        (r#"{"part": "method", "is": "get"}"#, true),
+        (r#"{"part": "method", "not": ["GET"]}"#, false),
+        (r#"{"part": "method", "is": "POST"}"#, false),
+        (r#"{"part": "host", "glob": "*.example.COM"}"#, true),
+        (r#"{"part": "host", "is": "example.com"}"#, false),
+        (r#"{"part": "ip", "in": ["192.0.2.0/24"]}"#, true),
+        (r#"{"part": "ip", "not": ["192.0.2.0/24"]}"#, false),
+        (r#"{"part": "ip", "is": "203.0.113.1"}"#, false),
+        (r#"{"part": "tier", "is": "anonymous"}"#, true),
+        (r#"{"part": "user", "present": false}"#, true),
+        (r#"{"part": "route", "is": "checkout"}"#, true),
+        (r#"{"claim": ["jwt", "org"], "is": "acme"}"#, true),
+        (r#"{"claim": ["jwt", "plan"], "present": true}"#, false),
+        (r#"{"metadata": ["n", "tokens"], "is": "42"}"#, true),
+        (r#"{"metadata": ["n", "empty"], "present": false}"#, true),
+    ] {
+        let policy = format!(
+            r#"{{"rules": [{{"name": "r", "pattern": "/x", "when": [{{"header": "x-plan", "present": true}}, {condition}],
+                "global_limit": {{"type": "fixed_window", "limit": 1, "window": 60}}}}]}}"#
+        );
+        let config = configured(&policy, "single");
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        let step = admit(&snapshot(&config), &config.sources, headers, &Told).step;
+        assert_eq!(matches!(step, Step::Ask(_)), holds, "{condition}");
+        assert_eq!(matches!(step, Step::Pass), !holds, "{condition}");
+    }
+}

@@ -13,13 +13,14 @@ use form::{
 };
 pub use grammar::{About, Field, Presence, Shape, Word};
 use texts::{
-    FINGERPRINT, HEADER, HOST, KEY_DIGEST, LIMIT_NAME, MARK, METHOD, NAME, NETWORK,
-    NETWORK_OR_DEFAULT, OPERATOR_HEADER, PATTERN, RULE, SECRET, TIER, TIME, USER, UTC_OFFSET,
-    WHOLE_KEY_DIGEST,
+    ASKED, COMPARED, FINGERPRINT, HEADER, HOST, KEY_DIGEST, LIMIT_NAME, MARK, METHOD, NAME,
+    NETWORK, NETWORK_OR_DEFAULT, OPERATOR_HEADER, PATTERN, RULE, SECRET, SEGMENT, TIER, TIME, USER,
+    UTC_OFFSET, VALUE_NAME, WHOLE_KEY_DIGEST,
 };
 
 use super::assigned_tiers::Until;
 use super::compiled::{Body, Host, OnStoreFailure};
+use super::key_part::Part;
 use super::lease_terms::Size;
 use super::{Matching, Pattern};
 use crate::codec::json::{At, Fields, Json, Mistakes};
@@ -314,7 +315,55 @@ document! {
         /// The hosts that it is for, without port.
         hosts: Option<Items<Host>> =
             optional without "all", some(HOST), like r#"["*.example.com"]"#;
+        /// What else a request has to be: all of these.
+        when: Items<Condition> =
+            default(Items::default() => "[]"), list(object::<Condition>()),
+            like r#"[{"header": "x-plan", "in": ["free", "trial"]}]"#;
         ..limits: Limits;
+    }
+
+    /// What a rule asks of a request besides path, method and host. It reads what was sent, whoever sent it. One
+    /// of `part`, `header`, `cookie`, `query`, `claim` and `metadata` has to be there, and one of `is`, `in`,
+    /// `not`, `prefix`, `glob` and `present`. What was sent more than once holds if any of it does.
+    Condition {
+        /// `user` (an id that is believed), `tier`, `ip`, `method` (`GET` covers `HEAD`), `host` (without port) or
+        /// `route` (Envoy's name of it).
+        part: Option<Part> =
+            optional, ASKED, like "\"tier\"" beside r#""is": "free""#;
+        /// A request header.
+        header: Option<String> =
+            optional, HEADER, like "\"x-plan\"" beside r#""is": "free""#;
+        /// A cookie.
+        cookie: Option<String> =
+            optional, VALUE_NAME, like "\"beta\"" beside r#""present": true"#;
+        /// A parameter of the query, decoded.
+        query: Option<String> =
+            optional, VALUE_NAME, like "\"export\"" beside r#""present": true"#;
+        /// A claim that Envoy's JWT filter verified: its `payload_in_metadata`, then the claim.
+        claim: Option<Items<String>> =
+            optional, some(SEGMENT), like r#"["jwt", "plan"]"# beside r#""is": "free""#;
+        /// What another filter wrote: its namespace, then the key.
+        metadata: Option<Items<String>> =
+            optional, some(SEGMENT), like r#"["envoy.lb", "canary"]"# beside r#""is": "1""#;
+        /// It is this.
+        is: Option<String> =
+            optional, COMPARED, like "\"free\"" beside r#""header": "x-plan""#;
+        /// It is one of these; of an address, it lies in one of these networks.
+        one_of named "in": Option<Items<String>> =
+            optional, some(COMPARED), like r#"["free", "trial"]"# beside r#""header": "x-plan""#;
+        /// It is none of these, or not there.
+        not: Option<Items<String>> =
+            optional, OneOrMore { of: COMPARED, empty: "is an empty list and would match anything; leave the field out" },
+            like "\"paid\"" beside r#""header": "x-plan""#;
+        /// It begins so.
+        prefix: Option<String> =
+            optional, COMPARED, like "\"curl/\"" beside r#""header": "user-agent""#;
+        /// It is like this, where `*` is anything.
+        glob: Option<String> =
+            optional, COMPARED, like "\"*bot*\"" beside r#""header": "user-agent""#;
+        /// It is there, or it is not. An empty header is there.
+        present: Option<bool> =
+            optional, Flag, like "false" beside r#""header": "authorization""#;
     }
 
     /// The limits of a rule, or what a variant of an experiment puts in their place. Each is one limit or a list

@@ -6,6 +6,7 @@ use crate::policy::Pattern;
 use crate::policy::assigned_tiers::Until;
 use crate::policy::compiled::{Host, host_name};
 use crate::policy::key;
+use crate::policy::key_part::Part;
 use crate::policy::name::{self, NAME_PATTERN};
 use crate::quota::period::UtcOffset;
 use crate::request::address::{Cidr, CidrError};
@@ -251,6 +252,54 @@ pub(super) const TIME: Text<Until> = Text {
     read: Until::read,
     kind: "date, time and offset, as in RFC 3339",
     pattern: Some("^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9:.]+([Zz]|[+-][0-9]{2}:[0-9]{2})$"),
+};
+
+/// Of a cookie or a query parameter.
+pub(super) const VALUE_NAME: Text<String> = Text {
+    read: |text| {
+        name::read(text).map_err(|_| format!("{text:?} is no name; write its name as it is sent"))
+    },
+    kind: "the name of a cookie or a query parameter: 1 to 64 of A-Z a-z 0-9 _ . -",
+    pattern: Some(NAME_PATTERN),
+};
+
+pub(super) const SEGMENT: Text<String> = Text {
+    read: |text| match text {
+        "" => Err("is empty; write the name of the namespace or the key".to_string()),
+        text => Ok(text.to_string()),
+    },
+    kind: "the name of a namespace or a key",
+    pattern: Some("^.+$"),
+};
+
+/// A part of a request that a condition asks for by one word.
+pub(super) const ASKED: Text<Part> = Text {
+    read: |text| {
+        match Part::read(text) {
+        Ok(Part::Path) => Err(
+            "is \"path\"; say it by \"pattern\", \"patterns\" and \"except\", which know how servers read paths"
+                .to_string(),
+        ),
+        Ok(part @ (Part::User | Part::Tier | Part::Ip | Part::Method | Part::Host | Part::Route)) => {
+            Ok(part)
+        }
+        _ => Err(format!(
+            "{text:?} is nothing that a condition asks for; write user, tier, ip, method, host or route"
+        )),
+    }
+    },
+    kind: "`user`, `tier`, `ip`, `method`, `host` or `route`",
+    pattern: Some("^(user|tier|ip|method|host|route)$"),
+};
+
+/// A text that a value is compared with.
+pub(super) const COMPARED: Text<String> = Text {
+    read: |text| match text {
+        "" => Err("is empty; write \"present\": false for what is not there".to_string()),
+        text => Ok(text.to_string()),
+    },
+    kind: "a text",
+    pattern: Some("^.+$"),
 };
 
 /// How much of it has to be there, the list says.

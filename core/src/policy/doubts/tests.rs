@@ -76,6 +76,13 @@ fn what_is_legal_and_probably_not_meant_is_told() {
             "tiers[0]: \"ops\" is the operators' tier, and \"tiers\" makes nobody an operator; let identity tell it",
         ),
         (
+            rule(format!(
+                r#""when": [{{"part": "tier", "is": "free"}}, {{"header": "x-plan", "is": "free"}}], {all}"#
+            )),
+            "rule r: a client can leave it by what it sends, since it holds only when header x-plan is free; add a \
+             rule for the same patterns without such a condition",
+        ),
+        (
             rule(format!(r#""except": ["/r"], {all}"#)),
             "rule r: \"/r\" in \"except\" leaves out all that the rule is for, so it does nothing; take one of \
              them out",
@@ -200,4 +207,27 @@ fn an_ordinary_policy_is_not_doubted() {
         limit(200, 60)
     );
     assert_eq!(doubts(&policy), [""; 0]);
+}
+
+#[test]
+fn a_rule_that_clients_can_leave_for_another_is_not_doubted() {
+    let rule = |name: &str, when: &str| {
+        let limit = limit(1, 60);
+        format!(
+            r#"{{"name": "{name}", "pattern": "/r", "when": [{when}], "global_limit": {limit}}}"#
+        )
+    };
+    let free = rule("free", r#"{"header": "x-plan", "is": "free"}"#);
+    for other in [
+        rule("all", ""),
+        rule("tier", r#"{"part": "tier", "not": "vip"}"#),
+    ] {
+        let policy = format!(r#"{{"rules": [{free}, {other}]}}"#);
+        assert_eq!(doubts(&policy), [] as [&str; 0]);
+    }
+    let paid = rule("paid", r#"{"header": "x-plan", "not": "free"}"#);
+    assert_eq!(
+        doubts(&format!(r#"{{"rules": [{free}, {paid}]}}"#)).len(),
+        2
+    );
 }
