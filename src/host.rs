@@ -190,6 +190,23 @@ impl Host for Envoy {
         property(vec!["response", "code_details"])
     }
 
+    fn response_flags(&self, stream: StreamId) -> Option<u64> {
+        self.about(stream.0).ok()?;
+        let flags = property(vec!["response", "flags"])?;
+        Some(u64::from_le_bytes(flags.try_into().ok()?))
+    }
+
+    fn metadata(&self, stream: StreamId, path: &[String]) -> Option<Vec<u8>> {
+        self.about(stream.0).ok()?;
+        let own = path.iter().map(String::as_str);
+        property(
+            ["metadata", "filter_metadata"]
+                .into_iter()
+                .chain(own)
+                .collect(),
+        )
+    }
+
     fn post(&self, store: &StoreConfig, commands: usize, body: &[u8]) -> Result<CallId, NotSent> {
         self.about(self.root).map_err(|NotDone| NotSent::Refused)?;
         let StoreConfig {

@@ -23,7 +23,7 @@ pub const CASES: &[Case] = cases![
     what_remains_falls_by_what_the_response_cost,
     a_cost_that_a_response_states_twice_is_the_default,
     a_debt_is_paid_by_time,
-    whoever_leaves_before_the_response_pays_the_default,
+    whoever_leaves_before_the_response_pays_for_an_unfinished_one,
     nobody_waits_for_a_charge,
 ];
 
@@ -185,7 +185,7 @@ fn a_debt_is_paid_by_time(world: &World) {
     assert!(waited > Duration::from_millis(2_900), "{waited:?}");
 }
 
-fn whoever_leaves_before_the_response_pays_the_default(world: &World) {
+fn whoever_leaves_before_the_response_pays_for_an_unfinished_one(world: &World) {
     let gateway = world.rollout();
     let id = unique("impatient");
     let visitor = Visitor::anonymous(gateway).named(&id);
@@ -197,7 +197,7 @@ fn whoever_leaves_before_the_response_pays_the_default(world: &World) {
     connection.write_all(request.as_bytes()).unwrap();
     comes_to_use(&visitor, "metered", 1);
     drop(connection);
-    comes_to_use(&visitor, "metered", 0);
+    comes_to_use(&visitor, "metered", 100);
 }
 
 /// The response goes on in the turn in which it came: the charge is sent after it.

@@ -1,6 +1,7 @@
 //! A gateway of one worker whose Redis is in memory and never fails. It decides as a gateway does,
 //! because the core does it: who is calling, which rules are for them, what is taken, what is answered.
 
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -13,6 +14,7 @@ use weir_core::decide::limiter::{self, Action, Facts, Memory, Pending, Step};
 use weir_core::live::snapshot::PolicySnapshot;
 use weir_core::policy::Policy;
 use weir_core::policy::ids::LimitId;
+use weir_core::policy::tariff::Tariff;
 use weir_core::quota::cost::Cost;
 use weir_core::quota::limit::Quota;
 use weir_core::quota::model::Counters;
@@ -232,25 +234,34 @@ impl Gate {
         for part in &decision.refunds {
             self.run(part, now, Whose::Afterwards);
         }
-        let mut lacks_cost = false;
-        if let (Action::Pass(headers), Some(settlement)) = (decision.action, decision.settlement) {
-            let said: Vec<(&[u8], &[u8])> = request
-                .values()
-                .filter_map(|(slot, value)| match slot {
-                    Slot::Response(name) => Some((name.as_bytes(), value)),
-                    _ => None,
-                })
+        let lacks_cost = Cell::new(false);
+        if let (Action::Pass(mut headers), Some(mut settlement)) =
+            (decision.action, decision.settlement)
+        {
+            let status = request.status.to_string();
+            let said = request.values().filter_map(|(slot, value)| match slot {
+                Slot::Response(name) => Some((name.as_bytes(), value)),
+                _ => None,
+            });
+            let status = (&b":status"[..], status.as_bytes());
+            let said: Vec<(&[u8], &[u8])> = said
+                .chain((request.status != 0).then_some(status))
                 .collect();
-            lacks_cost = said.is_empty();
-            let mut headers = headers;
-            let said = said.iter().copied();
+            let cost = |tariff: &Tariff| {
+                let said = said.iter().copied();
+                if !tariff.is_told_by(said.clone()) {
+                    lacks_cost.set(true);
+                }
+                Some(tariff.at_response(said).unwrap_or(tariff.without_more()))
+            };
             for part in self
                 .memory
-                .settle(&settlement, said, &mut headers, || WorkerInstant(now.0))
+                .settle(&mut settlement, cost, &mut headers, || WorkerInstant(now.0))
             {
                 self.run(&part, now, Whose::Afterwards);
             }
         }
+        let lacks_cost = lacks_cost.get();
         let mut verdict = Verdict::of(What::Decided(Decided::Unmatched), Some(subject));
         verdict.lacks_cost = lacks_cost;
         if let Some(record) = decision.record {

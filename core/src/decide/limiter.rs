@@ -22,6 +22,7 @@ use crate::live::snapshot::{Generation, PolicySnapshot};
 use crate::local::denial_cache::Denials;
 use crate::local::fallback::{self, Local};
 use crate::local::guesses::{Attempt, Guesses};
+use crate::local::holds::Holds;
 use crate::local::lease::{Leases, Spent};
 use crate::local::timer_queue::{Delays, StreamId};
 use crate::policy::cost_rule::{CostRule, Said, Unreadable};
@@ -124,7 +125,7 @@ struct Passage {
     subject: Subject,
     limits: Vec<LimitId>,
     shadows: Vec<ShadowRule>,
-    /// The rules whose requests are charged for when their response comes.
+    /// The rules whose requests are charged for by what comes of them.
     pending_costs: Vec<PendingCost>,
     /// Those that the limits are of, where rules take part in experiments.
     variants: Vec<VariantId>,
@@ -139,6 +140,7 @@ pub struct Memory {
     generation: Generation,
     local: Local,
     denials: Denials,
+    holds: Holds,
     pub leases: Leases,
     pub delays: Delays,
     pub guesses: Guesses,
@@ -158,7 +160,7 @@ pub struct Decision {
     pub record: Option<Record>,
     /// It passes, but has to wait before it does.
     pub delayed: Option<Box<DelayedRequest>>,
-    /// It passes, and what it costs is known when the response comes: [`Memory::settle`].
+    /// It passes, and what it costs is known later: [`Memory::settle`].
     pub settlement: Option<Settlement>,
 }
 
@@ -402,7 +404,7 @@ fn limited_step<'a>(
     for rule in rules.filter(|rule| !is_counted(rule) && is_met(rule)) {
         let counting = rule.counting(&caller.subject);
         let cost = match rule.cost_rule() {
-            CostRule::Fixed(_) | CostRule::Response(_) => None,
+            CostRule::Fixed(_) | CostRule::Later(_) => None,
             CostRule::Request(meter) => match meter.read(head.cost(&meter.header)) {
                 Ok(permits) => match Cost::try_new(permits) {
                     Some(cost) => Some(cost),
@@ -440,12 +442,11 @@ fn limited_step<'a>(
                 (shadows.len().checked_sub(1), places)
             }
         };
-        if let CostRule::Response(meter) = rule.cost_rule()
+        if let CostRule::Later(tariff) = rule.cost_rule()
             && !places.is_empty()
         {
-            let meter = meter.clone();
             pending_costs.push(PendingCost {
-                meter,
+                tariff: tariff.clone(),
                 shadow,
                 places,
             });
@@ -538,6 +539,7 @@ impl Memory {
             generation: Generation::default(),
             local: Local::new(config.local_share),
             denials: Denials::new(config.denial_cache),
+            holds: Holds::default(),
             leases: Leases::new(config),
             delays: Delays::default(),
             guesses: Guesses::default(),
@@ -686,8 +688,10 @@ impl Pending {
             && (memory.topology == Topology::Single || policy.is_of_one_slot())
             && let Some(asked) = self.fan_in.asked()
         {
-            for (check, replies) in checks.iter().zip(replies) {
-                if let CheckReply::Read(reading) = replies {
+            for (place, (check, replies)) in checks.iter().zip(replies).enumerate() {
+                if let CheckReply::Read(reading) = replies
+                    && (!passage.is_known_later(place) || memory.holds.is_debt(check, *reading))
+                {
                     memory.denials.learn(check, *reading, asked);
                 }
             }
@@ -703,7 +707,8 @@ impl Pending {
             memory.local.take(&checks, receipt)
         };
         let limits = &passage.limits;
-        let decided = verdict::decide(policy, limits, told, replies, take_local);
+        let mut decided = verdict::decide(policy, limits, told, replies, take_local);
+        self.hasten(passage, &mut decided, memory);
         let source = match decided.degraded {
             Some(how) => decision::Source::Failure(how),
             None if passage.is_covered() => decision::Source::Leases,
@@ -728,6 +733,12 @@ impl Pending {
                 self.end(decided.verdict, source, &known, &would)
             };
         decision.settlement = settlement.filter(|_| matches!(decision.action, Action::Pass(_)));
+        if let Some(settlement) = &mut decision.settlement {
+            let is_refundable = decision.delayed.is_none();
+            decision
+                .refunds
+                .extend(memory.hold(settlement, is_refundable));
+        }
         if matches!(decision.action, Action::Respond(..)) {
             decision.refunds.extend(self.restore(memory));
         }

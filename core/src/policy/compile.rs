@@ -127,7 +127,7 @@ fn uses(limits: &[Limit]) -> Uses {
 fn cost_headers(rules: &[Rule]) -> Vec<String> {
     let metered = rules.iter().filter_map(|rule| match &rule.cost_rule {
         CostRule::Request(meter) => Some(meter.header.clone()),
-        CostRule::Fixed(_) | CostRule::Response(_) => None,
+        CostRule::Fixed(_) | CostRule::Later(_) => None,
     });
     let mut headers: Vec<String> = metered.collect();
     headers.sort_unstable();
@@ -254,7 +254,7 @@ fn compile_rule(
     let cost_at = at.member("cost");
     let cost_rule = match mistakes.touch(&cost_at) {
         true => None,
-        false => mistakes.note(CostRule::compile(written.cost, &cost_at)),
+        false => CostRule::compile(written.cost, &cost_at, mistakes),
     };
     let cost_rule = cost_rule.unwrap_or_default();
     let hosts = written.hosts;
@@ -565,10 +565,10 @@ fn numbers(
             cost.get()
         )));
     }
-    if lease.is_some() && matches!(cost_rule, CostRule::Response(_)) {
+    if lease.is_some() && matches!(cost_rule, CostRule::Later(_)) {
         mistakes.add(at.error(
-            "is leased, but what a request costs is known from its response only; remove the \
-             \"lease\", or give the rule a cost that is known before",
+            "is leased, but what a request costs is known after it only; remove the \"lease\", or give \
+             the rule a cost that is known before",
         ));
     }
     if let Some(LeaseTerms {

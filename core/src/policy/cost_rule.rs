@@ -1,12 +1,14 @@
 //! What a request costs of a rule's limits: the same each time, what a trusted caller says it will
-//! cost, or what the response says it has cost. It knows numbers and headers; whom to believe is
-//! `identity`'s business, and what is done with a settlement the limiter's.
+//! cost, or what came of it. It knows numbers and headers; whom to believe is `identity`'s business,
+//! and what is done with a settlement the limiter's.
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::sync::Arc;
 
 use super::document;
-use crate::codec::json::{ConfigError, Path};
+use super::tariff::Tariff;
+use crate::codec::json::{ConfigError, Mistakes, Path};
 use crate::quota::cost::Cost;
 use crate::quota::limit::{Algorithm, Quota};
 use crate::quota::operation::Reading;
@@ -17,11 +19,11 @@ pub enum CostRule {
     Fixed(Cost),
     /// A request header says it, before.
     Request(Meter),
-    /// A response header says it, after: until then a part is held.
-    Response(Meter),
+    /// What came of the request says it, after: until then a part is held.
+    Later(Arc<Tariff>),
 }
 
-/// A header that says what a request costs.
+/// A request header that says what a request costs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Meter {
     /// In lower case, as Envoy has it.
@@ -73,32 +75,37 @@ impl Default for CostRule {
 
 impl CostRule {
     /// A rule's `cost`.
-    pub(super) fn compile(cost: document::Cost, at: &Path<'_>) -> Result<CostRule, ConfigError> {
+    pub(super) fn compile(
+        cost: document::Cost,
+        at: &Path<'_>,
+        mistakes: &mut Mistakes,
+    ) -> Option<CostRule> {
         let told = match cost {
             // It is 1 at least.
             document::Cost::Fixed(permits) => {
-                return Ok(Cost::try_new(permits).map_or_else(CostRule::default, CostRule::Fixed));
+                return Some(
+                    Cost::try_new(permits).map_or_else(CostRule::default, CostRule::Fixed),
+                );
             }
             document::Cost::Told(told) => told,
         };
-        let meter = |header| Meter {
-            header,
-            default: told.default,
-            most: told.max,
-        };
-        if told.max < told.default {
-            return Err(at.member("max").error(format!(
-                "is {}; expected no less than \"default\", which is {}",
-                told.max, told.default
+        let sources = [
+            told.request_header.is_some(),
+            told.response_header.is_some(),
+            told.response_status.is_some(),
+            told.grpc_status.is_some(),
+            told.metadata.is_some(),
+        ];
+        if sources.into_iter().filter(|is_named| *is_named).count() != 1 {
+            mistakes.add(at.error(format!(
+                "has to name what tells it, and one only: {}",
+                document::COST_SOURCES
             )));
+            return None;
         }
-        match (told.request_header, told.response_header) {
-            (Some(_), None) if told.default == 0 => Err(at.member("default").error(
-                "is 0, and whoever is not believed would be limited by nothing: at least 1",
-            )),
-            (Some(header), None) => Ok(CostRule::Request(meter(header))),
-            (None, Some(header)) => Ok(CostRule::Response(meter(header))),
-            _ => Err(at.error("has to name one header: \"request_header\" or \"response_header\"")),
+        match &told.request_header {
+            Some(header) => mistakes.note(Meter::compile(header, &told, at)),
+            None => Tariff::compile(told, at, mistakes),
         }
     }
 
@@ -106,7 +113,7 @@ impl CostRule {
     pub fn asks_up_to(&self) -> Option<(&str, Cost)> {
         match self {
             CostRule::Request(meter) => Some((&meter.header, Cost::try_new(meter.most)?)),
-            CostRule::Fixed(_) | CostRule::Response(_) => None,
+            CostRule::Fixed(_) | CostRule::Later(_) => None,
         }
     }
 
@@ -114,42 +121,79 @@ impl CostRule {
     pub fn usual(&self) -> Cost {
         match self {
             CostRule::Fixed(cost) => *cost,
-            CostRule::Request(meter) => meter.held(),
-            CostRule::Response(meter) => meter.held(),
+            CostRule::Request(meter) => meter.usual(),
+            CostRule::Later(tariff) => tariff.taken(),
         }
     }
 }
 
 impl Meter {
-    /// What is taken before anybody has said: one permit at least, so that whoever has none left is
-    /// refused.
-    pub fn held(&self) -> Cost {
+    fn compile(
+        header: &str,
+        told: &document::ToldCost,
+        at: &Path<'_>,
+    ) -> Result<CostRule, ConfigError> {
+        let after = [
+            ("hold", told.hold.is_some()),
+            ("unfinished", told.unfinished.is_some()),
+        ];
+        if let Some((field, _)) = after.into_iter().find(|(_, is_set)| *is_set) {
+            return Err(at.member(field).error(
+                "is set, but \"request_header\" tells the cost before; remove one of them",
+            ));
+        }
+        let most = document::most(told, at)?;
+        if told.default == 0 {
+            return Err(at.member("default").error(
+                "is 0, and whoever is not believed would be limited by nothing: at least 1",
+            ));
+        }
+        Ok(CostRule::Request(Meter {
+            header: header.to_string(),
+            default: told.default,
+            most,
+        }))
+    }
+
+    fn usual(&self) -> Cost {
         Cost::try_new(self.default).unwrap_or(Cost::ONE)
     }
 
-    /// What the request costs by what was said. A cost beyond the most is the most.
+    /// What the request costs by what was said.
     pub fn read(&self, said: Said<'_>) -> Result<u64, Unreadable> {
-        match said {
-            Said::Nothing | Said::Once(b"") => Ok(self.default),
-            Said::Once(digits) => {
-                if !digits.iter().all(u8::is_ascii_digit) {
-                    return Err(Unreadable);
-                }
-                let number = digits.iter().fold(0u64, |number, digit| {
-                    let digit = u64::from(digit.wrapping_sub(b'0'));
-                    number.saturating_mul(10).saturating_add(digit)
-                });
-                Ok(number.min(self.most))
-            }
+        said.number(self.most)
+            .map(|number| number.unwrap_or(self.default))
+    }
+}
+
+impl Said<'_> {
+    /// The whole number that was said, if any was. One beyond the most is the most.
+    pub fn number(self, most: u64) -> Result<Option<u64>, Unreadable> {
+        match self {
+            Said::Nothing | Said::Once(b"") => Ok(None),
+            Said::Once(text) => match digits(text) {
+                Some(number) => Ok(Some(number.min(most))),
+                None => Err(Unreadable),
+            },
             Said::Often => Err(Unreadable),
         }
     }
+}
 
-    /// What remains to be done when the response has said what it cost. One that says nothing that
-    /// can be read cost the default: the client cannot help it.
-    pub fn balance(&self, said: Said<'_>) -> Balance {
-        let cost = self.read(said).unwrap_or(self.default);
-        let held = self.held().get();
+/// A whole number, written in digits only.
+pub(super) fn digits(text: &[u8]) -> Option<u64> {
+    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    Some(text.iter().fold(0u64, |number, digit| {
+        let digit = u64::from(digit.wrapping_sub(b'0'));
+        number.saturating_mul(10).saturating_add(digit)
+    }))
+}
+
+impl Balance {
+    /// What remains to be done where so much is held and a request cost so much.
+    pub fn of(held: u64, cost: u64) -> Balance {
         let difference = Cost::try_new(cost.abs_diff(held));
         match (difference, cost.cmp(&held)) {
             (Some(difference), Ordering::Greater) => Balance::Owed(difference),
@@ -157,9 +201,7 @@ impl Meter {
             (None, _) => Balance::Even,
         }
     }
-}
 
-impl Balance {
     /// Where a caller stands once it is settled who stood so while the held part was taken.
     pub fn settle(self, reading: Reading, quota: &Quota) -> Reading {
         let (cost, is_owed) = match self {
@@ -207,7 +249,7 @@ impl fmt::Display for CostRule {
             CostRule::Fixed(Cost::ONE) => Ok(()),
             CostRule::Fixed(cost) => write!(f, " cost {}", cost.get()),
             CostRule::Request(meter) => write!(f, " cost by request header {meter}"),
-            CostRule::Response(meter) => write!(f, " cost by response header {meter}"),
+            CostRule::Later(tariff) => write!(f, " cost by {tariff}"),
         }
     }
 }
@@ -259,20 +301,17 @@ mod tests {
     }
 
     #[test]
-    fn the_balance_is_what_was_said_less_what_was_held() {
+    fn the_balance_is_what_it_cost_less_what_is_held() {
         let cost = |permits| Cost::try_new(permits).unwrap();
-        for (default, said, balance) in [
-            (0, Said::Once(b"50"), Balance::Owed(cost(49))),
-            (0, Said::Once(b"1"), Balance::Even),
-            (0, Said::Once(b"0"), Balance::Over(cost(1))),
-            (0, Said::Nothing, Balance::Over(cost(1))),
-            (0, Said::Once(b"many"), Balance::Over(cost(1))),
-            (10, Said::Once(b"4"), Balance::Over(cost(6))),
-            (10, Said::Once(b"99"), Balance::Owed(cost(40))),
-            (10, Said::Nothing, Balance::Even),
-            (10, Said::Often, Balance::Even),
+        for (held, told, balance) in [
+            (1, 50, Balance::Owed(cost(49))),
+            (1, 1, Balance::Even),
+            (1, 0, Balance::Over(cost(1))),
+            (10, 4, Balance::Over(cost(6))),
+            (0, 4, Balance::Owed(cost(4))),
+            (0, 0, Balance::Even),
         ] {
-            assert_eq!(meter(default, 50).balance(said), balance, "{said:?}");
+            assert_eq!(Balance::of(held, told), balance, "{held} {told}");
         }
     }
 

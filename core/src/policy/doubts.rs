@@ -11,6 +11,7 @@ use super::document::Enforcement;
 use super::ids::Scope;
 use super::pattern::{Exceptions, Index, LONGEST_PATH};
 use crate::policy::condition::Condition;
+use crate::policy::cost_rule::CostRule;
 use crate::policy::lists::Exemptions;
 use crate::policy::rollout::Mode;
 use crate::quota::limit::Algorithm;
@@ -53,6 +54,8 @@ pub(super) fn of(whole: &Whole<'_>) -> Vec<String> {
         doubts.extend(exceptions(rule));
         doubts.extend(left_at_will(rule, rules));
         doubts.extend(out_of_reach(rule, &own));
+        doubts.extend(free_to_leave(rule));
+        doubts.extend(dear_to_leave(rule, &own));
         doubts.extend(below_a_tier(rule, compared));
         doubts.extend(never_bind(rule, compared));
     }
@@ -428,6 +431,35 @@ fn out_of_reach(rule: &Rule, own: &[&Limit]) -> Option<String> {
          than that never passes; lower \"max\" or raise the limit",
         rule.name,
         most.get()
+    ))
+}
+
+/// Whoever leaves before it is known what a request costs pays nothing for it.
+fn free_to_leave(rule: &Rule) -> Option<String> {
+    let CostRule::Later(tariff) = &rule.cost_rule else {
+        return None;
+    };
+    (tariff.unfinished() == 0).then(|| {
+        format!(
+            "rule {}: \"unfinished\" is 0, so whoever leaves before it is known what a request costs pays \
+             nothing; give it a cost",
+            rule.name
+        )
+    })
+}
+
+/// One stream that its client leaves uses up more than a limit holds.
+fn dear_to_leave(rule: &Rule, own: &[&Limit]) -> Option<String> {
+    let CostRule::Later(tariff) = &rule.cost_rule else {
+        return None;
+    };
+    let cost = tariff.unfinished();
+    let quotas = own.iter().map(|limit| limit.terms.quota.capacity());
+    let holds = quotas.filter(|capacity| *capacity < cost).min()?;
+    Some(format!(
+        "rule {}: whoever leaves before it is known what a request costs pays {cost}, and a limit of it \
+         holds {holds} at most: leaving once uses it up; lower \"unfinished\" or raise the limit",
+        rule.name
     ))
 }
 

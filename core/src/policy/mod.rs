@@ -20,6 +20,7 @@ mod pattern;
 pub mod rollout;
 pub mod soft_limit;
 mod table;
+pub mod tariff;
 mod titles;
 
 pub(crate) use compiled::host_name;

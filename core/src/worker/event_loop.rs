@@ -184,7 +184,7 @@ impl<H: Host> Worker<H> {
             self.answered(call, Err(NoReply::Late));
         }
         let lost = self.redirects.expire(now);
-        self.settle_unanswered(&lost);
+        self.settle_unknown(lost);
         // Where nothing can be asked, what goes back would be lost: it waits.
         let health = self.batcher.health();
         let is_asked = health.open < health.lanes;

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use super::host::{Host, Level, MetricId, MetricKind, NotDone, NotSent, SharedState};
 use super::request::HeaderList;
-use crate::decide::answer::{Answer, Protocol};
+use crate::decide::answer::{Answer, Headers, Protocol};
 use crate::decide::limiter::Facts;
 use crate::local::timer_queue::StreamId;
 use crate::observe::report::Node;
@@ -44,6 +44,14 @@ struct State {
     in_request: Cell<bool>,
     /// How streams end, in the words for access logs.
     details: RefCell<Vec<u8>>,
+    /// What went wrong with streams that end.
+    flags: Cell<u64>,
+    /// What other filters noted of all streams.
+    metadata: RefCell<Option<(Vec<String>, Vec<u8>)>>,
+    /// How often somebody asked how a stream ended.
+    inquiries: Cell<u32>,
+    /// The headers of the last answer.
+    answer: RefCell<Headers>,
 }
 
 /// What the workers of a process share. Clones are the same one.
@@ -113,6 +121,31 @@ impl FakeHost {
         self.0.details.replace(b"internal_redirect".to_vec());
     }
 
+    /// From now on streams end with these flags.
+    pub fn end_with(&self, flags: u64) {
+        self.0.flags.set(flags);
+    }
+
+    /// From now on other filters note this of streams.
+    pub fn note_metadata(&self, path: &[&str], value: &[u8]) {
+        let path = path.iter().map(|segment| segment.to_string());
+        self.0
+            .metadata
+            .replace(Some((path.collect(), value.to_vec())));
+    }
+
+    /// What the last answer of the worker's own said under this name.
+    pub fn last_answer_header(&self, name: &str) -> Option<String> {
+        let headers = self.0.answer.borrow();
+        let header = headers.iter().find(|(own, _)| *own == name)?;
+        Some(header.1.to_string())
+    }
+
+    /// How often somebody asked how a stream ended, since this was last asked.
+    pub fn inquiries(&self) -> u32 {
+        self.0.inquiries.take()
+    }
+
     pub fn logged(&self) -> Vec<String> {
         self.0.log.take()
     }
@@ -171,6 +204,7 @@ impl Host for FakeHost {
     }
 
     fn respond(&self, stream: StreamId, answer: &Answer, _protocol: Protocol) {
+        self.0.answer.replace(answer.headers.clone());
         self.note(stream, Happened::Answered(answer.status));
     }
 
@@ -180,6 +214,18 @@ impl Host for FakeHost {
 
     fn response_details(&self, _stream: StreamId) -> Option<Vec<u8>> {
         Some(self.0.details.borrow().clone())
+    }
+
+    fn response_flags(&self, _stream: StreamId) -> Option<u64> {
+        self.0.inquiries.set(self.0.inquiries.get() + 1);
+        Some(self.0.flags.get())
+    }
+
+    fn metadata(&self, _stream: StreamId, path: &[String]) -> Option<Vec<u8>> {
+        self.0.inquiries.set(self.0.inquiries.get() + 1);
+        let metadata = self.0.metadata.borrow();
+        let (own, value) = metadata.as_ref()?;
+        (own == path).then(|| value.clone())
     }
 
     fn post(&self, _store: &StoreConfig, _commands: usize, body: &[u8]) -> Result<CallId, NotSent> {

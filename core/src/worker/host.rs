@@ -32,6 +32,10 @@ pub trait Host {
     fn connection(&self, stream: StreamId) -> Option<Vec<u8>>;
     /// How a stream ended that ends now, in the proxy's words for access logs.
     fn response_details(&self, stream: StreamId) -> Option<Vec<u8>>;
+    /// What went wrong with a stream that ends now: the proxy's bits for access logs.
+    fn response_flags(&self, stream: StreamId) -> Option<u64>;
+    /// What other filters have noted of a stream under this namespace and these keys.
+    fn metadata(&self, stream: StreamId, path: &[String]) -> Option<Vec<u8>>;
 
     /// Sends a call of this many commands over HTTP. The worker takes the answer in
     /// [`super::Worker::call_answered`].

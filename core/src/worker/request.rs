@@ -4,7 +4,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasherDefault, Hasher};
-use std::iter;
 use std::rc::Rc;
 
 use super::config::AccessLog;
@@ -23,6 +22,7 @@ use crate::local::guesses::{Attempt, Ruling};
 use crate::local::timer_queue::StreamId;
 use crate::observe::{access_log, page};
 use crate::policy::ids::LimitId;
+use crate::policy::tariff::{Ending, Tariff};
 use crate::request::subject::Subject;
 use crate::store::fan_in::Outcome;
 use crate::time::{WallTime, WorkerInstant};
@@ -58,13 +58,15 @@ pub(super) enum Stream {
     },
     /// It went on.
     Passed(Passage),
+    /// Its response has come, and what it costs is known when that ends.
+    Answered(Vec<Settlement>),
 }
 
 /// What a request that passes owes to its response.
 #[derive(Debug, Default)]
 pub(super) struct Passage {
     headers: Headers,
-    /// What it costs is known when the response comes.
+    /// What it costs is known later.
     settlements: Vec<Settlement>,
     /// What it was counted for, should the proxy redirect it.
     counted: Option<Counted>,
@@ -78,6 +80,35 @@ struct StreamFacts<'a, H, F> {
     redirects: RefCell<&'a mut Redirects>,
     /// Set where the request was redirected.
     redirected: Cell<Option<Redirected>>,
+}
+
+/// A stream that ends now, as the proxy knows it.
+struct EndedStream<'a, H> {
+    host: &'a H,
+    stream: StreamId,
+    answered: IsAnswered,
+}
+
+/// Whether a stream had a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum IsAnswered {
+    Yes,
+    No,
+}
+
+/// How Envoy flags a stream whose client left (14, 28), broke the protocol (18) or did not take the answer
+/// in time (16, 22).
+const GIVEN_UP: u64 = 1 << 14 | 1 << 16 | 1 << 18 | 1 << 22 | 1 << 28;
+
+impl<H: Host> Ending for EndedStream<'_, H> {
+    fn is_finished(&self) -> bool {
+        let flags = || self.host.response_flags(self.stream).unwrap_or(0);
+        self.answered == IsAnswered::Yes && flags() & GIVEN_UP == 0
+    }
+
+    fn metadata(&self, path: &[String]) -> Option<Vec<u8>> {
+        self.host.metadata(self.stream, path)
+    }
 }
 
 /// How Envoy calls the end of a stream that goes on as another one.
@@ -199,17 +230,25 @@ impl<H: Host> Worker<H> {
         if let Some(Stream::Passed(passage)) = self.streams.remove(&stream) {
             let Passage {
                 mut headers,
-                settlements,
+                mut settlements,
                 ..
             } = passage;
             if !settlements.is_empty() {
                 let said = said();
-                for settlement in &settlements {
-                    self.settle(settlement, said.iter(), &mut headers);
+                for settlement in &mut settlements {
+                    self.settle(
+                        settlement,
+                        |tariff| tariff.at_response(said.iter()),
+                        &mut headers,
+                    );
                 }
+                settlements.retain(|settlement| !settlement.is_settled());
             }
             for (name, value) in &headers {
                 self.host.set_response_header(stream, name, value);
+            }
+            if !settlements.is_empty() {
+                self.streams.insert(stream, Stream::Answered(settlements));
             }
         }
         Flow::Continue
@@ -223,17 +262,21 @@ impl<H: Host> Worker<H> {
                 pending, earlier, ..
             }) => {
                 self.memory.abandon(stream, pending);
-                self.settle_unanswered(&earlier.settlements);
+                self.settle_ended(stream, earlier.settlements, IsAnswered::No);
             }
             // It never went on, and so has consumed nothing.
-            Some(Stream::Delayed { delayed, .. }) => {
+            Some(Stream::Delayed { delayed, passage }) => {
+                self.memory.forgo(&passage.settlements);
                 let host = &self.host;
                 let refunds = self.memory.leave(stream, *delayed, || host.now());
                 self.refund(&refunds);
             }
             Some(Stream::Passed(passage)) => {
                 let settlements = self.redirect(stream, passage);
-                self.settle_unanswered(&settlements);
+                self.settle_ended(stream, settlements, IsAnswered::No);
+            }
+            Some(Stream::Answered(settlements)) => {
+                self.settle_ended(stream, settlements, IsAnswered::Yes);
             }
         }
     }
@@ -243,7 +286,7 @@ impl<H: Host> Worker<H> {
     pub(super) fn receive(&mut self, stream: StreamId, part: usize, outcome: &Outcome) {
         let is_last = match self.streams.get_mut(&stream) {
             Some(Stream::Waiting { pending, .. }) => pending.receive(part, outcome),
-            Some(Stream::Delayed { .. } | Stream::Passed(_)) => false,
+            Some(Stream::Delayed { .. } | Stream::Passed(_) | Stream::Answered(_)) => false,
             None => {
                 let refunds = self.memory.receive_abandoned(stream, part, outcome);
                 self.refund(&refunds);
@@ -392,7 +435,8 @@ impl<H: Host> Worker<H> {
         }
     }
 
-    /// Answers a request. The answer tells of limits itself; what the request owed before stays due.
+    /// Answers a request. The answer tells of limits itself, and nothing is charged by it; what the request
+    /// owed before is due now.
     fn respond(
         &mut self,
         stream: StreamId,
@@ -400,11 +444,7 @@ impl<H: Host> Worker<H> {
         protocol: Protocol,
         earlier: Passage,
     ) -> Flow {
-        let owed = Passage {
-            settlements: earlier.settlements,
-            ..Passage::default()
-        };
-        self.remember(stream, owed);
+        self.settle_unknown(earlier.settlements);
         self.host.respond(stream, answer, protocol);
         Flow::Pause
     }
@@ -440,23 +480,48 @@ impl<H: Host> Worker<H> {
         surplus
     }
 
-    /// Settles what requests have cost that had no response.
-    pub(super) fn settle_unanswered(&mut self, settlements: &[Settlement]) {
-        for settlement in settlements {
-            self.settle(settlement, iter::empty(), &mut Headers::new());
+    /// Settles what requests have cost of which nothing more will be known.
+    pub(super) fn settle_unknown(&mut self, settlements: Vec<Settlement>) {
+        for mut settlement in settlements {
+            let cost = |tariff: &Tariff| Some(tariff.without_more());
+            self.settle(&mut settlement, cost, &mut Headers::new());
         }
     }
 
-    /// Settles what a request has cost, by what the response's headers say. The `headers` that it will
-    /// carry come to tell the balance.
-    fn settle<'a>(
+    /// Settles what a request has cost whose stream ends now.
+    fn settle_ended(
         &mut self,
-        settlement: &Settlement,
-        said: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+        stream: StreamId,
+        settlements: Vec<Settlement>,
+        answered: IsAnswered,
+    ) {
+        for mut settlement in settlements {
+            let host = &self.host;
+            let ending = EndedStream {
+                host,
+                stream,
+                answered,
+            };
+            let parts = self.memory.settle(
+                &mut settlement,
+                |tariff| Some(tariff.at_end(&ending)),
+                &mut Headers::new(),
+                || host.now(),
+            );
+            self.refund(&parts);
+        }
+    }
+
+    /// Settles what a request has cost, where that is known. The `headers` that its response will carry come
+    /// to tell the balance.
+    fn settle(
+        &mut self,
+        settlement: &mut Settlement,
+        cost: impl Fn(&Tariff) -> Option<u64>,
         headers: &mut Headers,
     ) {
         let host = &self.host;
-        let parts = self.memory.settle(settlement, said, headers, || host.now());
+        let parts = self.memory.settle(settlement, cost, headers, || host.now());
         self.refund(&parts);
     }
 

@@ -1,5 +1,6 @@
 //! The event loop, moved by hand: what a worker does at which event, and in which order.
 
+mod costs;
 mod outages;
 
 use super::config::{Config, LimiterConfig};

@@ -6,6 +6,7 @@ use weir_core::decide::answer::Headers;
 use weir_core::decide::decision::Record;
 use weir_core::decide::limiter::{self, Action, Decision, Facts, Memory, Settlement, Step};
 use weir_core::live::snapshot::PolicySnapshot;
+use weir_core::policy::tariff::Tariff;
 use weir_core::quota::model::Counters;
 use weir_core::store::check::ShardRequest;
 use weir_core::store::fan_in::Outcome;
@@ -154,14 +155,14 @@ impl Gateway {
 
     /// The same of a response that has the header so often.
     pub fn responds_with(&mut self, mut answer: Answer, says: &[&str]) -> Answer {
-        let settlement = answer.settlement.take().expect("a bill");
+        let mut settlement = answer.settlement.take().expect("a bill");
         let said = says.iter().map(|says| ("x-used", *says));
         let said = [("content-type", "text/plain")].into_iter().chain(said);
         let said = said.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
         let now = self.now;
-        let parts = self
-            .memory
-            .settle(&settlement, said, &mut answer.headers, || now);
+        let cost = |tariff: &Tariff| tariff.at_response(said.clone());
+        let headers = &mut answer.headers;
+        let parts = self.memory.settle(&mut settlement, cost, headers, || now);
         for part in parts {
             self.store.answer(&part, now);
         }

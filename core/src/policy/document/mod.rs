@@ -4,6 +4,7 @@
 
 mod form;
 mod grammar;
+mod status;
 mod texts;
 
 pub use form::{Ends, Items, Object, Place};
@@ -12,10 +13,11 @@ use form::{
     required,
 };
 pub use grammar::{About, Field, Presence, Shape, Word};
+pub use status::{GrpcStatus, StatusSet};
 use texts::{
-    ASKED, COMPARED, FINGERPRINT, HEADER, HOST, KEY_DIGEST, LIMIT_NAME, MARK, METHOD, NAME,
-    NETWORK, NETWORK_OR_DEFAULT, OPERATOR_HEADER, PATTERN, RULE, SECRET, SEGMENT, TIER, TIME, USER,
-    UTC_OFFSET, VALUE_NAME, WHOLE_KEY_DIGEST,
+    ASKED, COMPARED, FINGERPRINT, GRPC_STATUS, HEADER, HOST, KEY_DIGEST, LIMIT_NAME, MARK, METHOD,
+    NAME, NETWORK, NETWORK_OR_DEFAULT, OPERATOR_HEADER, PATTERN, RULE, SECRET, SEGMENT, STATUS_SET,
+    TIER, TIME, USER, UTC_OFFSET, VALUE_NAME, WHOLE_KEY_DIGEST,
 };
 
 use super::assigned_tiers::Until;
@@ -23,7 +25,7 @@ use super::compiled::{Body, Host, OnStoreFailure};
 use super::key_part::Part;
 use super::lease_terms::Size;
 use super::{Matching, Pattern};
-use crate::codec::json::{At, Fields, Json, Mistakes};
+use crate::codec::json::{At, ConfigError, Fields, Json, Mistakes, Path};
 use crate::codec::secret::{Fingerprint, Secret};
 use crate::quota::limit::{Algorithm, LONGEST_WINDOW_SECONDS};
 use crate::quota::period::{Unit, UtcOffset};
@@ -455,23 +457,47 @@ document! {
             like "500";
     }
 
-    /// Who says what a request costs. Until it is known, `default` is taken, and at least one permit.
-    CostHeader {
+    /// What tells what a request costs: one of `request_header`, `response_header`, `response_status`,
+    /// `grpc_status` and `metadata`. All but the first tell it after, and are charged then: what is owed is kept
+    /// as a debt, and the caller refused until time has paid.
+    ToldCost {
         /// Callers say it in this header, if their identity headers are believed; others cost `default`. What is
         /// no whole number is a 400; a rule on trial takes `default`. A cost of 0 takes nothing.
         request_header: Option<String> =
-            optional, HEADER, like "\"X-Cost\"";
-        /// The upstream says it in this header of the response; the rest is then charged or given back. If it
-        /// cost more than was left, the caller is refused until time has paid. What is sent twice, or is no
-        /// whole number, is `default`.
+            optional, HEADER, like "\"X-Cost\"" beside r#""max": 50"#;
+        /// The upstream says it in this header of the response. What is sent twice, or is no whole number, is
+        /// `default`.
         response_header: Option<String> =
-            optional, HEADER, like "\"X-Tokens-Used\"";
-        /// What a request costs of which nobody says it.
+            optional, HEADER, like "\"X-Tokens-Used\"" beside r#""max": 50"#;
+        /// What a response costs by its status, or by the class of its status; what is not listed costs
+        /// `default`. Answers of Envoy's other filters count, Weir's own never.
+        response_status: Option<Vec<(StatusSet, u64)>> =
+            optional, Costs(STATUS_SET, StatusSet::try_new), like r#"{"401": 1, "403": 1, "5xx": 0}"#;
+        /// What a response costs by its gRPC status, by name or number, where the status stands in the
+        /// response's head, as with errors before the first message; others cost `default`.
+        grpc_status: Option<Vec<(GrpcStatus, u64)>> =
+            optional, Costs(GRPC_STATUS, GrpcStatus::try_new), like r#"{"UNAUTHENTICATED": 1}"#;
+        /// Another filter notes it until the stream ends: its namespace of the dynamic metadata, then the key. A
+        /// number from 0 on, rounded up, or digits; all else is `default`.
+        metadata: Option<Items<String>> =
+            optional, some(SEGMENT),
+            like r#"["io.envoy.ai_gateway", "llm_total_token"]"# beside r#""max": 100000"#;
+        /// What a request costs of which nothing else is said.
         default: u64 =
             required in "permits", Whole { least: 0, most: MOST_COST, why: ["", ""] }, like "1";
-        /// The most that one request is charged.
-        max: u64 =
-            required in "permits", Whole { least: 1, most: MOST_COST, why: ["", ""] }, like "50";
+        /// The most that one request is charged, where a header or metadata tells it: required there.
+        max: Option<u64> =
+            optional without "the largest cost that is listed" in "permits",
+            Whole { least: 1, most: MOST_COST, why: ["", ""] }, like "50";
+        /// What a request costs whose client left before its cost was known, or let its time run out.
+        unfinished: Option<u64> =
+            optional without "`max`" in "permits",
+            Whole { least: 0, most: MOST_COST, why: ["", ""] }, like "0";
+        /// What is held until the cost is known. With 0 nothing is: whoever has anything left goes on, however
+        /// many are under way.
+        hold: Option<u64> =
+            optional without "`default`, and 1 at least" in "permits",
+            Whole { least: 0, most: MOST_COST, why: ["", ""] }, like "0";
     }
 
     /// An experiment. Each caller is in one variant, drawn by weight, and stays in it at every gateway. A rule is in
@@ -598,7 +624,7 @@ pub enum Mode {
 #[derive(Clone, Debug)]
 pub enum Cost {
     Fixed(u64),
-    Told(CostHeader),
+    Told(ToldCost),
 }
 
 struct CostForm;
@@ -617,20 +643,20 @@ impl Form for CostForm {
 
     fn read(&self, at: &At<'_>, mistakes: &mut Mistakes) -> Option<Cost> {
         match at.value {
-            Json::Object(_) => CostHeader::read(at, mistakes).map(Cost::Told),
+            Json::Object(_) => ToldCost::read(at, mistakes).map(Cost::Told),
             _ if at.whole().is_ok() => COST.read(at, mistakes).map(Cost::Fixed),
             _ => {
-                mistakes.add(at.error(
-                    "is no cost; write a number of permits, or \
-                     {\"request_header\": ...} or {\"response_header\": ...} with \"default\" and \"max\"",
-                ));
+                mistakes.add(at.error(format!(
+                    "is no cost; write a number of permits, or an object with \"default\" and one of \
+                     {COST_SOURCES}"
+                )));
                 None
             }
         }
     }
 
     fn shape(&self) -> Shape {
-        Shape::Either(vec![COST.shape(), object::<CostHeader>().shape()])
+        Shape::Either(vec![COST.shape(), object::<ToldCost>().shape()])
     }
 }
 
@@ -670,6 +696,54 @@ impl Form for WindowForm {
         Shape::Either(vec![WINDOW.shape(), UNITS.shape()])
     }
 }
+
+/// What can tell a cost.
+pub(super) const COST_SOURCES: &str = "\"request_header\", \"response_header\", \"response_status\", \
+                                       \"grpc_status\" and \"metadata\"";
+
+/// The `max` of a cost that a header or metadata tells.
+pub(super) fn most(told: &ToldCost, at: &Path<'_>) -> Result<u64, ConfigError> {
+    let Some(most) = told.max else {
+        return Err(at.error("lacks the field \"max\""));
+    };
+    if most < told.default {
+        return Err(at.member("max").error(format!(
+            "is {most}; expected no less than \"default\", which is {}",
+            told.default
+        )));
+    }
+    Ok(most)
+}
+
+/// What each of some statuses costs.
+struct Costs<T>(form::Text<()>, fn(&str) -> Result<T, String>);
+
+impl<T> Form for Costs<T> {
+    type Value = Vec<(T, u64)>;
+
+    fn read(&self, at: &At<'_>, mistakes: &mut Mistakes) -> Option<Self::Value> {
+        let mut read = Vec::new();
+        for (name, at) in at.entries(mistakes)? {
+            let status = mistakes.note((self.1)(name).map_err(|why| at.error(why)));
+            let cost = STATUS_COST.read(&at, mistakes);
+            read.extend(status.zip(cost));
+        }
+        Some(read)
+    }
+
+    fn shape(&self) -> Shape {
+        Shape::Map {
+            name: self.0.kind,
+            of: Box::new(STATUS_COST.shape()),
+        }
+    }
+}
+
+const STATUS_COST: Whole = Whole {
+    least: 0,
+    most: MOST_COST,
+    why: ["", ""],
+};
 
 /// A lease's `size`.
 struct SizeForm;

@@ -81,7 +81,7 @@ fn every_field_is_as_its_declaration_says() {
     is_as_it_says::<Limits>();
     is_as_it_says::<Limit>();
     is_as_it_says::<Lease>();
-    is_as_it_says::<CostHeader>();
+    is_as_it_says::<ToldCost>();
     is_as_it_says::<Experiment>();
     is_as_it_says::<Variant>();
     is_as_it_says::<Callers>();
@@ -101,7 +101,7 @@ fn every_field_is_as_its_declaration_says() {
         "Callers",
         "Assignment",
         "Status",
-        "CostHeader",
+        "ToldCost",
         "Condition",
         "Limit",
         "Variant",

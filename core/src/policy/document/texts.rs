@@ -1,6 +1,7 @@
 //! Texts of a policy that have to be of some kind: names, patterns, headers, hosts.
 
 use super::form::Text;
+use super::status::{GrpcStatus, StatusSet};
 use crate::codec::secret::{DIGEST_DIGITS, Fingerprint, Secret};
 use crate::policy::Pattern;
 use crate::policy::assigned_tiers::Until;
@@ -300,6 +301,18 @@ pub(super) const COMPARED: Text<String> = Text {
     },
     kind: "a text",
     pattern: Some("^.+$"),
+};
+
+pub(super) const STATUS_SET: Text<()> = Text {
+    read: |text| StatusSet::try_new(text).map(drop),
+    kind: "an HTTP status, or a class such as `5xx`",
+    pattern: Some("^[1-5]([0-9][0-9]|xx)$"),
+};
+
+pub(super) const GRPC_STATUS: Text<()> = Text {
+    read: |text| GrpcStatus::try_new(text).map(drop),
+    kind: "a gRPC status by name or number",
+    pattern: Some("^([0-9]|1[0-6]|[A-Z_]+)$"),
 };
 
 /// How much of it has to be there, the list says.
