@@ -31,6 +31,7 @@ mod metrics;
 mod model;
 mod neighbours;
 mod no_wall;
+mod outcomes;
 mod redirects;
 mod rollout;
 mod rules;
@@ -111,6 +112,7 @@ fn trials(world: &Arc<World>) -> Vec<Trial> {
         rollout::CASES,
         experiments::CASES,
         costs::CASES,
+        outcomes::CASES,
         failure::CASES,
         spoiled::CASES,
         live_policy::CASES,
