@@ -17,4 +17,5 @@ pub mod manifests;
 mod moment;
 mod place;
 pub mod publication;
+mod request_line;
 pub mod simulate;

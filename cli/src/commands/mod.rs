@@ -3,6 +3,7 @@
 
 mod check;
 mod completion;
+mod explain;
 mod history;
 mod install;
 mod publish;
@@ -54,6 +55,7 @@ enum Verb {
     Withdraw(withdraw::Withdraw),
     Show(show::Show),
     History(history::History),
+    Explain(explain::Explain),
     Simulate(simulate::Simulate),
     Install(Box<install::Install>),
     Schema(schema::Schema),
@@ -95,6 +97,7 @@ impl Verb {
             Verb::Withdraw(verb) => verb.run(console),
             Verb::Show(verb) => verb.run(console),
             Verb::History(verb) => verb.run(console),
+            Verb::Explain(verb) => verb.run(console),
             Verb::Simulate(verb) => verb.run(console),
             Verb::Install(verb) => verb.run(console),
             Verb::Schema(verb) => verb.run(console),

@@ -3,6 +3,7 @@
 
 mod condition;
 mod delayed;
+mod explanation;
 mod head;
 mod leased;
 mod redirect;
@@ -43,6 +44,7 @@ use crate::store::slot::Topology;
 use crate::time::{StoreInstant, WallTime, WorkerInstant};
 
 pub use delayed::DelayedRequest;
+pub use explanation::{Asked, Explanation, Standing, explain};
 use head::{Head, KnownFacts};
 pub use redirect::{Counted, Redirected, Redirects};
 use settlement::PendingCost;

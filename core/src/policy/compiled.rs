@@ -1,7 +1,7 @@
 //! What the filter runs on: rules with the requests that they are for and the limits that they set,
 //! compiled once and matched in one pass. It knows a caller only as a tier and an address.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -108,6 +108,16 @@ pub(super) struct NetworkLimits {
     /// Longest prefix first, so that the first that holds an address is the closest.
     pub(super) by_network: Vec<(Cidr, Vec<LimitId>)>,
     pub(super) default: Vec<LimitId>,
+}
+
+/// Why a rule is not for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mismatch {
+    Pattern,
+    Method,
+    Host,
+    /// Its path is one that the rule leaves out.
+    Except,
 }
 
 /// A host a rule names: exactly, or with every name below it.
@@ -313,6 +323,16 @@ impl Policy {
             .filter_map(|place| self.rules.get(place))
             .filter(move |rule| rule.is_for(target))
     }
+
+    /// Every rule in order of priority, with why it is not for this request where it is not.
+    pub fn compare(&self, target: Target<'_>) -> impl Iterator<Item = (&Rule, Option<Mismatch>)> {
+        let places: HashSet<usize> = self.patterns.rules(target.path).into_iter().collect();
+        let rules = self.rules.iter().enumerate();
+        rules.map(move |(place, rule)| match places.contains(&place) {
+            true => (rule, rule.mismatch(target)),
+            false => (rule, Some(Mismatch::Pattern)),
+        })
+    }
 }
 
 impl Rule {
@@ -336,6 +356,16 @@ impl Rule {
 
     pub fn matching(&self) -> Matching {
         self.matching
+    }
+
+    /// In capitals; nothing where it is for all.
+    pub fn methods(&self) -> &[String] {
+        self.methods.as_deref().unwrap_or_default()
+    }
+
+    /// Nothing where it is for all.
+    pub fn hosts(&self) -> &[Host] {
+        self.hosts.as_deref().unwrap_or_default()
     }
 
     pub fn mode(&self) -> Mode {
@@ -385,6 +415,11 @@ impl Rule {
 
     /// Whether methods, hosts and exceptions let it be for this request, whose path meets its patterns.
     pub fn is_for(&self, target: Target<'_>) -> bool {
+        self.mismatch(target).is_none()
+    }
+
+    /// Why it is not for this request, whose path meets its patterns.
+    fn mismatch(&self, target: Target<'_>) -> Option<Mismatch> {
         let method = |methods: &Vec<String>| {
             methods
                 .iter()
@@ -395,9 +430,14 @@ impl Rule {
             hosts.iter().any(|host| host.holds(name))
         };
         let except = |except: &Exceptions| !except.hold(target.path);
-        self.methods.as_ref().is_none_or(method)
-            && self.hosts.as_ref().is_none_or(host)
-            && self.except.as_ref().is_none_or(except)
+        if !self.methods.as_ref().is_none_or(method) {
+            return Some(Mismatch::Method);
+        }
+        if !self.hosts.as_ref().is_none_or(host) {
+            return Some(Mismatch::Host);
+        }
+        let is_met = self.except.as_ref().is_none_or(except);
+        (!is_met).then_some(Mismatch::Except)
     }
 }
 

@@ -25,8 +25,8 @@ mod titles;
 
 pub(crate) use compiled::host_name;
 pub use compiled::{
-    Answers, Body, Described, Host, Limit, OnStoreFailure, OperatorHeader, Policy, Rule, Status,
-    Target,
+    Answers, Body, Described, Host, Limit, Mismatch, OnStoreFailure, OperatorHeader, Policy, Rule,
+    Status, Target,
 };
 pub use experiment::{Arm, Experiment, Variant};
 pub use pattern::{LONGEST_PATH, Matching, Pattern};

@@ -26,7 +26,8 @@ pub fn all_hold(
     conditions.all(|condition| holds(condition, head, facts, caller))
 }
 
-fn holds(
+/// Whether one does.
+pub fn holds(
     condition: &Condition,
     head: &Head<'_>,
     facts: &KnownFacts<'_, impl Facts>,
