@@ -24,6 +24,7 @@ mod failure;
 mod grpc;
 mod identity;
 mod keys;
+mod language;
 mod leases;
 mod live_policy;
 mod matching;
@@ -106,6 +107,7 @@ fn trials(world: &Arc<World>) -> Vec<Trial> {
         redirects::CASES,
         status::CASES,
         keys::CASES,
+        language::CASES,
         no_wall::CASES,
         leases::CASES,
         exemptions::CASES,
