@@ -4,7 +4,7 @@
 //! A policy is judged by the parser that the gateways run, so what they would refuse is refused here
 //! first. [`document`] reads it, [`difference`] compares two, and [`publication`] is what lies in Redis.
 //! [`manifests`] has what a gateway is installed with.
-//! [`log`] reads access logs, and [`simulate`] replays them through the code that decides in Envoy.
+//! [`suite`] runs a policy's tests. [`log`] reads access logs, and [`simulate`] replays them through the code that decides in Envoy.
 
 pub mod commands;
 mod console;
@@ -19,3 +19,4 @@ mod place;
 pub mod publication;
 mod request_line;
 pub mod simulate;
+mod suite;

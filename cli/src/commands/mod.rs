@@ -12,6 +12,7 @@ mod rollback;
 mod schema;
 mod show;
 mod simulate;
+mod test;
 mod withdraw;
 
 use std::io;
@@ -56,6 +57,7 @@ enum Verb {
     Show(show::Show),
     History(history::History),
     Explain(explain::Explain),
+    Test(test::Test),
     Simulate(simulate::Simulate),
     Install(Box<install::Install>),
     Schema(schema::Schema),
@@ -98,6 +100,7 @@ impl Verb {
             Verb::Show(verb) => verb.run(console),
             Verb::History(verb) => verb.run(console),
             Verb::Explain(verb) => verb.run(console),
+            Verb::Test(verb) => verb.run(console),
             Verb::Simulate(verb) => verb.run(console),
             Verb::Install(verb) => verb.run(console),
             Verb::Schema(verb) => verb.run(console),

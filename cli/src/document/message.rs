@@ -61,6 +61,13 @@ impl Message {
         Message::new(Severity::Warning, String::new(), message)
     }
 
+    /// A mistake at a place that is known.
+    pub fn error(path: String, message: String, span: Span, text: &str) -> Message {
+        let mut message = Message::new(Severity::Error, path, message);
+        message.place(span, text);
+        message
+    }
+
     pub fn unreadable(error: Unreadable, text: &str) -> Message {
         let mut message = Message::new(Severity::Error, "policy".to_owned(), error.message);
         message.place(error.span, text);

@@ -4,8 +4,8 @@
 mod find;
 mod json;
 mod message;
-mod tree;
-mod yaml;
+pub mod tree;
+pub mod yaml;
 
 use std::fs;
 use std::io::{self, Read};

@@ -9,6 +9,7 @@ use anyhow::{Result, anyhow};
 use hashbrown::HashMap;
 use weir_core::codec::json::{At, Json};
 use weir_core::codec::namespace::Namespace;
+use weir_core::decide::answer::Headers;
 use weir_core::decide::decision::Outcome as Decided;
 use weir_core::decide::limiter::{self, Action, Facts, Memory, Pending, Step};
 use weir_core::live::snapshot::PolicySnapshot;
@@ -41,8 +42,7 @@ pub struct Caller {
 
 pub struct Gate {
     snapshot: Rc<PolicySnapshot>,
-    names: Names,
-    caller: Caller,
+    told: Rc<Told>,
     sources: Sources,
     memory: Memory,
     counters: Counters<u32>,
@@ -51,6 +51,22 @@ pub struct Gate {
     limits: HashMap<usize, LimitId>,
     /// Of the last request: each check that it made.
     taken: Vec<Taken>,
+}
+
+/// What a line of a log is read by.
+struct Told {
+    names: Names,
+    caller: Caller,
+}
+
+/// A request as it comes to the gateway.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival<'a> {
+    pub headers: &'a [(&'a [u8], &'a [u8])],
+    /// The client's.
+    pub address: &'a [u8],
+    /// In µs since the Unix epoch.
+    pub time: u64,
 }
 
 /// The headers that a log's values stand for.
@@ -76,6 +92,8 @@ pub struct Verdict {
     pub subject: Option<Subject>,
     /// The limit that refused it.
     pub refused_by: Option<LimitId>,
+    /// In seconds, as a refusal tells it.
+    pub retry_after: Option<u64>,
     /// Those on trial that would have.
     pub would_refuse: Vec<LimitId>,
     pub is_tier_unknown: bool,
@@ -143,8 +161,10 @@ impl Gate {
                 Rc::new(policy),
                 Namespace::default(),
             )),
-            names,
-            caller: caller.clone(),
+            told: Rc::new(Told {
+                names,
+                caller: caller.clone(),
+            }),
             sources,
             memory: Memory::new(&StoreConfig::default()),
             counters: Counters::default(),
@@ -165,11 +185,15 @@ impl Gate {
 
     /// The headers that say who calls.
     pub fn id_headers(&self) -> [&str; 2] {
-        [&self.names.user, &self.names.api_key]
+        [&self.told.names.user, &self.told.names.api_key]
+    }
+
+    pub fn tier_header(&self) -> &str {
+        &self.told.names.tier
     }
 
     pub fn tells_tier(&self, tells: impl Fn(&Slot) -> bool) -> bool {
-        tells(&Slot::Tier) || tells(&Slot::Request(self.names.tier.clone()))
+        tells(&Slot::Tier) || tells(&Slot::Request(self.told.names.tier.clone()))
     }
 
     /// What the last request was held against.
@@ -187,24 +211,52 @@ impl Gate {
 
     /// Decides on a request of the log as if it came at its time.
     pub fn decide(&mut self, request: &Request<'_>) -> Verdict {
-        self.taken.clear();
-        let now = StoreInstant(request.time);
-        let seen = Seen::of(request, &self.names, &self.caller);
-        let facts = Logged {
-            address: seen.address.to_vec(),
-            time: WallTime(request.time),
-        };
+        let told = self.told.clone();
+        let seen = Seen::of(request, &told.names, &told.caller);
         if seen.is_nobody() {
+            self.taken.clear();
             return Verdict::of(What::Nobody, None);
         }
+        let arrival = Arrival {
+            headers: &seen.headers,
+            address: seen.address,
+            time: request.time,
+        };
+        let status = match request.status {
+            0 => String::new(),
+            status => status.to_string(),
+        };
+        self.receive(&arrival, || {
+            let said = request.values().filter_map(|(slot, value)| match slot {
+                Slot::Response(name) => Some((name.as_bytes(), value)),
+                _ => None,
+            });
+            let status = (&b":status"[..], status.as_bytes());
+            said.chain((request.status != 0).then_some(status))
+                .collect()
+        })
+    }
+
+    /// Decides on a request; `said` are the headers that the upstream answers with.
+    pub fn receive<'a>(
+        &mut self,
+        arrival: &Arrival<'a>,
+        said: impl FnOnce() -> Vec<(&'a [u8], &'a [u8])>,
+    ) -> Verdict {
+        self.taken.clear();
+        let now = StoreInstant(arrival.time);
+        let facts = Logged {
+            address: arrival.address.to_vec(),
+            time: WallTime(arrival.time),
+        };
         let admission = limiter::admit(
             &self.snapshot,
             &self.sources,
-            seen.headers.iter().copied(),
+            arrival.headers.iter().copied(),
             &facts,
         );
         let mut verdict = match admission.step {
-            Step::Ask(pending) => self.ask(pending, request, now),
+            Step::Ask(pending) => self.ask(pending, said, now),
             Step::Respond(..) => Verdict::of(What::Bad, None),
             Step::Report(_) | Step::Page(_) => Verdict::of(What::Own, None),
             step => {
@@ -217,10 +269,10 @@ impl Gate {
         verdict
     }
 
-    fn ask(
+    fn ask<'a>(
         &mut self,
         mut pending: Box<Pending>,
-        request: &Request<'_>,
+        said: impl FnOnce() -> Vec<(&'a [u8], &'a [u8])>,
         now: StoreInstant,
     ) -> Verdict {
         let Some(subject) = pending.subject().cloned() else {
@@ -234,19 +286,15 @@ impl Gate {
         for part in &decision.refunds {
             self.run(part, now, Whose::Afterwards);
         }
+        let retry_after = match &decision.action {
+            Action::Respond(answer, _) => retry_after(&answer.headers),
+            Action::Pass(_) => None,
+        };
         let lacks_cost = Cell::new(false);
         if let (Action::Pass(mut headers), Some(mut settlement)) =
             (decision.action, decision.settlement)
         {
-            let status = request.status.to_string();
-            let said = request.values().filter_map(|(slot, value)| match slot {
-                Slot::Response(name) => Some((name.as_bytes(), value)),
-                _ => None,
-            });
-            let status = (&b":status"[..], status.as_bytes());
-            let said: Vec<(&[u8], &[u8])> = said
-                .chain((request.status != 0).then_some(status))
-                .collect();
+            let said = said();
             let cost = |tariff: &Tariff| {
                 let said = said.iter().copied();
                 if !tariff.is_told_by(said.clone()) {
@@ -264,6 +312,7 @@ impl Gate {
         let lacks_cost = lacks_cost.get();
         let mut verdict = Verdict::of(What::Decided(Decided::Unmatched), Some(subject));
         verdict.lacks_cost = lacks_cost;
+        verdict.retry_after = retry_after;
         if let Some(record) = decision.record {
             verdict.what = What::Decided(record.outcome);
             if record.outcome == Decided::Denied {
@@ -456,12 +505,19 @@ pub fn was_refused(request: &Request<'_>) -> Option<bool> {
     }
 }
 
+fn retry_after(headers: &Headers) -> Option<u64> {
+    let mut headers = headers.iter();
+    let (_, seconds) = headers.find(|(name, _)| name == "retry-after")?;
+    seconds.parse().ok()
+}
+
 impl Verdict {
     fn of(what: What, subject: Option<Subject>) -> Verdict {
         Verdict {
             what,
             subject,
             refused_by: None,
+            retry_after: None,
             would_refuse: Vec::new(),
             is_tier_unknown: false,
             lacks_cost: false,

@@ -9,7 +9,7 @@ mod report;
 mod series;
 mod tally;
 
-pub use gate::Caller;
+pub use gate::{Arrival, Caller, Gate, Verdict, What};
 pub use page::page;
 pub use report::{Assumptions, Named, OfLimit, Report, count_of, simulate};
 pub use tally::Curves;
