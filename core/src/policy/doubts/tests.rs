@@ -18,6 +18,20 @@ fn what_is_legal_and_probably_not_meant_is_told() {
     let tiers = |tiers: &str| rule(format!(r#""user_limits": {{{tiers}, "default": {ten}}}"#));
     for (policy, told) in [
         (
+            rule(format!(
+                r#""cost": {{"response_status": {{"401": 1}}, "default": 0, "unfinished": 0}}, {all}"#
+            )),
+            "rule r: \"unfinished\" is 0, so whoever leaves before it is known what a request costs pays nothing; \
+             give it a cost",
+        ),
+        (
+            rule(format!(
+                r#""cost": {{"metadata": ["ns", "tokens"], "default": 1, "max": 11}}, {all}"#
+            )),
+            "rule r: whoever leaves before it is known what a request costs pays 11, and a limit of it holds 10 at \
+             most: leaving once uses it up; lower \"unfinished\" or raise the limit",
+        ),
+        (
             r#""rules": []"#.to_string(),
             "the policy has no rules, so no request meets a limit; add one",
         ),
