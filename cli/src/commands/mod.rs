@@ -3,6 +3,7 @@
 
 mod check;
 mod completion;
+mod diff;
 mod explain;
 mod history;
 mod install;
@@ -57,6 +58,7 @@ enum Verb {
     Show(show::Show),
     History(history::History),
     Explain(explain::Explain),
+    Diff(diff::Diff),
     Test(test::Test),
     Simulate(simulate::Simulate),
     Install(Box<install::Install>),
@@ -100,6 +102,7 @@ impl Verb {
             Verb::Show(verb) => verb.run(console),
             Verb::History(verb) => verb.run(console),
             Verb::Explain(verb) => verb.run(console),
+            Verb::Diff(verb) => verb.run(console),
             Verb::Test(verb) => verb.run(console),
             Verb::Simulate(verb) => verb.run(console),
             Verb::Install(verb) => verb.run(console),

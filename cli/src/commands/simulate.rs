@@ -1,6 +1,6 @@
 //! `weirctl simulate`: what would a policy have done with yesterday's requests?
 
-mod table;
+pub mod table;
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use crate::console::{Console, Output};
 use crate::document::Source;
 use crate::exit::Exit;
 use crate::log::{Format, Log, Merged, Progress};
-use crate::simulate::{Assumptions, Caller, Curves, Named, page, simulate};
+use crate::simulate::{Assumptions, Caller, Curves, Named, Report, page, simulate};
 
 /// Replay access logs against a policy, or two beside each other
 ///
@@ -30,6 +30,22 @@ pub struct Simulate {
     /// The policy that is in force: both are replayed, and this one is held against what the log says
     #[arg(long, value_name = "POLICY")]
     against: Option<PathBuf>,
+    #[command(flatten)]
+    replay: Replay,
+    /// Write the report as a page that needs nothing from elsewhere
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Tell what other limits would refuse, as pages and JSON do; it takes up to twice the time
+    #[arg(long)]
+    curves: bool,
+    /// Exit with 1 if more of the requests are refused: 0.1%
+    #[arg(long, value_name = "SHARE")]
+    max_denied: Option<String>,
+}
+
+/// How logs are read, and what is assumed where they do not tell.
+#[derive(Args)]
+pub struct Replay {
     /// A format by name (json, envoy-text, istio-text, nginx-combined), or as Envoy's or nginx's
     /// configuration has it; without it, it is seen
     #[arg(long)]
@@ -44,15 +60,41 @@ pub struct Simulate {
     /// x-forwarded-for
     #[arg(long, default_value_t = 0, value_name = "COUNT")]
     trusted_hops: usize,
-    /// Write the report as a page that needs nothing from elsewhere
-    #[arg(long, value_name = "FILE")]
-    html: Option<PathBuf>,
-    /// Tell what other limits would refuse, as pages and JSON do; it takes up to twice the time
-    #[arg(long)]
-    curves: bool,
-    /// Exit with 1 if more of the requests are refused: 0.1%
-    #[arg(long, value_name = "SHARE")]
-    max_denied: Option<String>,
+}
+
+impl Replay {
+    /// Replays logs against a policy, and one beside it.
+    pub fn run(
+        &self,
+        logs: &[PathBuf],
+        policy: Named,
+        against: Option<Named>,
+        identity: Option<String>,
+        curves: Curves,
+    ) -> Result<Report> {
+        let map = self.map.iter().map(|entry| pair(entry));
+        let map: Vec<(String, String)> = map.collect::<Result<_>>()?;
+        let format = self
+            .format
+            .as_deref()
+            .map(|format| Format::try_new(format, &map));
+        let format = format.transpose()?;
+        let progress = Progress::over(logs);
+        let logs = logs.iter();
+        let logs = logs.map(|file| Log::open(file, format.as_ref(), &map, &progress));
+        let mut logs = Merged::of(logs.collect::<Result<_>>()?);
+        let assumptions = Assumptions {
+            caller: Caller {
+                identity,
+                tier: self.tier.clone(),
+                trusted_hops: self.trusted_hops,
+            },
+            curves,
+        };
+        let report = simulate(&mut logs, policy, against, &assumptions);
+        progress.finish();
+        report
+    }
 }
 
 impl Simulate {
@@ -76,33 +118,16 @@ impl Simulate {
             }
             identity = identity.or(judged.identity);
         }
-        let map = self.map.iter().map(|entry| pair(entry));
-        let map: Vec<(String, String)> = map.collect::<Result<_>>()?;
-        let format = self
-            .format
-            .as_deref()
-            .map(|format| Format::try_new(format, &map));
-        let format = format.transpose()?;
-        let progress = Progress::over(&self.logs);
-        let logs = self.logs.iter();
-        let logs = logs.map(|file| Log::open(file, format.as_ref(), &map, &progress));
-        let mut logs = Merged::of(logs.collect::<Result<_>>()?);
-        let assumptions = Assumptions {
-            caller: Caller {
-                identity,
-                tier: self.tier,
-                trusted_hops: self.trusted_hops,
-            },
-            curves: match self.curves || self.html.is_some() || console.output == Output::Json {
-                true => Curves::Drawn,
-                false => Curves::Left,
-            },
+        let curves = match self.curves || self.html.is_some() || console.output == Output::Json {
+            true => Curves::Drawn,
+            false => Curves::Left,
         };
         let mut policies = policies.into_iter();
         let policy = policies.next().ok_or_else(|| anyhow!("no policy"))?;
-        let report = simulate(&mut logs, policy, policies.next(), &assumptions);
-        progress.finish();
-        let report = report?;
+        let against = policies.next();
+        let report = self
+            .replay
+            .run(&self.logs, policy, against, identity, curves)?;
         if let Some(file) = &self.html {
             let page = page(&report)?;
             let failed = || format!("cannot write {}", file.display());

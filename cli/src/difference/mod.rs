@@ -42,12 +42,20 @@ impl Difference {
                 )));
             }
         };
+        Difference::between((&current.document, &old), (text, document))
+    }
+
+    /// What one document changes about another.
+    pub fn between(
+        (old_text, old): (&[u8], &Document),
+        (text, document): (&[u8], &Document),
+    ) -> Result<Difference> {
         let (before, after) = (
-            serde_json::from_slice(&current.document)?,
+            serde_json::from_slice(old_text)?,
             serde_json::from_slice(text)?,
         );
         let changes = written::between(&before, &after);
-        let counts = match (&old, document) {
+        let counts = match (old, document) {
             _ if changes.is_empty() => Vec::new(),
             (Document::Policy(old), Document::Policy(new)) => counts::between(old, new),
             _ => vec![
