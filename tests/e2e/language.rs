@@ -12,6 +12,7 @@ pub const CASES: &[Case] = cases![
     a_condition_reads_what_a_client_sends_whoever_it_is,
     the_operators_word_on_a_tier_is_live_until_it_ends,
     a_policy_on_trial_refuses_nobody_and_keeps_what_was_counted,
+    a_rule_answers_in_its_own_words,
 ];
 
 fn limit(limit: u64) -> Value {
@@ -133,4 +134,30 @@ fn a_policy_on_trial_refuses_nobody_and_keeps_what_was_counted(world: &World) {
     assert_eq!(twice(), [200, 200]);
     publish("enforce");
     assert_eq!(twice(), [429, 429]);
+}
+
+fn a_rule_answers_in_its_own_words(world: &World) {
+    let stage = world.stage();
+    let policy = json!({ "rules": [{
+        "name": "own", "pattern": "/own/*", "user_limits": limit(1),
+        "respond": { "status": 503, "body": "<p>later</p>", "content_type": "text/html",
+                     "headers": { "X-Support": "help@example.com" } },
+    }] });
+    stage.publish(&policy.to_string());
+    let visitor = Visitor::of_tier(&stage.gateway, "free");
+    assert_eq!(visitor.get("/own/x").status, 200);
+    let answer = visitor.get("/own/x");
+    assert_eq!(
+        (answer.status, answer.body.as_slice()),
+        (503, &b"<p>later</p>"[..])
+    );
+    for (name, value) in [
+        ("content-type", "text/html"),
+        ("x-support", "help@example.com"),
+        ("cache-control", "no-store"),
+        ("x-ratelimit-remaining", "0"),
+    ] {
+        assert_eq!(answer.header(name).as_deref(), Some(value), "{name}");
+    }
+    assert!(number(&answer, "retry-after") > 0);
 }

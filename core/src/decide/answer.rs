@@ -274,7 +274,7 @@ pub fn variant_header(policy: &Policy, variants: &[VariantId]) -> Option<Header>
     Some((name.into(), told.join(", ")))
 }
 
-/// 429: a limit is used up. `retry` is the longest wait over all limits that failed. `last` is the
+/// 429, or what the rule says: a limit is used up. `retry` is the longest wait over all limits that failed. `last` is the
 /// policy's.
 pub fn refused(
     policy: &Policy,
@@ -287,6 +287,8 @@ pub fn refused(
         return unavailable();
     };
     let answers = &policy.answers;
+    let own = policy.response(&limit.rule);
+    let status = own.map_or(429, |own| own.status);
     let message = format!("Too many requests. Rule: {}", limit.rule);
     let retry_after = retry_seconds(retry);
     let words = Words {
@@ -309,7 +311,7 @@ pub fn refused(
         Body::Problem => to_json(&ProblemBody {
             r#type: QUOTA_EXCEEDED,
             title: "Request cannot be satisfied as assigned quota has been exceeded",
-            status: 429,
+            status,
             detail: &message,
             violated_policies: {
                 let violated = words.violated.iter();
@@ -323,12 +325,18 @@ pub fn refused(
         Body::Json => JSON,
         Body::Problem => PROBLEM_JSON,
     };
+    let (content_type, body) = match own.and_then(|own| own.body.as_ref()) {
+        Some(own) => (own.content_type.as_str(), own.bytes.clone()),
+        None => (content_type, body),
+    };
     let mut headers = own_headers(content_type);
     write_status(&mut headers, policy, shown, met);
     headers.push(("x-envoy-ratelimited".into(), "true".to_string()));
     headers.extend(retry_after.map(|seconds| ("retry-after".into(), seconds.to_string())));
+    let added = own.iter().flat_map(|own| &own.headers);
+    headers.extend(added.map(|(name, value)| (name.clone().into(), value.clone())));
     Answer {
-        status: 429,
+        status,
         headers,
         body,
         grpc: Grpc {

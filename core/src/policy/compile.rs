@@ -21,6 +21,7 @@ use crate::policy::cost_rule::CostRule;
 use crate::policy::key;
 use crate::policy::lease_terms::{LeaseTerms, Size};
 use crate::policy::lists::Exemptions;
+use crate::policy::response::Response;
 use crate::policy::rollout::Mode;
 use crate::policy::soft_limit::{Pace, SoftLimit};
 use crate::quota::limit::{Algorithm, Quota, QuotaError};
@@ -50,11 +51,12 @@ fn compile(document: document::Policy, at: &Path<'_>, mistakes: &mut Mistakes) -
     };
     let mut limits = Limits::default();
     let are_all_read = document.rules.is_whole();
+    let mut responses = HashMap::new();
     let mut rules = rules(
         document.rules,
         usually,
         &at.member("rules"),
-        &mut limits,
+        (&mut limits, &mut responses),
         mistakes,
     );
     let experiments = Experiments {
@@ -106,6 +108,7 @@ fn compile(document: document::Policy, at: &Path<'_>, mistakes: &mut Mistakes) -
         limits: limits.list,
         by_rule,
         experiments,
+        responses,
         exemptions,
         assigned_tiers,
         answers,
@@ -225,13 +228,17 @@ fn rules(
     written: Items<document::Rule>,
     usually: Usually,
     at: &Path<'_>,
-    limits: &mut Limits,
+    (limits, responses): (&mut Limits, &mut HashMap<String, Response>),
     mistakes: &mut Mistakes,
 ) -> Vec<Rule> {
     let mut rules = Vec::with_capacity(written.len());
     let mut names = HashSet::with_capacity(written.len());
-    for (place, rule) in written {
+    for (place, mut rule) in written {
         let at = place.of(at);
+        if let Some(respond) = rule.respond.take() {
+            let response = Response::compile(respond, &at.member("respond"), mistakes);
+            responses.insert(rule.name.clone(), response);
+        }
         if !names.insert(rule.name.clone()) {
             mistakes.add(at.member("name").error(format!(
                 "{:?} is already the name of another rule; each rule counts under its own name",

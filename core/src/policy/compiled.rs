@@ -19,6 +19,7 @@ use crate::policy::ids::{LimitId, Scope, VariantId};
 use crate::policy::lease_terms::LeaseTerms;
 use crate::policy::lists::Exemptions;
 use crate::policy::pattern::Index;
+use crate::policy::response::Response;
 use crate::policy::rollout::{Counting, Mode};
 use crate::policy::soft_limit::SoftLimit;
 use crate::quota::cost::Cost;
@@ -45,6 +46,8 @@ pub struct Policy {
     pub(super) cost_headers: Vec<String>,
     /// Those that conditions ask for.
     pub(super) key_headers: Vec<String>,
+    /// By rule: what its refusals look like.
+    pub(super) responses: HashMap<String, Response>,
     pub exemptions: Exemptions,
     pub assigned_tiers: AssignedTiers,
     /// The tiers that rules and lists name, in order; none where no rule tells tiers apart.
@@ -241,6 +244,11 @@ impl Policy {
 
     pub fn cost_headers(&self) -> &[String] {
         &self.cost_headers
+    }
+
+    /// What a refusal of this rule looks like, if the rule says it.
+    pub fn response(&self, rule: &str) -> Option<&Response> {
+        self.responses.get(rule)
     }
 
     pub fn key_headers(&self) -> &[String] {
@@ -574,6 +582,9 @@ impl fmt::Display for Described<'_> {
             Mode::Partly(percent) => write!(f, " enforce_percent {}", percent.get())?,
             Mode::Shadow => f.write_str(" mode shadow")?,
             Mode::Off => f.write_str(" mode off")?,
+        }
+        if let Some(response) = self.policy.response(&rule.name) {
+            write!(f, " answers {}", response.status)?;
         }
         write!(f, "{}", rule.cost_rule)?;
         let mut separator = ": ";

@@ -17,6 +17,7 @@ pub mod lease_terms;
 pub mod lists;
 pub mod name;
 mod pattern;
+pub mod response;
 pub mod rollout;
 pub mod soft_limit;
 mod table;

@@ -93,7 +93,9 @@ fn limits(rule: &Rule, policy: &Policy) -> String {
         Mode::Shadow => "shadow: ".to_string(),
         Mode::Off => "off: ".to_string(),
     };
-    format!("{mode}{told}{cost}")
+    let answers = policy.response(rule.name());
+    let answers = answers.map_or_else(String::new, |own| format!("; answers {}", own.status));
+    format!("{mode}{told}{cost}{answers}")
 }
 
 /// `free 10/h token bucket, burst 5`; `other` is whoever has no tier that is listed.
@@ -169,12 +171,12 @@ mod tests {
     #[test]
     fn conditions_are_told_in_words() {
         let told = table(
-            r#"{"rules": [{"name": "a", "pattern": "/f", "when": [
+            r#"{"rules": [{"name": "a", "pattern": "/f", "respond": {"status": 503}, "when": [
                 {"header": "X-Plan", "in": ["free", "trial"]}, {"part": "tier", "not": "vip"},
                 {"claim": ["jwt", "org"], "present": false}, {"header": "user-agent", "prefix": "curl/"}]}]}"#,
         );
         let expected = "  a  /f when header x-plan is free|trial and tier is not vip and claim jwt.org is not there \
-                        and header user-agent is curl/*  no limits\n";
+                        and header user-agent is curl/*  no limits; answers 503\n";
         assert_eq!(told, expected);
     }
 

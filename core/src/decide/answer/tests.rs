@@ -148,3 +148,48 @@ fn a_body_is_told_again_for_the_same_words_and_no_others() {
     }
     assert_eq!(tell(&words, "again"), b"again");
 }
+
+#[test]
+fn a_rule_s_own_answer_keeps_what_tells_of_limits_and_stays_out_of_caches() {
+    let text = r#"{"rules": [{"name": "own", "pattern": "*",
+        "respond": {"status": 503, "body": "<p>later</p>", "content_type": "text/html",
+                    "headers": {"X-Support": "help"}},
+        "global_limit": {"type": "fixed_window", "limit": 9, "window": 60}}]}"#;
+    let json = Json::parse(text, "policy").unwrap();
+    let policy = Policy::try_new(&At::new(&json, "policy")).unwrap();
+    let (limit, _) = policy.limits().next().unwrap();
+    let retry = Retry::After(Span::seconds(5));
+    let shown = LimitStatus {
+        limit,
+        reading: Reading {
+            remaining: 0,
+            retry,
+            reset: Span::seconds(5),
+        },
+    };
+    let answer = refused(
+        &policy,
+        shown,
+        retry,
+        Met::default(),
+        &LastRefusal::default(),
+    );
+    let reply = answer.reply(Protocol::Http);
+    assert_eq!((reply.status, reply.body), (503, &b"<p>later</p>"[..]));
+    assert_eq!(reply.details, "weir_denied{own}");
+    for header in [
+        ("content-type", "text/html"),
+        ("cache-control", "no-store"),
+        ("retry-after", "5"),
+        ("x-ratelimit-limit", "9"),
+        ("x-support", "help"),
+    ] {
+        assert!(
+            reply.headers.contains(&(header.0, header.1.into())),
+            "{header:?}"
+        );
+    }
+    let reply = answer.reply(Protocol::Grpc);
+    assert_eq!((reply.code as i32, reply.body), (8, &[][..]));
+    assert!(reply.headers.contains(&("x-support", "help".into())));
+}

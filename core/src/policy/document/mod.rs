@@ -15,9 +15,10 @@ use form::{
 pub use grammar::{About, Field, Presence, Shape, Word};
 pub use status::{GrpcStatus, StatusSet};
 use texts::{
-    ASKED, COMPARED, FINGERPRINT, GRPC_STATUS, HEADER, HOST, KEY_DIGEST, LIMIT_NAME, MARK, METHOD,
-    NAME, NETWORK, NETWORK_OR_DEFAULT, OPERATOR_HEADER, PATTERN, RULE, SECRET, SEGMENT, STATUS_SET,
-    TIER, TIME, USER, UTC_OFFSET, VALUE_NAME, WHOLE_KEY_DIGEST,
+    ANSWERS_HEADER, ASKED, BODY, COMPARED, FIELD_VALUE, FINGERPRINT, GRPC_STATUS, HEADER, HOST,
+    KEY_DIGEST, LIMIT_NAME, MARK, METHOD, NAME, NETWORK, NETWORK_OR_DEFAULT, OPERATOR_HEADER,
+    PATTERN, RULE, SECRET, SEGMENT, STATUS_SET, TIER, TIME, USER, UTC_OFFSET, VALUE_NAME,
+    WHOLE_KEY_DIGEST,
 };
 
 use super::assigned_tiers::Until;
@@ -317,11 +318,33 @@ document! {
         /// The hosts that it is for, without port.
         hosts: Option<Items<Host>> =
             optional without "all", some(HOST), like r#"["*.example.com"]"#;
+        /// What its refusals look like, in the place of Weir's own.
+        respond: Option<Respond> =
+            optional without "429 in Weir's words", object::<Respond>(), like r#"{"status": 503}"#;
         /// What else a request has to be: all of these.
         when: Items<Condition> =
             default(Items::default() => "[]"), list(object::<Condition>()),
             like r#"[{"header": "x-plan", "in": ["free", "trial"]}]"#;
         ..limits: Limits;
+    }
+
+    /// What a rule's refusals look like. The headers that tell of limits, `Retry-After` and `Cache-Control: no-store`
+    /// stay. gRPC clients get 8 RESOURCE_EXHAUSTED in Weir's words and these headers.
+    Respond {
+        /// The status.
+        status: u64 =
+            default(429 => "429"), Whole { least: 400, most: 599, why: ["", ": a refusal is an error"] }, like "503";
+        /// The body.
+        body: Option<String> =
+            optional without "Weir's own", BODY, like "\"Slow down, please.\"";
+        /// What the body is.
+        content_type: Option<String> =
+            optional without "`text/plain; charset=utf-8`, where there is a `body`", FIELD_VALUE,
+            like "\"text/html\"" beside r#""body": "<p>Slow down.</p>""#;
+        /// Headers besides, by name.
+        headers: Vec<(String, String)> =
+            default(Vec::new() => "{}"), MapOf { name: ANSWERS_HEADER, of: FIELD_VALUE },
+            like r#"{"x-support": "https://example.com/limits"}"#;
     }
 
     /// What a rule asks of a request besides path, method and host. It reads what was sent, whoever sent it. One

@@ -77,6 +77,7 @@ fn is_as_it_says<T: Object + Debug>() {
 fn every_field_is_as_its_declaration_says() {
     is_as_it_says::<Policy>();
     is_as_it_says::<Rule>();
+    is_as_it_says::<Respond>();
     is_as_it_says::<Condition>();
     is_as_it_says::<Limits>();
     is_as_it_says::<Limit>();
@@ -102,6 +103,7 @@ fn every_field_is_as_its_declaration_says() {
         "Assignment",
         "Status",
         "ToldCost",
+        "Respond",
         "Condition",
         "Limit",
         "Variant",

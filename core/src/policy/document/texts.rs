@@ -315,6 +315,52 @@ pub(super) const GRPC_STATUS: Text<()> = Text {
     pattern: Some("^([0-9]|1[0-6]|[A-Z_]+)$"),
 };
 
+/// A header that a rule adds to its refusals.
+pub(super) const ANSWERS_HEADER: Text<()> = Text {
+    read: |text| {
+        let name = header_name(text)?;
+        let may_be_set = matches!(name.as_str(), "location" | "set-cookie");
+        let is_taken = ANSWERS_HEADERS.contains(&name.as_str()) && !may_be_set;
+        let is_others = ["grpc-", "x-envoy-", "proxy-"]
+            .iter()
+            .any(|own| name.starts_with(own));
+        if is_taken || is_others || matches!(name.as_str(), "cache-control" | "keep-alive") {
+            return Err(format!(
+                "is {name:?}, which Weir or the proxy sets; take it out, and choose another name for what is \
+                 your own"
+            ));
+        }
+        Ok(())
+    },
+    kind: "the name of a header",
+    pattern: Some(HEADER_PATTERN),
+};
+
+pub(super) const FIELD_VALUE: Text<String> = Text {
+    read: |text| {
+        let is_plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        if text.is_empty() || text.len() > 1024 || !is_plain || text.trim() != text {
+            return Err(
+                "is no value of a header; write 1 to 1024 printable characters of ASCII, without blanks round \
+                 them"
+                    .to_string(),
+            );
+        }
+        Ok(text.to_string())
+    },
+    kind: "a header's value",
+    pattern: Some("^[!-~]([ -~]*[!-~])?$"),
+};
+
+pub(super) const BODY: Text<String> = Text {
+    read: |text| match text.len() {
+        0..=16_384 => Ok(text.to_string()),
+        size => Err(format!("has {size} bytes; keep an answer to 16384")),
+    },
+    kind: "a text of 16,384 bytes at most",
+    pattern: None,
+};
+
 /// How much of it has to be there, the list says.
 pub(super) const KEY_DIGEST: Text<String> = Text {
     read: |text| Ok(text.to_string()),
