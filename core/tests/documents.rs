@@ -36,7 +36,16 @@ fn configuration(field: &str, value: &Value) -> Option<Value> {
     let mut whole = json!({ "role": "limiter", "identity": { "trust": "never" } });
     match field {
         "type" | "limit" | "window" | "on_store_failure" | "warn_at" => {
-            limit[field] = value.clone()
+            limit[field] = value.clone();
+            if field == "window" && value.is_string() {
+                limit["type"] = "fixed_window".into();
+            }
+        }
+        "missing" | "unbelieved" => {
+            limit["key"] = json!(["user"]);
+            limit[field] = value.clone();
+            rule["limits"] = json!([limit]);
+            limit = json!({ "type": "fixed_window", "limit": 9, "window": 30 });
         }
         "burst_limit" => {
             limit["type"] = "token_bucket".into();
@@ -65,7 +74,14 @@ fn configuration(field: &str, value: &Value) -> Option<Value> {
         }
         "pattern" | "mode" | "match" | "priority" | "enforce_percent" | "methods" | "hosts"
         | "cost" => {
+            // Room for whatever an example costs.
+            limit["limit"] = 1_000_000.into();
             rule[field] = value.clone();
+        }
+        // A rule's own refusals have fields of the same names.
+        "headers" | "body" if !is_policys(field, value) => {
+            rule["respond"] = json!({});
+            rule["respond"][field] = value.clone();
         }
         "headers" | "body" | "degraded_header" | "warning_header" | "delay_header"
         | "shadow_header" | "variant_header" => policy[field] = value.clone(),
@@ -82,6 +98,14 @@ fn configuration(field: &str, value: &Value) -> Option<Value> {
     whole["store"] = store;
     whole["policy"] = policy;
     Some(whole)
+}
+
+/// Whether a policy's field of that name may have this value at all.
+fn is_policys(field: &str, value: &Value) -> bool {
+    match field {
+        "headers" => value.is_array(),
+        _ => ["json", "problem"].iter().any(|word| value == word),
+    }
 }
 
 /// What of this is refused.

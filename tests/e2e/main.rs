@@ -23,6 +23,7 @@ mod experiments;
 mod failure;
 mod grpc;
 mod identity;
+mod keyed;
 mod keys;
 mod language;
 mod leases;
@@ -106,6 +107,7 @@ fn trials(world: &Arc<World>) -> Vec<Trial> {
         content_types::CASES,
         redirects::CASES,
         status::CASES,
+        keyed::CASES,
         keys::CASES,
         language::CASES,
         no_wall::CASES,

@@ -27,6 +27,7 @@ pub struct World {
     rollout: OnceLock<Gateway>,
     eased: OnceLock<[Gateway; 2]>,
     watched: OnceLock<Gateway>,
+    keyed: OnceLock<Gateway>,
     leasing: OnceLock<[Gateway; 2]>,
     fragile: Mutex<Option<Fragile>>,
     stage: Mutex<Option<Stage>>,
@@ -51,6 +52,7 @@ impl World {
             rollout: OnceLock::new(),
             eased: OnceLock::new(),
             watched: OnceLock::new(),
+            keyed: OnceLock::new(),
             leasing: OnceLock::new(),
             fragile: Mutex::default(),
             stage: Mutex::default(),
@@ -88,6 +90,16 @@ impl World {
     pub fn rollout(&self) -> &Gateway {
         self.rollout.get_or_init(|| {
             let policy = include_str!("rollout.json").to_owned();
+            let gateway = self.gateway().policy(Policy::Text(policy));
+            gateway.trust(json!(["127.0.0.0/9"])).start().unwrap()
+        })
+    }
+
+    /// A gateway with `keyed.json`: limits that count by keys of their own. It believes the same peers as
+    /// the workshop's.
+    pub fn keyed(&self) -> &Gateway {
+        self.keyed.get_or_init(|| {
+            let policy = include_str!("keyed.json").to_owned();
             let gateway = self.gateway().policy(Policy::Text(policy));
             gateway.trust(json!(["127.0.0.0/9"])).start().unwrap()
         })

@@ -94,7 +94,7 @@ fn whose(limits: &[&Limit]) -> String {
     label.sort_unstable();
     label.dedup();
     let variant = match (first.scope, &first.variant) {
-        (Scope::Global | Scope::Ip, Some(variant)) => format!(" in {variant}"),
+        (Scope::Global | Scope::Ip | Scope::Key, Some(variant)) => format!(" in {variant}"),
         _ => String::new(),
     };
     match first.scope {

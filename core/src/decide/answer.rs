@@ -409,6 +409,19 @@ pub fn unreadable_cost(header: &str) -> Answer {
     )
 }
 
+/// 400: a request that lacks a part of a key that it must have, such as `the header x-org`.
+pub fn lacking(part: &str) -> Answer {
+    let message = format!("The request lacks {part}, by which it is counted; send it.");
+    plain(
+        400,
+        format!("weir_lacking{{{}}}", part.replace(' ', "_")).into(),
+        "Incomplete request",
+        &message,
+        GrpcCode::InvalidArgument,
+        None,
+    )
+}
+
 /// 400: a call that is answered in JSON, from somebody who reads gRPC.
 pub fn not_in_grpc() -> Answer {
     let message = "This call is answered in JSON; ask without a content type of gRPC.";

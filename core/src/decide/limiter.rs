@@ -5,6 +5,7 @@ mod condition;
 mod delayed;
 mod explanation;
 mod head;
+mod keyed;
 mod leased;
 mod redirect;
 mod settlement;
@@ -27,7 +28,7 @@ use crate::local::holds::Holds;
 use crate::local::lease::{Leases, Spent};
 use crate::local::timer_queue::{Delays, StreamId};
 use crate::policy::cost_rule::{CostRule, Said, Unreadable};
-use crate::policy::ids::{LimitId, VariantId};
+use crate::policy::ids::{LimitId, Scope, VariantId};
 use crate::policy::lists::{Entry, Listed, Treatment};
 use crate::policy::rollout::Counting;
 use crate::policy::{OperatorHeader, Policy, Rule, Target, key};
@@ -46,6 +47,7 @@ use crate::time::{StoreInstant, WallTime, WorkerInstant};
 pub use delayed::DelayedRequest;
 pub use explanation::{Asked, Explanation, Standing, explain};
 use head::{Head, KnownFacts};
+use keyed::Keying;
 pub use redirect::{Counted, Redirected, Redirects};
 use settlement::PendingCost;
 pub use settlement::Settlement;
@@ -347,12 +349,12 @@ fn block(caller: Caller, entry: Entry, protocol: Protocol) -> Step {
 }
 
 /// What becomes of a request for the upstream, and whether its caller's tier is unknown.
-fn passage_step(
-    snapshot: &Rc<PolicySnapshot>,
-    sources: &Sources,
-    path: &[u8],
-    head: &Head<'_>,
-    facts: &KnownFacts<'_, impl Facts>,
+fn passage_step<'a>(
+    snapshot: &'a Rc<PolicySnapshot>,
+    sources: &'a Sources,
+    path: &'a [u8],
+    head: &'a Head<'a>,
+    facts: &'a KnownFacts<'a, impl Facts>,
 ) -> (Step, bool) {
     let policy = &snapshot.policy;
     let target = Target {
@@ -375,7 +377,8 @@ fn passage_step(
                 true => facts.counted(snapshot, &caller.subject),
                 false => Vec::new(),
             };
-            limited_step(snapshot, rules, caller, (head, facts), &counted)
+            let asked = Keying::new(snapshot, sources, head, facts, path);
+            limited_step(snapshot, rules, caller, &asked, &counted)
         }
         Treatment::Exempt(entry) => Step::Exempt(Listed::allowed(caller, entry)),
         Treatment::Blocked(entry) => block(caller, entry, head.protocol),
@@ -388,16 +391,20 @@ fn limited_step<'a>(
     snapshot: &'a Rc<PolicySnapshot>,
     rules: impl Iterator<Item = &'a Rule>,
     caller: Caller,
-    (head, facts): (&Head<'_>, &KnownFacts<'_, impl Facts>),
+    asked: &Keying<'_, impl Facts>,
     counted: &[LimitId],
 ) -> Step {
+    let (head, facts) = (asked.head(), asked.facts());
     let policy = &snapshot.policy;
     let is_counted = |rule: &Rule| {
         let arm = policy.arm(rule, &caller.subject);
-        let mut own = rule.limits_for(arm, &caller.tier, caller.address);
+        let own = rule.limits_for(arm, &caller.tier, caller.address);
+        let mut own = own.chain(policy.keyed(rule, arm));
         !counted.is_empty() && own.any(|limit| counted.contains(&limit))
     };
     let (mut limits, mut shadows, mut variants) = (Vec::new(), Vec::new(), Vec::new());
+    // The counters of those that count by a key.
+    let mut keys: Vec<(LimitId, Counting, Vec<u8>)> = Vec::new();
     // Of rules that do not cost the same each time.
     let (mut told, mut pending_costs): (Vec<(Range<usize>, Cost)>, Vec<PendingCost>) =
         (Vec::new(), Vec::new());
@@ -428,6 +435,22 @@ fn limited_step<'a>(
             variants.push(arm.id);
         }
         let own = rule.limits_for(arm, &caller.tier, caller.address);
+        let before = keys.len();
+        for id in rule.keyed(arm) {
+            match asked.meet(rule, *id, counting, &caller) {
+                keyed::Met::Counted(id, key) => keys.push((id, counting, key)),
+                keyed::Met::Skipped => {}
+                keyed::Met::Lacking(part) => {
+                    return Step::Respond(answer::lacking(&part), head.protocol);
+                }
+                keyed::Met::Denied => {
+                    let entry = Entry::Override(rule.name().to_string());
+                    return block(caller, entry, head.protocol);
+                }
+            }
+        }
+        let by_key = keys.iter().skip(before).map(|(id, ..)| *id);
+        let own = own.chain(by_key);
         let (shadow, places) = match counting {
             Counting::Enforced => {
                 let start = limits.len();
@@ -454,18 +477,27 @@ fn limited_step<'a>(
             });
         }
     }
+    let mut by_key = |id, counting| {
+        let mut keys = keys.iter_mut();
+        let own = keys.find(|(own, as_counted, _)| (*own, *as_counted) == (id, counting));
+        own.map(|(_, _, key)| std::mem::take(key))
+            .unwrap_or_default()
+    };
     let mut check_request = CheckRequest::default();
     let mut take = |limits: &[LimitId], counting, told: &dyn Fn(usize) -> Option<Cost>| {
         let limits = limits.iter().enumerate();
-        let limits = limits.filter_map(|(place, id)| Some((place, policy.limit(*id)?)));
-        let checks = limits.map(|(place, limit)| Check {
-            key: key::of(
-                &snapshot.namespace,
-                limit,
-                counting,
-                &caller.subject,
-                caller.client,
-            ),
+        let limits = limits.filter_map(|(place, id)| Some((place, *id, policy.limit(*id)?)));
+        let checks = limits.map(|(place, id, limit)| Check {
+            key: match limit.scope {
+                Scope::Key => by_key(id, counting),
+                Scope::Global | Scope::User | Scope::Ip => key::of(
+                    &snapshot.namespace,
+                    limit,
+                    counting,
+                    &caller.subject,
+                    caller.client,
+                ),
+            },
             terms: limit.terms.clone(),
             cost: told(place).unwrap_or(limit.cost),
         });

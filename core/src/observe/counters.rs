@@ -84,7 +84,7 @@ pub enum Count {
     Warned,
 }
 
-const SCOPES: [Scope; 3] = [Scope::Global, Scope::User, Scope::Ip];
+const SCOPES: [Scope; 4] = [Scope::Global, Scope::User, Scope::Ip, Scope::Key];
 
 /// Where each count is: decisions, degraded, the delay, the crowded, unknown tiers, a block for each rule,
 /// then one for each variant of an experiment.

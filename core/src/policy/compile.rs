@@ -2,6 +2,8 @@
 //! time that grows as the text does. What one field alone may be, the document's reader has checked; here
 //! is what fields and limits are to each other.
 
+mod keyed;
+
 use std::collections::{HashMap, HashSet};
 
 use super::assigned_tiers::AssignedTiers;
@@ -19,6 +21,7 @@ use crate::codec::secret::Fingerprint;
 use crate::policy::condition::Condition;
 use crate::policy::cost_rule::CostRule;
 use crate::policy::key;
+use crate::policy::key_part::Part;
 use crate::policy::lease_terms::{LeaseTerms, Size};
 use crate::policy::lists::Exemptions;
 use crate::policy::response::Response;
@@ -71,6 +74,11 @@ fn compile(document: document::Policy, at: &Path<'_>, mistakes: &mut Mistakes) -
     {
         mistakes.add(error);
     }
+    if mistakes.is_empty() {
+        for rule in &rules {
+            keyed::check_that_counters_are_bounded(rule, &limits, mistakes);
+        }
+    }
     let status = status?;
     if !mistakes.is_empty() {
         return None;
@@ -99,7 +107,7 @@ fn compile(document: document::Policy, at: &Path<'_>, mistakes: &mut Mistakes) -
     Some(Policy {
         patterns,
         cost_headers: cost_headers(&rules),
-        key_headers: key_headers(&rules),
+        key_headers: key_headers(&rules, &limits.list),
         tiers: tiers(&limits.list, &exemptions, &assigned_tiers, &status),
         uses: uses(&limits.list),
         titles: titles::of(&limits.list),
@@ -138,10 +146,13 @@ fn cost_headers(rules: &[Rule]) -> Vec<String> {
     headers
 }
 
-/// The request headers that conditions ask for.
-fn key_headers(rules: &[Rule]) -> Vec<String> {
+/// The request headers that keys are made of, and that conditions ask for.
+fn key_headers(rules: &[Rule], limits: &[Limit]) -> Vec<String> {
     let conditions = rules.iter().flat_map(|rule| &rule.when);
-    let headers = conditions.filter_map(|condition| condition.part.header());
+    let asked = conditions.map(|condition| &condition.part);
+    let keyed = limits.iter().filter_map(|limit| limit.keyed.as_ref());
+    let parts = asked.chain(keyed.flat_map(|keyed| &keyed.parts));
+    let headers = parts.filter_map(Part::header);
     let mut headers: Vec<String> = headers.map(str::to_string).collect();
     headers.sort_unstable();
     headers.dedup();
@@ -213,7 +224,9 @@ fn is_of_one_slot(limits: &[Limit]) -> bool {
         .iter()
         .zip(limits.iter().skip(1))
         .all(|(one, other)| {
-            one.scope == other.scope && (one.scope != Scope::Global || one.rule == other.rule)
+            one.scope == other.scope
+                && one.scope != Scope::Key
+                && (one.scope != Scope::Global || one.rule == other.rule)
         })
 }
 
@@ -410,7 +423,13 @@ impl Limits {
             ip.by_network.push((network, ids));
         }
         ip.sort();
-        RuleLimits { global, user, ip }
+        let keyed = self.keyed(written.limits, &at.member("limits"), whose, mistakes);
+        RuleLimits {
+            global,
+            user,
+            ip,
+            keyed,
+        }
     }
 
     /// One limit or a list of them, for one scope of one rule, or of a variant of it.
@@ -476,6 +495,7 @@ impl Limits {
                 soft_limit,
                 lease,
                 on_store_failure: limit.on_store_failure,
+                keyed: None,
             });
         }
         ids

@@ -16,6 +16,7 @@ use crate::policy::condition::Condition;
 use crate::policy::cost_rule::CostRule;
 use crate::policy::experiment::Participation;
 use crate::policy::ids::{LimitId, Scope, VariantId};
+use crate::policy::keyed::Keyed;
 use crate::policy::lease_terms::LeaseTerms;
 use crate::policy::lists::Exemptions;
 use crate::policy::pattern::Index;
@@ -44,7 +45,7 @@ pub struct Policy {
     pub(super) experiments: Vec<Experiment>,
     /// The request headers that say what something costs.
     pub(super) cost_headers: Vec<String>,
-    /// Those that conditions ask for.
+    /// Those that keys are made of, and that conditions ask for. Ascending.
     pub(super) key_headers: Vec<String>,
     /// By rule: what its refusals look like.
     pub(super) responses: HashMap<String, Response>,
@@ -98,6 +99,7 @@ pub(super) struct RuleLimits {
     pub(super) global: Vec<LimitId>,
     pub(super) user: TierLimits,
     pub(super) ip: NetworkLimits,
+    pub(super) keyed: Vec<LimitId>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -161,6 +163,8 @@ pub struct Limit {
     pub soft_limit: SoftLimit,
     pub lease: Option<LeaseTerms>,
     pub on_store_failure: OnStoreFailure,
+    /// What it counts by, where that is its `key`.
+    pub keyed: Option<Rc<Keyed>>,
 }
 
 /// Which header families an answer carries, and in which shape a refusal's body comes.
@@ -270,6 +274,19 @@ impl Policy {
     /// The variant of a rule that is for this caller, if the rule takes part in an experiment.
     pub fn arm<'a>(&'a self, rule: &'a Rule, subject: &Subject) -> Option<Arm<'a>> {
         rule.takes_part.as_ref()?.arm(&self.experiments, subject)
+    }
+
+    /// The limits by a key that a request of this rule may have counted in, overrides among them.
+    pub fn keyed<'a>(
+        &'a self,
+        rule: &'a Rule,
+        arm: Option<Arm<'a>>,
+    ) -> impl Iterator<Item = LimitId> + use<'a> {
+        rule.keyed(arm).iter().flat_map(|id| {
+            let keyed = self.limit(*id).and_then(|limit| limit.keyed.as_ref());
+            let instead = keyed.into_iter().flat_map(|keyed| keyed.instead_limits());
+            [*id].into_iter().chain(instead)
+        })
     }
 
     /// Whether a tier is named here, or is one that callers have whom nobody gave any. All are where no
@@ -405,14 +422,21 @@ impl Rule {
         tier: &str,
         address: Option<IpAddr>,
     ) -> impl Iterator<Item = LimitId> + use<'a> {
-        let RuleLimits { global, user, ip } =
-            arm.and_then(|arm| arm.limits).unwrap_or(&self.limits);
+        let RuleLimits {
+            global, user, ip, ..
+        } = arm.and_then(|arm| arm.limits).unwrap_or(&self.limits);
         let ip = address.map_or(&[][..], |address| ip.limits_for(address));
         global
             .iter()
             .chain(user.limits_for(tier))
             .chain(ip)
             .copied()
+    }
+
+    /// The limits that count by a key, for whomever. They are reported after the others.
+    pub fn keyed<'a>(&'a self, arm: Option<Arm<'a>>) -> &'a [LimitId] {
+        let limits = arm.and_then(|arm| arm.limits).unwrap_or(&self.limits);
+        &limits.keyed
     }
 
     /// Its own limits, and what variants of its experiment make of them.
@@ -452,10 +476,15 @@ impl Rule {
 impl RuleLimits {
     /// Each list of limits, of which a request meets one of each scope at most.
     pub(super) fn lists(&self) -> impl Iterator<Item = &[LimitId]> {
-        let RuleLimits { global, user, ip } = self;
+        let RuleLimits {
+            global,
+            user,
+            ip,
+            keyed,
+        } = self;
         let tiers = user.by_tier.iter().map(|(_, limits)| limits);
         let networks = ip.by_network.iter().map(|(_, limits)| limits);
-        [global, &ip.default]
+        [global, &ip.default, keyed]
             .into_iter()
             .chain(&user.default)
             .chain(tiers)

@@ -12,6 +12,7 @@ use super::ids::Scope;
 use super::pattern::{Exceptions, Index, LONGEST_PATH};
 use crate::policy::condition::Condition;
 use crate::policy::cost_rule::CostRule;
+use crate::policy::key_part::Part;
 use crate::policy::lists::Exemptions;
 use crate::policy::rollout::Mode;
 use crate::quota::limit::Algorithm;
@@ -53,6 +54,7 @@ pub(super) fn of(whole: &Whole<'_>) -> Vec<String> {
         doubts.extend(letters_left_out(rule));
         doubts.extend(exceptions(rule));
         doubts.extend(left_at_will(rule, rules));
+        doubts.extend(paths_that_share(rule, &own));
         doubts.extend(out_of_reach(rule, &own));
         doubts.extend(free_to_leave(rule));
         doubts.extend(dear_to_leave(rule, &own));
@@ -88,8 +90,8 @@ fn all_on_trial(enforcement: Enforcement) -> Option<String> {
 fn no_limits(rule: &Rule, own: &[&Limit]) -> Option<String> {
     own.is_empty().then(|| {
         format!(
-            "rule {}: it has no limits, so it does nothing; add \"global_limit\", \"user_limits\" or \
-             \"ip_limits\", or take it out",
+            "rule {}: it has no limits, so it does nothing; add \"global_limit\", \"user_limits\", \
+             \"ip_limits\" or \"limits\", or take it out",
             rule.name
         )
     })
@@ -120,6 +122,21 @@ fn few_callers(rule: &Rule) -> Option<String> {
              of all is meant",
             rule.name,
             percent * 100.0
+        )
+    })
+}
+
+/// A key has the loose reading of a path.
+fn paths_that_share(rule: &Rule, own: &[&Limit]) -> Option<String> {
+    let counts_by_path = |limit: &&Limit| {
+        let keyed = limit.keyed.as_ref();
+        keyed.is_some_and(|keyed| keyed.parts.contains(&Part::Path))
+    };
+    (rule.matching == Matching::Loose && own.iter().any(counts_by_path)).then(|| {
+        format!(
+            "rule {}: its paths /aBc, /abc and /abc;1 share a count; where case tells ids apart, add \
+             \"match\": \"exact\"",
+            rule.name
         )
     })
 }
@@ -243,6 +260,7 @@ fn whose(limit: &Limit) -> String {
         Scope::Global => "everybody".into(),
         Scope::User => format!("tier {}", limit.label),
         Scope::Ip => format!("addresses in {}", limit.label),
+        Scope::Key => format!("key {}", limit.label),
     }
 }
 
@@ -376,6 +394,7 @@ fn large_log(limit: &Limit) -> Option<String> {
         Scope::Global => "",
         Scope::User => " for each user",
         Scope::Ip => " for each address",
+        Scope::Key => " for each key",
     };
     large.then(|| {
         format!(

@@ -288,18 +288,27 @@ fn no_rule(name: &str, places: &HashMap<String, usize>, rules: &[Rule]) -> Strin
 impl RuleLimits {
     /// These with others in the place of those that they name; nothing if they name none.
     fn overridden_by(&self, other: RuleLimits) -> Option<RuleLimits> {
-        let RuleLimits { global, user, ip } = other;
+        let RuleLimits {
+            global,
+            user,
+            ip,
+            keyed,
+        } = other;
         let names_none = global.is_empty()
             && user.by_tier.is_empty()
             && user.default.is_none()
             && ip.by_network.is_empty()
-            && ip.default.is_empty();
+            && ip.default.is_empty()
+            && keyed.is_empty();
         if names_none {
             return None;
         }
         let mut limits = self.clone();
         if !global.is_empty() {
             limits.global = global;
+        }
+        if !keyed.is_empty() {
+            limits.keyed = keyed;
         }
         let tiers: HashSet<&String> = user.by_tier.iter().map(|(tier, _)| tier).collect();
         let listed = &mut limits.user.by_tier;

@@ -29,6 +29,8 @@ pub enum Scope {
     User,
     /// The client's address.
     Ip,
+    /// Whatever the limit's `key` names.
+    Key,
 }
 
 impl Scope {
@@ -37,6 +39,7 @@ impl Scope {
             Scope::Global => "global",
             Scope::User => "user",
             Scope::Ip => "ip",
+            Scope::Key => "key",
         }
     }
 }

@@ -1,12 +1,13 @@
 //! What a counter is called in Redis:
 //!
 //! ```text
-//! weir[@NAMESPACE]:2:{SLOT}:RULE:KINDS:COUNTER[:x:EXPERIMENT:VARIANT][:shadow]
+//! weir[@NAMESPACE]:2:{SLOT}:RULE:KINDS:COUNTER[:x:EXPERIMENT:VARIANT][=VALUES][:shadow]
 //! weir:2:{u:ann}:general_api:user:fw86400s
 //! ```
 //!
 //! SLOT is whose usage it is, and all counters of one subject share it. KINDS says what the limit counts
-//! by (`all` everybody together, `user`, `ip`), joined by `+` should there be several. COUNTER is the
+//! by (`all` everybody together, `user`, `ip`, `h.x-org`), joined by `+` should there be several, and VALUES
+//! what a request has of those that SLOT does not say. COUNTER is the
 //! algorithm with the limit's name (`tb.burst`) or else with its window (`tb60s`, `fwmonth+0900`).
 //!
 //! Injective whatever bytes an id holds. A key names what is counted, never how much is allowed nor where
@@ -22,6 +23,7 @@ use crate::codec::namespace::Namespace;
 use crate::codec::resp::push_decimal;
 use crate::policy::Limit;
 use crate::policy::ids::Scope;
+use crate::policy::key_part::Part;
 use crate::policy::rollout::Counting;
 use crate::quota::limit::{Algorithm, Quota};
 use crate::quota::period::Unit;
@@ -32,6 +34,8 @@ const LONGEST_ID: usize = 128;
 /// So are those that escapes make longer than this: a million callers with such ids would cost Redis
 /// hundreds of megabytes for names alone.
 const LONGEST_ESCAPED: usize = 200;
+/// A value of a key that is longer is hashed before it is escaped.
+const MOST_VALUE: usize = 512;
 /// What one byte takes at most when it is escaped.
 const LONGEST_ESCAPE: usize = "%FF".len();
 
@@ -66,12 +70,95 @@ pub fn of(
         }
         Scope::User => write_subject(&mut key, subject),
         Scope::Ip => write_address(&mut key, client),
+        // It has a key of its own: `of_keyed`.
+        Scope::Key => key.extend_from_slice(b"v:"),
     }
     key.extend_from_slice(&limit.key_end);
     if counting == Counting::Shadow {
         key.extend_from_slice(SHADOW);
     }
     key
+}
+
+/// Whose slot of a cluster a keyed limit counts in: the subject's or the address's where its key holds
+/// them, so that one call decides it with the other limits of the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Home<'a> {
+    Everybody,
+    Subject(&'a Subject),
+    Address(Option<IpAddr>),
+    /// Its own, by its values.
+    Values,
+}
+
+/// The key of a keyed limit's counter. `values` are those of the parts that `home` does not say, in the
+/// key's order; none where the request lacks it.
+pub fn of_keyed(
+    namespace: &Namespace,
+    limit: &Limit,
+    counting: Counting,
+    home: Home<'_>,
+    values: &[Option<&[u8]>],
+) -> Vec<u8> {
+    let mut key = Vec::with_capacity(TYPICAL + limit.key_end.len());
+    key.extend_from_slice(namespace.counters().as_bytes());
+    let values = match values {
+        [] => None,
+        values => Some(written(values)),
+    };
+    match home {
+        Home::Everybody => {
+            key.extend_from_slice(b"g:");
+            key.extend_from_slice(limit.rule.as_bytes());
+        }
+        Home::Subject(subject) => write_subject(&mut key, subject),
+        Home::Address(address) => write_address(&mut key, address),
+        Home::Values => {
+            key.extend_from_slice(b"v:");
+            key.extend_from_slice(values.as_deref().unwrap_or_default());
+        }
+    }
+    key.extend_from_slice(&limit.key_end);
+    if home != Home::Values
+        && let Some(values) = values
+    {
+        key.push(b'=');
+        key.extend_from_slice(&values);
+    }
+    if counting == Counting::Shadow {
+        key.extend_from_slice(SHADOW);
+    }
+    key
+}
+
+/// Values as text that no other values have, hashed where it would be long.
+fn written(values: &[Option<&[u8]>]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (place, value) in values.iter().enumerate() {
+        if place > 0 {
+            out.push(b'+');
+        }
+        match value {
+            // No value is written so: a `~` is escaped.
+            None => out.push(b'~'),
+            // The whole is hashed in any case; an escape of each byte of it would be for nothing.
+            Some(value) if value.len() > MOST_VALUE => {
+                out.push(b'#');
+                out.extend_from_slice(hex_digest(value).as_bytes());
+            }
+            Some(value) => {
+                for part in escaped(value) {
+                    out.extend_from_slice(part.as_bytes());
+                }
+            }
+        }
+    }
+    if out.len() > LONGEST_ESCAPED {
+        let mut hashed = vec![b'#'];
+        hashed.extend_from_slice(hex_digest(&out).as_bytes());
+        return hashed;
+    }
+    out
 }
 
 /// What a limit's counter is called among those of its rule and scope: the algorithm, and its name or
@@ -110,7 +197,30 @@ pub fn is_like_unnamed(name: &str) -> bool {
 pub fn end(rule: &str, scope: Scope, counter: &str, variant: Option<&str>) -> Vec<u8> {
     let mut end = Vec::new();
     write_rest(&mut end, rule, scope, counter);
-    if let (Scope::Global | Scope::Ip, Some(variant)) = (scope, variant) {
+    if let (Scope::Global | Scope::Ip | Scope::Key, Some(variant)) = (scope, variant) {
+        end.extend_from_slice(VARIANT);
+        end.extend_from_slice(variant.as_bytes());
+    }
+    end
+}
+
+/// What all keys of a keyed limit end in, before their values. Requests of peers that are not believed count
+/// under their address without values, which no other request does.
+pub fn end_of_keyed(rule: &str, parts: &[Part], counter: &str, variant: Option<&str>) -> Vec<u8> {
+    let kinds = match parts {
+        [] => kinds(Scope::Global).to_string(),
+        parts => {
+            let kinds: Vec<String> = parts.iter().map(Part::to_string).collect();
+            kinds.join("+")
+        }
+    };
+    let mut end = Vec::new();
+    for part in ["}:", rule, ":", &kinds, ":", counter] {
+        end.extend_from_slice(part.as_bytes());
+    }
+    if let Some(variant) = variant
+        && !parts.contains(&Part::User)
+    {
         end.extend_from_slice(VARIANT);
         end.extend_from_slice(variant.as_bytes());
     }
@@ -138,6 +248,8 @@ fn kinds(scope: Scope) -> &'static str {
         Scope::Global => "all",
         Scope::User => "user",
         Scope::Ip => "ip",
+        // Its key says it: `end_of_keyed`.
+        Scope::Key => "",
     }
 }
 

@@ -64,6 +64,8 @@ pub enum Entry {
     Tier,
     /// As much of the key's hash as the list has.
     ApiKey(String),
+    /// An override of a limit of this rule, not a list.
+    Override(String),
 }
 
 /// Somebody who is on a list, for those who tell operators.
@@ -278,6 +280,7 @@ impl Listed {
             Entry::User => "users",
             Entry::Tier => "tiers",
             Entry::ApiKey(_) => "api_keys",
+            Entry::Override(_) => "overrides",
         }
     }
 
@@ -288,6 +291,7 @@ impl Listed {
             Entry::User => None,
             Entry::Tier => Some(self.caller.tier.as_str().into()),
             Entry::ApiKey(digits) => Some(digits.as_str().into()),
+            Entry::Override(rule) => Some(rule.as_str().into()),
         }
     }
 

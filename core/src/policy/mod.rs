@@ -13,6 +13,7 @@ mod experiment;
 pub mod ids;
 pub mod key;
 pub mod key_part;
+pub mod keyed;
 pub mod lease_terms;
 pub mod lists;
 pub mod name;

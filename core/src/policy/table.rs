@@ -108,7 +108,7 @@ fn one(limit: &Limit, other: &str) -> String {
         (Scope::Global, _) => "everyone",
         (Scope::User, DEFAULT) => other,
         (Scope::Ip, DEFAULT) => "an address",
-        (Scope::User | Scope::Ip, label) => label,
+        (Scope::User | Scope::Ip | Scope::Key, label) => label,
     };
     let quota = limit.terms.quota;
     let algorithm = quota.algorithm();

@@ -216,6 +216,15 @@ impl Quota {
         Ok(Quota { period, ..quota })
     }
 
+    /// Other numbers in the same windows, by the same algorithm.
+    pub fn with_limit(&self, limit: u64, burst: Option<u64>) -> Result<Quota, QuotaError> {
+        let quota = Quota::try_new(self.algorithm, limit, self.window_seconds(), burst)?;
+        Ok(Quota {
+            period: self.period,
+            ..quota
+        })
+    }
+
     /// The same rate, holding as many requests as leave within `longest`: the one that leaves now,
     /// and those that wait.
     pub fn shaped(&self, longest: Span) -> Result<Quota, QuotaError> {

@@ -235,6 +235,18 @@ fn v4_octet(mut text: &[u8]) -> Option<(u8, &[u8])> {
     Some((octet?, text))
 }
 
+/// The network of an address, by the prefix of its family.
+pub fn network(address: IpAddr, ipv4_prefix: u8, ipv6_prefix: u8) -> Option<Cidr> {
+    let address = unmapped(address);
+    let prefix = match address {
+        IpAddr::V4(_) => ipv4_prefix,
+        IpAddr::V6(_) => ipv6_prefix,
+    };
+    IpNet::new(address, prefix)
+        .ok()
+        .map(|net| Cidr(net.trunc()))
+}
+
 /// Who counts as one client: an IPv4 address, or an IPv6 network of `ipv6_prefix` bits (a household
 /// or host commonly holds a /64, so that counting single addresses would count nothing).
 pub fn client(address: IpAddr, ipv6_prefix: u8) -> IpAddr {

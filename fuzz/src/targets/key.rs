@@ -127,6 +127,7 @@ fn counter(input: &mut Input<'_>) -> (Counted, Vec<u8>) {
         soft_limit: SoftLimit::default(),
         lease: None,
         on_store_failure: OnStoreFailure::Allow,
+        keyed: None,
     };
     let rest = Rest {
         rule,
@@ -139,6 +140,7 @@ fn counter(input: &mut Input<'_>) -> (Counted, Vec<u8>) {
         Scope::Global => Counter::Global(rest),
         Scope::User => Counter::User(subject, rest),
         Scope::Ip => Counter::Ip(client, rest),
+        Scope::Key => unreachable!("it has a key of its own"),
     };
     ((name, counter), key)
 }

@@ -72,7 +72,7 @@ pub fn holds(
 }
 
 /// Envoy hands a number over as the eight bytes of a double, and a text as it is.
-fn number_as_text(bytes: Vec<u8>) -> Vec<u8> {
+pub fn number_as_text(bytes: Vec<u8>) -> Vec<u8> {
     match <[u8; 8]>::try_from(bytes.as_slice()) {
         Ok(double) if bytes.iter().any(|byte| !byte.is_ascii_graphic()) => {
             f64::from_le_bytes(double).to_string().into_bytes()
@@ -82,7 +82,7 @@ fn number_as_text(bytes: Vec<u8>) -> Vec<u8> {
 }
 
 /// All cookies of a name.
-fn cookies<'a>(head: &Head<'a>, name: &str) -> impl Iterator<Item = Value<'a>> {
+pub fn cookies<'a>(head: &Head<'a>, name: &str) -> impl Iterator<Item = Value<'a>> {
     let sent = head.fields.iter().filter(|(own, _)| *own == b"cookie");
     let pairs = sent.flat_map(|(_, value)| value.split(|byte| *byte == b';'));
     pairs.filter_map(move |pair| {
@@ -93,7 +93,7 @@ fn cookies<'a>(head: &Head<'a>, name: &str) -> impl Iterator<Item = Value<'a>> {
 }
 
 /// All parameters of a name in the query, decoded.
-fn parameters<'a>(target: &'a [u8], name: &str) -> impl Iterator<Item = Value<'a>> {
+pub fn parameters<'a>(target: &'a [u8], name: &str) -> impl Iterator<Item = Value<'a>> {
     let query = target.splitn(2, |byte| *byte == b'?').nth(1);
     let query = query.and_then(|query| query.split(|byte| *byte == b'#').next());
     let pairs = query

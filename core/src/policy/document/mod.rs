@@ -17,13 +17,14 @@ pub use status::{GrpcStatus, StatusSet};
 use texts::{
     ANSWERS_HEADER, ASKED, BODY, COMPARED, FIELD_VALUE, FINGERPRINT, GRPC_STATUS, HEADER, HOST,
     KEY_DIGEST, LIMIT_NAME, MARK, METHOD, NAME, NETWORK, NETWORK_OR_DEFAULT, OPERATOR_HEADER,
-    PATTERN, RULE, SECRET, SEGMENT, STATUS_SET, TIER, TIME, USER, UTC_OFFSET, VALUE_NAME,
+    PATTERN, RULE, SECRET, SEGMENT, STATUS_SET, TIER, TIME, USER, UTC_OFFSET, VALUE, VALUE_NAME,
     WHOLE_KEY_DIGEST,
 };
 
 use super::assigned_tiers::Until;
 use super::compiled::{Body, Host, OnStoreFailure};
 use super::key_part::Part;
+use super::keyed::{Missing, Unbelieved};
 use super::lease_terms::Size;
 use super::{Matching, Pattern};
 use crate::codec::json::{At, ConfigError, Fields, Json, Mistakes, Path};
@@ -406,6 +407,85 @@ document! {
         ip_limits: Vec<(String, Items<Limit>)> =
             default(Vec::new() => "{}"), MapOf { name: NETWORK_OR_DEFAULT, of: LIMIT_LIST },
             like r#"{"10.0.0.0/8": {"type": "fixed_window", "limit": 600, "window": 60}}"#;
+        /// What else is counted, each by its own `key`. All of them apply.
+        limits: Items<KeyedLimit> =
+            default(Items::default() => "[]"), list(object::<KeyedLimit>()),
+            like r#"[{"key": ["user", "path"], "type": "fixed_window", "limit": 10, "window": 60}]"#;
+    }
+
+    /// A limit that counts by its key: who differs in one part of it has a count apart.
+    KeyedLimit {
+        /// What it counts by: four parts at most; `[]` is one count for everybody. `user` is the subject, `ip` the
+        /// address (IPv6 by its /64), `ip/24` and `ip/48` are networks of IPv4 and of IPv6, `route` is the name of
+        /// Envoy's route.
+        key: Items<Part> =
+            required, list(PartForm), like r#"[{"header": "x-org"}, "method"]"#;
+        /// What becomes of a request that lacks a part of the key.
+        missing: Missing =
+            default(Missing::Skip => "\"skip\""),
+            Words(&[
+                ("skip", Missing::Skip, "the limit is not for it"),
+                ("share", Missing::Share, "all such requests share a count"),
+                ("refuse", Missing::Refuse, "it is answered with 400"),
+            ]),
+            like "\"share\"";
+        /// What becomes of a request whose peer is not believed, where the key has a header, a cookie or a query
+        /// parameter.
+        unbelieved: Unbelieved =
+            default(Unbelieved::Address => "\"address\""),
+            Words(&[
+                ("address", Unbelieved::Address, "it counts in this limit under its address"),
+                ("skip", Unbelieved::Skip, "the limit is not for it"),
+            ]),
+            like "\"skip\"";
+        /// Other numbers for some values of the key. The one that names the most of them wins.
+        overrides: Items<Override> =
+            default(Items::default() => "[]"), list(object::<Override>()),
+            like r#"[{"is": ["acme"], "limit": 50}]"#;
+        ..limit: Limit;
+    }
+
+    /// Other numbers for some values of a key, in the same count. One of `limit`, `unlimited` and `deny` has to be
+    /// there.
+    Override {
+        /// The values, part by part; what is left out at the end may be anything.
+        is: Items<String> =
+            required, some(VALUE), like r#"["acme", "GET"]"#;
+        /// How much passes.
+        limit: Option<u64> =
+            optional without "as the limit says" in "permits",
+            Whole { least: 1, most: MOST, why: [": to refuse all of it, write \"deny\": true", ""] },
+            like "5000";
+        /// How much a token bucket holds.
+        burst_limit: Option<u64> =
+            optional without "this `limit`" in "permits",
+            Whole { least: 1, most: MOST, why: [": a bucket that holds nothing refuses everything", ""] },
+            like "500" beside r#""limit": 5000"#;
+        /// Lets all of them through, uncounted.
+        unlimited: bool =
+            default(false => "false"), Flag, like "true";
+        /// Refuses all of them with 403.
+        deny: bool =
+            default(false => "false"), Flag, like "true";
+    }
+
+    /// A part of a key that has a name of its own. One of these has to be there.
+    KeySource {
+        /// A request header, of a peer that is believed. Several of one name are one value.
+        header: Option<String> =
+            optional, HEADER, like "\"x-org\"";
+        /// A cookie, of a peer that is believed.
+        cookie: Option<String> =
+            optional, VALUE_NAME, like "\"session\"";
+        /// A parameter of the query, of a peer that is believed: the first of its name.
+        query: Option<String> =
+            optional, VALUE_NAME, like "\"tenant\"";
+        /// A claim that Envoy's JWT filter verified: its `payload_in_metadata`, then the claim.
+        claim: Option<Items<String>> =
+            optional, some(SEGMENT), like r#"["jwt", "org"]"#;
+        /// What another filter wrote: its namespace, then the key.
+        metadata: Option<Items<String>> =
+            optional, some(SEGMENT), like r#"["envoy.lb", "tenant"]"#;
     }
 
     /// A limit: an algorithm with its numbers.
@@ -767,6 +847,67 @@ const STATUS_COST: Whole = Whole {
     most: MOST_COST,
     why: ["", ""],
 };
+
+/// A part of a `key`.
+struct PartForm;
+
+impl Form for PartForm {
+    type Value = Part;
+
+    fn read(&self, at: &At<'_>, mistakes: &mut Mistakes) -> Option<Part> {
+        match at.value {
+            Json::Text(word) => mistakes.note(Part::read(word).map_err(|why| at.error(why))),
+            _ => {
+                let source = KeySource::read(at, mistakes)?;
+                // One that cannot be read is not there, and would be missed once more.
+                match mistakes.touch(&at.path) {
+                    true => None,
+                    false => mistakes.note(source.part().map_err(|why| at.error(why))),
+                }
+            }
+        }
+    }
+
+    fn shape(&self) -> Shape {
+        let word = Shape::Text {
+            kind: "`user`, `api_key`, `tier`, `ip`, `ip/24`, `path`, `method`, `host` or `route`",
+            pattern: Some("^(user|api_key|tier|ip(/[0-9]+)?|path|method|host|route)$"),
+        };
+        Shape::Either(vec![word, object::<KeySource>().shape()])
+    }
+}
+
+impl KeySource {
+    fn part(self) -> Result<Part, String> {
+        let KeySource {
+            header,
+            cookie,
+            query,
+            claim,
+            metadata,
+        } = self;
+        let path = |items: Items<String>| items.into_iter().map(|(_, segment)| segment).collect();
+        let mut parts = [
+            header.map(Part::Header),
+            cookie.map(Part::Cookie),
+            query.map(Part::Query),
+            claim.map(|segments| Part::Claim(path(segments))),
+            metadata.map(|segments| Part::Metadata(path(segments))),
+        ]
+        .into_iter()
+        .flatten();
+        match (parts.next(), parts.next()) {
+            (Some(Part::Claim(path) | Part::Metadata(path)), None) if path.len() < 2 => Err(
+                "is too short; name the payload_in_metadata of the JWT provider or the namespace, then the key"
+                    .to_string(),
+            ),
+            (Some(part), None) => Ok(part),
+            _ => Err(
+                "has to name one of \"header\", \"cookie\", \"query\", \"claim\" and \"metadata\"".to_string(),
+            ),
+        }
+    }
+}
 
 /// A lease's `size`.
 struct SizeForm;

@@ -83,6 +83,9 @@ fn every_field_is_as_its_declaration_says() {
     is_as_it_says::<Limit>();
     is_as_it_says::<Lease>();
     is_as_it_says::<ToldCost>();
+    is_as_it_says::<KeyedLimit>();
+    is_as_it_says::<Override>();
+    is_as_it_says::<KeySource>();
     is_as_it_says::<Experiment>();
     is_as_it_says::<Variant>();
     is_as_it_says::<Callers>();
@@ -106,9 +109,12 @@ fn every_field_is_as_its_declaration_says() {
         "Respond",
         "Condition",
         "Limit",
+        "KeyedLimit",
         "Variant",
         "OperatorHeader",
         "Lease",
+        "KeySource",
+        "Override",
         "Limits",
     ];
     assert_eq!(names, expected);

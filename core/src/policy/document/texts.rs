@@ -361,6 +361,18 @@ pub(super) const BODY: Text<String> = Text {
     pattern: None,
 };
 
+/// A value of a key's part.
+pub(super) const VALUE: Text<String> = Text {
+    read: |text| match text {
+        "" => {
+            Err("is empty; what lacks a part of the key is what \"missing\" is about".to_string())
+        }
+        text => Ok(text.to_string()),
+    },
+    kind: "a value of the key",
+    pattern: Some("^.+$"),
+};
+
 /// How much of it has to be there, the list says.
 pub(super) const KEY_DIGEST: Text<String> = Text {
     read: |text| Ok(text.to_string()),

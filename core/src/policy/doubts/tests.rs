@@ -41,8 +41,8 @@ fn what_is_legal_and_probably_not_meant_is_told() {
         ),
         (
             rule(r#""priority": 1"#.to_string()),
-            "rule r: it has no limits, so it does nothing; add \"global_limit\", \"user_limits\" or \
-             \"ip_limits\", or take it out",
+            "rule r: it has no limits, so it does nothing; add \"global_limit\", \"user_limits\", \
+             \"ip_limits\" or \"limits\", or take it out",
         ),
         (
             rule(format!(r#""user_limits": {{"free": {one}, "pro": {ten}}}"#)),

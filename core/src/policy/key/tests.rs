@@ -34,6 +34,7 @@ fn written(scope: Scope, quota: Quota, counter: &str, variant: Option<&str>) -> 
         soft_limit: SoftLimit::default(),
         lease: None,
         on_store_failure: OnStoreFailure::Allow,
+        keyed: None,
     }
 }
 
