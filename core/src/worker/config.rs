@@ -65,16 +65,12 @@ impl Config {
 
     fn judge(at: &At<'_>, mistakes: &mut Mistakes) -> Option<Config> {
         let mut fields = at.members(mistakes)?;
-        let role = fields.needed("role").map(|at| {
-            let role = at.choice(&[("limiter", Role::Limiter), ("bridge", Role::Bridge)]);
-            mistakes.note(role)
-        });
-        let config = match role {
-            None => None,
-            // What the other fields are, only the role says.
-            Some(None) => return None,
-            Some(Some(Role::Bridge)) => Some(Config::Bridge),
-            Some(Some(Role::Limiter)) => Config::limiter(&mut fields, mistakes),
+        // What the other fields are, only the role says.
+        let role = mistakes.note(fields.required("role"))?;
+        let role = role.choice(&[("limiter", Role::Limiter), ("bridge", Role::Bridge)]);
+        let config = match mistakes.note(role)? {
+            Role::Bridge => Some(Config::Bridge),
+            Role::Limiter => Config::limiter(&mut fields, mistakes),
         };
         fields.close(mistakes);
         config
