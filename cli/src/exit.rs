@@ -6,7 +6,8 @@ use std::process::ExitCode;
 pub enum Exit {
     Done,
     /// The answer is no: a policy with mistakes, or with warnings under `--strict`, or one that refuses too
-    /// much or fails a test, or one that differs from another.
+    /// much or fails a test, or one that differs from another; or there is none to
+    /// recommend.
     No,
     /// It could not be done: a file that cannot be read, a Redis that is away.
     Failed,
@@ -17,7 +18,8 @@ pub const HELP: &str = "\
 Exit codes:
   0  done
   1  the answer is no: the policy has mistakes, or warnings under --strict, or refuses more
-     than --max-denied, or fails a test; two policies differ
+     than --max-denied, or fails a test; two policies differ; there is too
+     little to recommend anything
   2  the command line is wrong
   4  it could not be done: a file cannot be read, Redis is away or refuses";
 

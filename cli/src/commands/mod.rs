@@ -9,6 +9,7 @@ mod history;
 mod install;
 mod publish;
 mod push;
+mod recommend;
 mod rollback;
 mod schema;
 mod show;
@@ -61,6 +62,7 @@ enum Verb {
     Diff(diff::Diff),
     Test(test::Test),
     Simulate(simulate::Simulate),
+    Recommend(recommend::Recommend),
     Install(Box<install::Install>),
     Schema(schema::Schema),
     Completion(completion::Completion),
@@ -105,6 +107,7 @@ impl Verb {
             Verb::Diff(verb) => verb.run(console),
             Verb::Test(verb) => verb.run(console),
             Verb::Simulate(verb) => verb.run(console),
+            Verb::Recommend(verb) => verb.run(console),
             Verb::Install(verb) => verb.run(console),
             Verb::Schema(verb) => verb.run(console),
             Verb::Completion(verb) => verb.run(console, command),

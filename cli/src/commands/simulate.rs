@@ -14,6 +14,7 @@ use crate::console::{Console, Output};
 use crate::document::Source;
 use crate::exit::Exit;
 use crate::log::{Format, Log, Merged, Progress};
+use crate::recommend::Usage;
 use crate::simulate::{Assumptions, Caller, Curves, Named, Report, page, simulate};
 
 /// Replay access logs against a policy, or two beside each other
@@ -72,6 +73,27 @@ impl Replay {
         identity: Option<String>,
         curves: Curves,
     ) -> Result<Report> {
+        let progress = Progress::over(logs);
+        let mut logs = self.open(logs, &progress)?;
+        let assumptions = Assumptions {
+            caller: self.caller(identity),
+            curves,
+        };
+        let report = simulate(&mut logs, policy, against, &assumptions);
+        progress.finish();
+        report
+    }
+
+    /// What callers ask for, by groups of paths.
+    pub fn usage(&self, logs: &[PathBuf], depth: usize) -> Result<Usage> {
+        let progress = Progress::over(logs);
+        let mut logs = self.open(logs, &progress)?;
+        let usage = Usage::of(&mut logs, &self.caller(None), depth);
+        progress.finish();
+        usage
+    }
+
+    fn open(&self, logs: &[PathBuf], progress: &Progress) -> Result<Merged> {
         let map = self.map.iter().map(|entry| pair(entry));
         let map: Vec<(String, String)> = map.collect::<Result<_>>()?;
         let format = self
@@ -79,21 +101,17 @@ impl Replay {
             .as_deref()
             .map(|format| Format::try_new(format, &map));
         let format = format.transpose()?;
-        let progress = Progress::over(logs);
         let logs = logs.iter();
-        let logs = logs.map(|file| Log::open(file, format.as_ref(), &map, &progress));
-        let mut logs = Merged::of(logs.collect::<Result<_>>()?);
-        let assumptions = Assumptions {
-            caller: Caller {
-                identity,
-                tier: self.tier.clone(),
-                trusted_hops: self.trusted_hops,
-            },
-            curves,
-        };
-        let report = simulate(&mut logs, policy, against, &assumptions);
-        progress.finish();
-        report
+        let logs = logs.map(|file| Log::open(file, format.as_ref(), &map, progress));
+        Ok(Merged::of(logs.collect::<Result<_>>()?))
+    }
+
+    fn caller(&self, identity: Option<String>) -> Caller {
+        Caller {
+            identity,
+            tier: self.tier.clone(),
+            trusted_hops: self.trusted_hops,
+        }
     }
 }
 
