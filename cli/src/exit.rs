@@ -9,6 +9,8 @@ pub enum Exit {
     /// much or fails a test, or one that differs from another; or there is none to
     /// recommend.
     No,
+    /// Not all could be converted.
+    Partly,
     /// It could not be done: a file that cannot be read, a Redis that is away.
     Failed,
 }
@@ -21,6 +23,7 @@ Exit codes:
      than --max-denied, or fails a test; two policies differ; there is too
      little to recommend anything
   2  the command line is wrong
+  3  not everything was imported
   4  it could not be done: a file cannot be read, Redis is away or refuses";
 
 impl From<Exit> for ExitCode {
@@ -28,6 +31,7 @@ impl From<Exit> for ExitCode {
         ExitCode::from(match exit {
             Exit::Done => 0,
             Exit::No => 1,
+            Exit::Partly => 3,
             Exit::Failed => 4,
         })
     }

@@ -13,6 +13,7 @@ pub mod difference;
 pub mod document;
 mod exit;
 pub mod grammar;
+mod import;
 pub mod log;
 pub mod manifests;
 mod moment;

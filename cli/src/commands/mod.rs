@@ -6,6 +6,7 @@ mod completion;
 mod diff;
 mod explain;
 mod history;
+mod import;
 mod install;
 mod publish;
 mod push;
@@ -63,6 +64,7 @@ enum Verb {
     Test(test::Test),
     Simulate(simulate::Simulate),
     Recommend(recommend::Recommend),
+    Import(import::Import),
     Install(Box<install::Install>),
     Schema(schema::Schema),
     Completion(completion::Completion),
@@ -108,6 +110,7 @@ impl Verb {
             Verb::Test(verb) => verb.run(console),
             Verb::Simulate(verb) => verb.run(console),
             Verb::Recommend(verb) => verb.run(console),
+            Verb::Import(verb) => verb.run(console),
             Verb::Install(verb) => verb.run(console),
             Verb::Schema(verb) => verb.run(console),
             Verb::Completion(verb) => verb.run(console, command),
