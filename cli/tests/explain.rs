@@ -131,3 +131,25 @@ fn lists_and_assigned_tiers_are_told() {
     assert_eq!(ann["tier"], "gold");
     assert!(ann["belief"].as_str().unwrap().contains("`tiers`"), "{ann}");
 }
+
+#[test]
+fn a_limit_by_a_key_is_told_where_the_request_has_the_key() {
+    let text = format!(
+        r#"{{"rules": [{{"name": "org", "pattern": "/a/*", {LIMIT}, "limits": [{{"name": "each",
+            "key": [{{"header": "x-org"}}], "type": "fixed_window", "limit": 2, "window": 60}}]}}]}}"#
+    );
+    let counters = |arguments: &[&str]| -> Vec<String> {
+        let report = explain(&text, arguments);
+        let limits = report["limits"].as_array().unwrap().iter();
+        limits
+            .map(|met| met["counter"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let met = counters(&["/a/b", "--user", "ann", "-H", "x-org: acme"]);
+    assert_eq!(met.len(), 2, "{met:?}");
+    assert!(
+        met[1].contains("acme") && met[1].contains(":org:"),
+        "{met:?}"
+    );
+    assert_eq!(counters(&["/a/b", "--user", "ann"]), met[..1]);
+}

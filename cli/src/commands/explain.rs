@@ -381,7 +381,8 @@ fn why_not(rule: &Rule, standing: Standing, explanation: &Explanation<'_>) -> St
             Step::Respond(..) => "is for it, but the request is answered before".to_owned(),
             Step::Report(_) | Step::Page(_) => "is for it, but Weir answers this path".to_owned(),
             Step::Pass | Step::Ask(_) => format!(
-                "is for it, and has no limit for tier {} at this address, or the request costs 0",
+                "is for it, and has no limit for tier {} at this address, or the request lacks what a key \
+                 names, or costs 0",
                 explanation.caller.tier
             ),
         },
