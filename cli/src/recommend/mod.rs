@@ -365,7 +365,7 @@ fn prefix(target: &[u8], depth: usize) -> Option<String> {
         let has_dot_outside = part.starts_with('.') || part.ends_with('.');
         !part.is_empty() && !has_dot_outside && part.bytes().all(is_plain)
     };
-    let is_all = !parts.is_empty() && parts.iter().all(|part| is_plain(&part));
+    let is_all = !parts.is_empty() && parts.iter().all(is_plain);
     let prefix = format!("/{}", parts.join("/"));
     // The rule is named by it.
     (is_all && rule_name(&prefix).len() <= 64).then_some(prefix)
