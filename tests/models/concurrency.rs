@@ -55,11 +55,14 @@ impl Weir {
     }
 }
 
+/// A check: the key's place, the limit's, and the permits.
+type Asked = (usize, usize, u64);
+
 #[derive(Clone, Debug)]
 struct Step {
     later: i64,
     holder: Holder,
-    batch: Vec<(Kind, Vec<(usize, usize, u64)>)>,
+    batch: Vec<(Kind, Vec<Asked>)>,
 }
 
 fn steps() -> impl Strategy<Value = Step> {

@@ -167,11 +167,11 @@ impl Tariff {
         headers: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
     ) -> Option<u64> {
         let told = match &self.by {
-            Measure::Header(name, most) => match Said::under(name, headers).number(*most) {
-                Ok(told) => told,
-                // The client cannot help it.
-                Err(_) => None,
-            },
+            // What is unreadable is as if it were not there: the client cannot help it.
+            Measure::Header(name, most) => {
+                let told = Said::under(name, headers).number(*most);
+                told.unwrap_or_default()
+            }
             Measure::Status(costs) => {
                 let status = whole(Said::under(":status", headers));
                 let cost = costs
