@@ -97,6 +97,16 @@ impl Limits {
                     Then::Unlimited => Override::Unlimited,
                     Then::Deny => Override::Deny,
                     Then::Quota(quota) => {
+                        let cost = whose.cost_rule.usual();
+                        if quota.never_fits(cost) {
+                            mistakes.add(at.error(format!(
+                                "holds {} at most, and a request costs {}: none would ever pass; raise it, or \
+                                 write \"deny\": true",
+                                quota.capacity(),
+                                cost.get()
+                            )));
+                            continue;
+                        }
                         let values: Vec<&str> = written.is.iter().map(String::as_str).collect();
                         let label = format!("{label}={}", values.join("+"));
                         match self.push(one(label, quota), &at, mistakes) {
