@@ -245,9 +245,13 @@ fn whole(said: Said<'_>) -> Option<u64> {
 }
 
 /// A number as Envoy hands out what filters note: digits, or a double. No double that says what something
-/// costs has eight digits for bytes: those are all next to nothing.
+/// costs is text for bytes: whole numbers below 2⁴⁴ hold one that is NUL.
 fn number(noted: &[u8]) -> Option<u64> {
+    let is_text = noted.iter().all(|byte| matches!(byte, b' '..=b'~'));
     digits(noted).or_else(|| {
+        if is_text {
+            return None;
+        }
         let double = f64::from_le_bytes(noted.try_into().ok()?);
         // A cast ends at the largest number.
         (double.is_finite() && double >= 0.0).then(|| double.ceil() as u64)

@@ -71,13 +71,20 @@ pub fn holds(
     }
 }
 
-/// Envoy hands a number over as the eight bytes of a double, and a text as it is.
+/// Envoy hands a number over as the eight bytes of a double, a truth as one byte, and a text as it is. Whole
+/// numbers below 2⁴⁴ hold a NUL, and others are hardly ever text.
 pub fn number_as_text(bytes: Vec<u8>) -> Vec<u8> {
-    match <[u8; 8]>::try_from(bytes.as_slice()) {
-        Ok(double) if bytes.iter().any(|byte| !byte.is_ascii_graphic()) => {
-            f64::from_le_bytes(double).to_string().into_bytes()
-        }
-        _ => bytes,
+    let text = std::str::from_utf8(&bytes);
+    if text.is_ok_and(|text| !text.contains(char::is_control)) {
+        return bytes;
+    }
+    match bytes.as_slice() {
+        [0] => b"false".to_vec(),
+        [1] => b"true".to_vec(),
+        other => match <[u8; 8]>::try_from(other) {
+            Ok(double) => f64::from_le_bytes(double).to_string().into_bytes(),
+            Err(_) => bytes,
+        },
     }
 }
 

@@ -104,6 +104,9 @@ fn what_was_noted_is_a_double_or_digits_and_nothing_else() {
         (b"", 200),
         (b"\x01", 200),
         (b"plenty", 200),
+        // Eight bytes that are text are no double.
+        (b"12345.67", 200),
+        (b"a lot of", 200),
     ] {
         // Whoever leaves after it is known pays what it is.
         for is_finished in [true, false] {
