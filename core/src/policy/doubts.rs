@@ -232,7 +232,9 @@ fn never_bind(rule: &Rule, own: &[&Limit]) -> Vec<String> {
     for (place, limit) in own.iter().enumerate() {
         let first = own.iter().enumerate().find(|(other_place, other)| {
             let is_everybodys = other.scope == Scope::Global && limit.scope != Scope::Global;
-            let is_beside = other.scope == limit.scope && other.label == limit.label;
+            let is_beside = other.scope == limit.scope
+                && other.label == limit.label
+                && holds_wherever(other, limit);
             let is_other = *other_place != place && other.variant == limit.variant;
             // Of equals the second is too much.
             let is_equal = limit.terms.quota.comes_before(other.terms.quota);
@@ -253,6 +255,18 @@ fn never_bind(rule: &Rule, own: &[&Limit]) -> Vec<String> {
         }
     }
     doubts
+}
+
+/// Whether one limit is for all that another of the same key is for, by its own numbers.
+fn holds_wherever(one: &Limit, other: &Limit) -> bool {
+    match (&one.keyed, &other.keyed) {
+        (Some(one), Some(other)) => {
+            !one.has_overrides()
+                && (one.missing, one.unbelieved) == (other.missing, other.unbelieved)
+        }
+        (None, None) => true,
+        _ => false,
+    }
 }
 
 fn whose(limit: &Limit) -> String {

@@ -245,3 +245,22 @@ fn a_rule_that_clients_can_leave_for_another_is_not_doubted() {
         2
     );
 }
+
+#[test]
+fn a_limit_beside_one_with_overrides_may_hold_somebody_back() {
+    let policy = |rest: &str| {
+        format!(
+            r#"{{"rules": [{{"name": "r", "pattern": "/r", "limits": [
+                {{"key": ["user"], "type": "fixed_window", "limit": 10, "window": 60{rest}}},
+                {{"key": ["user"], "type": "fixed_window", "limit": 500, "window": 60, "name": "cap"}}]}}]}}"#
+        )
+    };
+    let told = doubts(&policy(""));
+    assert!(
+        told.iter()
+            .any(|doubt| doubt.contains("never holds anybody")),
+        "{told:?}"
+    );
+    let raised = r#", "overrides": [{"is": ["ann"], "limit": 1000}]"#;
+    assert_eq!(doubts(&policy(raised)), Vec::<String>::new());
+}
