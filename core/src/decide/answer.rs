@@ -647,7 +647,7 @@ fn ietf_fields(policy: &Policy, shown: LimitStatus, met: Met<'_>) -> (String, St
     let item = |id: LimitId| {
         let limit = policy.limit(id)?;
         let (title, quota) = (policy.title(id)?, limit.terms.quota);
-        // Titles are of [A-Za-z0-9_.:/+-]: nothing in them needs an escape in a string.
+        // Titles are of [A-Za-z0-9_.:/+=%@-]: nothing in them needs an escape in a string.
         let (q, w) = (quota.limit(), quota.window_seconds());
         let terms = format!("\"{title}\";q={q};w={w}");
         let status = met.status(shown, id).map(|status| {

@@ -472,6 +472,9 @@ impl Inquiry {
                 "Limits by address are not among these; pass {ADDRESS} too to see them."
             ));
         }
+        if policy.limits().any(|(_, limit)| limit.scope == Scope::Key) {
+            notes.push("Limits by a key are not among these.".to_string());
+        }
         notes
     }
 }

@@ -288,10 +288,12 @@ fn compile_rule(
     let patterns = patterns(written.pattern, written.patterns, at, mistakes);
     let except = written.except.into_iter();
     let except: Vec<Pattern> = except.map(|(_, pattern)| pattern).collect();
+    let matching = written.matching.unwrap_or(usually.matching);
     let whose = Whose {
         rule: &written.name,
         variant: "",
         cost_rule: &cost_rule,
+        matching,
     };
     let limits = limits.compile(written.limits, at, whose, mistakes);
     Rule {
@@ -299,7 +301,7 @@ fn compile_rule(
         patterns,
         except: Exceptions::of(except),
         when,
-        matching: written.matching.unwrap_or(usually.matching),
+        matching,
         priority: written.priority,
         mode: mistakes
             .note(mode)
@@ -362,6 +364,8 @@ pub(super) struct Whose<'a> {
     /// Empty where it is the rule's own.
     pub variant: &'a str,
     pub cost_rule: &'a CostRule,
+    /// How the rule reads paths.
+    pub matching: Matching,
 }
 
 /// The limits of all rules as they are compiled, each with its id.

@@ -84,6 +84,13 @@ impl Condition {
             ));
             return None;
         };
+        if part == Part::Header("host".to_string()) {
+            mistakes.add(
+                at.member("header")
+                    .error("is \"host\", which Envoy names otherwise; write \"part\": \"host\""),
+            );
+            return None;
+        }
         if let Part::Claim(path) | Part::Metadata(path) = &part
             && path.len() < 2
         {

@@ -255,6 +255,7 @@ impl Experiments<'_> {
             rule: &rule.name,
             variant: &in_variant,
             cost_rule: &rule.cost_rule,
+            matching: rule.matching,
         };
         let own = self.limits.compile(limits, at, whose, self.mistakes);
         let Some(limits) = rule.limits.overridden_by(own) else {

@@ -154,7 +154,8 @@ fn written(values: &[Option<&[u8]>]) -> Vec<u8> {
         }
     }
     if out.len() > LONGEST_ESCAPED {
-        let mut hashed = vec![b'#'];
+        // One value alone may be hashed already, and what it is the hash of may be written as this is.
+        let mut hashed = b"##".to_vec();
         hashed.extend_from_slice(hex_digest(&out).as_bytes());
         return hashed;
     }

@@ -62,13 +62,24 @@ impl Keyed {
 
     /// Whether these values had an override already.
     pub fn add(&mut self, values: &[&[u8]], instead: Override) -> bool {
-        if !self.lengths.contains(&values.len()) {
-            self.lengths.push(values.len());
+        self.note_length(values.len());
+        let values = joined(values.iter().copied());
+        self.overrides.insert(values, instead).is_some()
+    }
+
+    /// Adds it for these values too, unless they have an override.
+    pub fn add_too(&mut self, values: &[&[u8]], instead: Override) {
+        self.note_length(values.len());
+        let values = joined(values.iter().copied());
+        self.overrides.entry(values).or_insert(instead);
+    }
+
+    fn note_length(&mut self, length: usize) {
+        if !self.lengths.contains(&length) {
+            self.lengths.push(length);
             self.lengths
                 .sort_unstable_by_key(|length| std::cmp::Reverse(*length));
         }
-        let values = joined(values.iter().copied());
-        self.overrides.insert(values, instead).is_some()
     }
 
     /// The override that says most of these values.
@@ -78,6 +89,10 @@ impl Keyed {
             let values: Option<Vec<&[u8]>> = values.get(..*length)?.iter().copied().collect();
             self.overrides.get(&joined(values?.into_iter())).copied()
         })
+    }
+
+    pub fn has_overrides(&self) -> bool {
+        !self.overrides.is_empty()
     }
 
     /// Whether it does not hold for some values.

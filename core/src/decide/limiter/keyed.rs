@@ -126,10 +126,11 @@ impl<'a, F: Facts> Keying<'a, F> {
     }
 
     fn api_key(&self) -> Option<Cow<'_, [u8]>> {
-        match self.facts.claim(&self.sources.api_key) {
-            Some(key) => Some(key.into()),
-            None => Some(self.sources.key(self.head.credentials.api_key?)?.into()),
-        }
+        let key: Cow<'_, [u8]> = match self.facts.claim(&self.sources.api_key) {
+            Some(key) => key.into(),
+            None => self.sources.key(self.head.credentials.api_key?)?.into(),
+        };
+        (!key.is_empty()).then_some(key)
     }
 
     fn is_believed(&self) -> bool {

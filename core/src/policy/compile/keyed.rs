@@ -1,23 +1,34 @@
 //! From a rule's `limits` as written to limits that count by a key; and the proof that nobody can make more
 //! counters of them than Redis can hold.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::rc::Rc;
 
 use super::{Limits, Whose, numbers};
 use crate::codec::json::{ConfigError, Mistakes, Path};
+use crate::policy::Matching;
 use crate::policy::compiled::{Limit, Rule, RuleLimits, host_name};
 use crate::policy::document::{self, Items};
 use crate::policy::ids::{LimitId, Scope};
 use crate::policy::key;
 use crate::policy::key_part::{MOST_PARTS, Part};
 use crate::policy::keyed::{Keyed, MOST_COUNTERS, Missing, Override, passes};
+use crate::policy::lease_terms::{LeaseTerms, Size};
 use crate::policy::soft_limit::SoftLimit;
 use crate::quota::limit::{Algorithm, Quota};
 use crate::quota::packed::Terms;
 use crate::quota::period::Period;
-use crate::request::address::Cidr;
+use crate::request::address::{self, Cidr};
+use crate::request::subject::{escaped, hex_digest};
+use crate::request::{path, reading};
+
+/// A household or host commonly holds one, and unless identity says otherwise addresses count by it.
+const USUAL_IPV6_PREFIX: u8 = 64;
+
+/// Of a longer value titles tell the beginning of its hash.
+const LONGEST_TITLE: usize = 64;
 
 impl Limits {
     /// Those of a rule, or of a variant of one.
@@ -89,7 +100,13 @@ impl Limits {
             for (place, written) in overrides {
                 let list = at.member("overrides");
                 let at = place.of(&list);
-                let read = instead(&written, &keyed.parts, &quota, &soft_limit, &at);
+                let read = instead(
+                    &written,
+                    &keyed.parts,
+                    whose.matching,
+                    (&quota, &soft_limit),
+                    &at,
+                );
                 let Some((values, then)) = mistakes.note(read) else {
                     continue;
                 };
@@ -107,7 +124,20 @@ impl Limits {
                             )));
                             continue;
                         }
-                        let values: Vec<&str> = written.is.iter().map(String::as_str).collect();
+                        if let Some(LeaseTerms {
+                            size: Size::Fixed(size),
+                            ..
+                        }) = lease
+                            && size >= quota.capacity()
+                        {
+                            mistakes.add(at.error(format!(
+                                "holds {}, and the limit is leased by {size}; one worker would leave nothing to the \
+                                 others",
+                                quota.capacity()
+                            )));
+                        }
+                        let values: Vec<String> =
+                            written.is.iter().map(|text| title(text)).collect();
                         let label = format!("{label}={}", values.join("+"));
                         match self.push(one(label, quota), &at, mistakes) {
                             Some(id) => Override::Limit(id),
@@ -121,6 +151,10 @@ impl Limits {
                         at.member("is")
                             .error("names values that another override names; keep one of them"),
                     );
+                }
+                if let Some(wider) = by_network(&keyed.parts, &values) {
+                    let wider: Vec<&[u8]> = wider.iter().map(Cow::as_ref).collect();
+                    keyed.add_too(&wider, then);
                 }
             }
             let mut limit = one(label, quota);
@@ -153,6 +187,11 @@ fn parts(written: Items<Part>, at: &Path<'_>) -> Result<Vec<Part>, ConfigError> 
         )));
     }
     for (place, part) in parts.iter().enumerate() {
+        if *part == Part::Header("host".to_string()) {
+            return Err(
+                at.error("asks for the header host, which Envoy names otherwise; write \"host\"")
+            );
+        }
         if parts.iter().skip(place + 1).any(|other| other == part) {
             return Err(at.error(format!(
                 "names {} twice; take one of them out",
@@ -161,6 +200,15 @@ fn parts(written: Items<Part>, at: &Path<'_>) -> Result<Vec<Part>, ConfigError> 
         }
     }
     Ok(parts)
+}
+
+/// A value as titles tell it, which stand in headers: whatever it holds, in letters that need no quotes.
+fn title(value: &str) -> String {
+    let text = escaped(value.as_bytes()).to_string();
+    match text.len() {
+        ..=LONGEST_TITLE => text,
+        _ => hex_digest(value.as_bytes()).chars().take(12).collect(),
+    }
 }
 
 /// What clients are told that a key is called: `user+path`.
@@ -184,8 +232,8 @@ enum Then {
 fn instead(
     written: &document::Override,
     parts: &[Part],
-    usual: &Quota,
-    soft_limit: &SoftLimit,
+    matching: Matching,
+    (usual, soft_limit): (&Quota, &SoftLimit),
     at: &Path<'_>,
 ) -> Result<(Vec<Vec<u8>>, Then), ConfigError> {
     let is_at = at.member("is");
@@ -197,7 +245,7 @@ fn instead(
         )));
     }
     let values = written.is.iter().zip(parts).map(|(text, part)| {
-        value(text, part)
+        value(text, part, matching)
             .map_err(|why| is_at.error(format!("{text:?} is not what {} is: {why}", part.words())))
     });
     let values: Vec<Vec<u8>> = values.collect::<Result<_, _>>()?;
@@ -232,16 +280,19 @@ fn instead(
 }
 
 /// A value of a part as requests have it.
-fn value(text: &str, part: &Part) -> Result<Vec<u8>, String> {
+fn value(text: &str, part: &Part, matching: Matching) -> Result<Vec<u8>, String> {
     let value = match part {
         Part::Ip => {
             let address: IpAddr = text
                 .parse()
                 .map_err(|_| "write an address such as 203.0.113.7".to_string())?;
-            address.to_string()
+            address.to_canonical().to_string()
         }
-        Part::Ipv4Network(_) | Part::Ipv6Network(_) => {
+        Part::Ipv4Network(prefix) | Part::Ipv6Network(prefix) => {
             let network: Cidr = text.parse().map_err(|error| format!("{error}"))?;
+            if network.prefix() != *prefix {
+                return Err(format!("write a network of /{prefix}"));
+            }
             network.to_string()
         }
         Part::ApiKey => {
@@ -253,14 +304,26 @@ fn value(text: &str, part: &Part) -> Result<Vec<u8>, String> {
             }
             text.to_ascii_lowercase()
         }
+        Part::Method if text.eq_ignore_ascii_case("HEAD") => {
+            return Err("HEAD counts as GET; write GET".to_string());
+        }
         Part::Method => text.to_ascii_uppercase(),
+        Part::Path if !text.starts_with('/') => {
+            return Err("write a path such as /v1/export".to_string());
+        }
+        Part::Path => {
+            let path = path::normalise(text.as_bytes());
+            return Ok(match matching {
+                Matching::Loose => reading::loose(&path).into_owned(),
+                Matching::Exact => path.into_owned(),
+            });
+        }
         Part::Host => {
             let name = host_name(text.as_bytes()).to_ascii_lowercase();
             return Ok(name);
         }
         Part::User
         | Part::Tier
-        | Part::Path
         | Part::Route
         | Part::Header(_)
         | Part::Cookie(_)
@@ -269,6 +332,26 @@ fn value(text: &str, part: &Part) -> Result<Vec<u8>, String> {
         | Part::Metadata(_) => text.to_string(),
     };
     Ok(value.into_bytes())
+}
+
+/// These values with the network of an IPv6 address in its place, as requests have it.
+fn by_network<'a>(parts: &[Part], values: &[&'a [u8]]) -> Option<Vec<Cow<'a, [u8]>>> {
+    let mut is_other = false;
+    let values = parts.iter().zip(values).map(|(part, value)| {
+        let address = std::str::from_utf8(value)
+            .ok()
+            .filter(|_| *part == Part::Ip);
+        let address: Option<IpAddr> = address.and_then(|text| text.parse().ok());
+        match address.map(|address| (address, address::client(address, USUAL_IPV6_PREFIX))) {
+            Some((address, client)) if client != address => {
+                is_other = true;
+                Cow::Owned(client.to_string().into_bytes())
+            }
+            _ => Cow::Borrowed(*value),
+        }
+    });
+    let values: Vec<Cow<'_, [u8]>> = values.collect();
+    is_other.then_some(values)
 }
 
 // === How many counters a caller can make ===

@@ -1,7 +1,9 @@
 use std::rc::Rc;
 
+use crate::codec::json::{self, Json};
 use crate::decide::limiter::{Facts, Step, admit};
 use crate::live::snapshot::PolicySnapshot;
+use crate::policy::Policy;
 use crate::worker::config::Config;
 
 struct World(&'static str);
@@ -18,6 +20,8 @@ impl Facts for World {
         match path.as_slice() {
             ["xds", "route_name"] => Some(b"orders".to_vec()),
             ["metadata", "filter_metadata", "lb", "tenant"] => Some(b"acme".to_vec()),
+            ["metadata", "filter_metadata", "lb", "plan"] => Some(b"pro plan".to_vec()),
+            ["metadata", "filter_metadata", "lb", "is_new"] => Some(vec![1]),
             ["metadata", "filter_metadata", "lb", "number"] => Some(7f64.to_le_bytes().to_vec()),
             _ => None,
         }
@@ -28,7 +32,7 @@ const BELIEVED: World = World("127.0.0.1");
 const STRANGER: World = World("192.0.2.1");
 
 /// What becomes of `GET PATH` where the rule's `limits` are these.
-fn step(limits: &str, world: &World, path: &str, headers: &[(&str, &str)]) -> Step {
+fn step(limits: &str, world: &impl Facts, path: &str, headers: &[(&str, &str)]) -> Step {
     let text = format!(
         r#"{{"role": "limiter", "identity": {{"trust": ["127.0.0.0/8"]}}, "policy": {{"rules": [
             {{"name": "api", "pattern": "/*", {limits}}}]}}}}"#
@@ -147,6 +151,18 @@ fn each_part_is_read_where_it_stands() {
             "/",
             ann,
             "{v:7}:api:m/lb/number:fw60s",
+        ),
+        (
+            r#"[{"metadata": ["lb", "plan"]}]"#,
+            "/",
+            ann,
+            "{v:pro%20plan}:api:m/lb/plan:fw60s",
+        ),
+        (
+            r#"[{"metadata": ["lb", "is_new"]}]"#,
+            "/",
+            ann,
+            "{v:true}:api:m/lb/is_new:fw60s",
         ),
         (
             r#"[{"header": "X-Org"}]"#,
@@ -315,4 +331,132 @@ fn in_shadow_mode_nobody_is_refused() {
         &[("x-org", "a")],
     );
     assert_eq!(counters(&step)[1], "{v:a}:api:h.x-org:fw60s:shadow");
+}
+
+/// The value that a counter would have as the hash of all its values is one that a client can send.
+#[test]
+fn a_value_that_is_written_as_another_is_hashed_meets_none() {
+    let key = r#"[{"header": "a"}]"#;
+    let escaped = "%C3%BF".repeat(100);
+    let unescaped = "\u{ff}".repeat(100);
+    assert_ne!(
+        counter(key, &BELIEVED, "/", &[("a", &escaped)]),
+        counter(key, &BELIEVED, "/", &[("a", &unescaped)])
+    );
+}
+
+#[test]
+fn an_empty_api_key_is_none() {
+    let headers = [("x-user-id", "ann"), ("x-api-key", "")];
+    assert_eq!(counter(r#"["api_key"]"#, &BELIEVED, "/", &headers), None);
+}
+
+struct At(&'static str);
+
+impl Facts for At {
+    fn source_address(&self) -> Vec<u8> {
+        self.0.as_bytes().to_vec()
+    }
+    fn direct_peer(&self, _filter_state: &str) -> Option<Vec<u8>> {
+        Some(self.0.as_bytes().to_vec())
+    }
+    fn claim(&self, _path: &[String]) -> Option<Vec<u8>> {
+        None
+    }
+}
+
+#[test]
+fn an_override_names_values_as_people_write_them() {
+    for (key, named, address, path) in [
+        ("ip", "203.0.113.7", "203.0.113.7", "/"),
+        ("ip", "::ffff:203.0.113.7", "203.0.113.7", "/"),
+        ("ip", "203.0.113.7", "[::ffff:203.0.113.7]:9", "/"),
+        ("ip", "2001:db8::7", "[2001:db8::7]:9", "/"),
+        ("ip", "2001:DB8:0::", "[2001:db8::7]:9", "/"),
+        ("ip/24", "203.0.113.0/24", "203.0.113.7", "/"),
+        ("ip/48", "2001:db8::/48", "[2001:db8::7]:9", "/"),
+        ("path", "/v1/Export", "203.0.113.7", "/v1/Export"),
+        ("path", "/v1/export/", "203.0.113.7", "/V1/export"),
+        ("method", "get", "203.0.113.7", "/"),
+        ("host", "API.example.", "203.0.113.7", "/"),
+    ] {
+        let denied = format!(r#", "overrides": [{{"is": [{named:?}], "deny": true}}]"#);
+        let limits = keyed(&format!("[{key:?}]"), &denied);
+        let step = step(&limits, &At(address), path, &[]);
+        assert!(matches!(step, Step::Block(..)), "{key} {named} {step:?}");
+    }
+}
+
+#[test]
+fn an_override_that_could_be_for_nobody_is_refused() {
+    let refused = |rest: &str| {
+        let text = format!(
+            r#"{{"rules": [{{"name": "api", "pattern": "/*", "cost": 5,
+                "user_limits": {{"default": {{"type": "fixed_window", "limit": 50, "window": 30}}}},
+                "limits": [{{"type": "fixed_window", "limit": 90, "window": 60, {rest}}}]}}]}}"#
+        );
+        let json = Json::parse(&text, "policy").unwrap();
+        let policy = Policy::try_new(&json::At::new(&json, "policy"));
+        policy.map(drop).unwrap_err().to_string()
+    };
+    for (rest, why) in [
+        (
+            r#""key": ["ip/24"], "overrides": [{"is": ["10.0.0.0/16"], "deny": true}]"#,
+            "write a network of /24",
+        ),
+        (
+            r#""key": ["ip/24"], "overrides": [{"is": ["10.0.0.1"], "deny": true}]"#,
+            "write a network of /24",
+        ),
+        (
+            r#""key": ["method"], "overrides": [{"is": ["HEAD"], "deny": true}]"#,
+            "HEAD counts as GET",
+        ),
+        (
+            r#""key": ["path"], "overrides": [{"is": ["v1"], "deny": true}]"#,
+            "write a path such as",
+        ),
+        (r#""key": [{"header": "Host"}]"#, "write \"host\""),
+        (
+            r#""key": ["user"], "overrides": [{"is": ["ann"], "limit": 4}]"#,
+            "holds 4 at most, and a request costs 5: none would ever pass",
+        ),
+        (
+            r#""key": ["user"], "lease": {"size": 20}, "overrides": [{"is": ["ann"], "limit": 20}]"#,
+            "leased by 20",
+        ),
+    ] {
+        let told = refused(rest);
+        assert!(told.contains(why), "{rest}: {told}");
+    }
+}
+
+/// Titles stand in headers, between quotes.
+#[test]
+fn a_title_has_no_value_that_would_end_it() {
+    let long = "x".repeat(3000);
+    for value in [r#"a\"b"#, r"a\r\nset-cookie: b", "\u{e9}", &long] {
+        let limits = keyed(
+            r#"[{"header": "x-org"}]"#,
+            &format!(r#", "overrides": [{{"is": ["{value}"], "limit": 3}}]"#),
+        );
+        let text = format!(r#"{{"rules": [{{"name": "api", "pattern": "/*", {limits}}}]}}"#);
+        let json = Json::parse(&text, "policy").unwrap();
+        let policy = Policy::try_new(&json::At::new(&json, "policy")).unwrap();
+        for (id, _) in policy.limits() {
+            let title = policy.title(id).unwrap();
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:/+=%@-".contains(&byte);
+            assert!(title.bytes().all(is_plain) && title.len() < 200, "{title}");
+        }
+    }
+}
+
+#[test]
+fn no_condition_asks_for_a_header_that_no_request_has() {
+    let text =
+        r#"{"rules": [{"name": "api", "pattern": "/*", "when": [{"header": "Host", "is": "a"}]}]}"#;
+    let json = Json::parse(text, "policy").unwrap();
+    let policy = Policy::try_new(&json::At::new(&json, "policy"));
+    let told = policy.map(drop).unwrap_err().to_string();
+    assert!(told.contains(r#"write "part": "host""#), "{told}");
 }
