@@ -71,21 +71,25 @@ fn every_key_says_what_it_counts_and_ends_in_time(world: &World) {
         let (subject, rule, kinds, counter) = parts(&key).unwrap_or_else(|| {
             panic!("{key:?} is not weir:2:{{subject}}:rule:kinds:counter[:x:experiment:variant][:shadow]")
         });
+        // A limit by a key says the values that the slot does not.
+        let (counter, values) = counter.split_once('=').unwrap_or((counter, ""));
         let (algorithm, called) = counter.split_at(2);
         let (kind, id) = subject.split_once(':').unwrap();
         let of_scope = match kinds {
             "all" => kind == "g" && id == rule,
             "user" => matches!(kind, "u" | "U" | "k" | "a"),
             "ip" => kind == "a",
-            _ => false,
+            key => !key.is_empty() && matches!(kind, "v" | "u" | "U" | "k" | "a"),
         };
         assert!(of_scope, "{key}");
         let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"%._@-".contains(&byte);
+        let is_of_values = |byte: u8| harmless(byte) || b"+~#".contains(&byte);
         let is_harmless = match kind {
             "a" => id.parse::<IpAddr>().is_ok(),
+            "v" => id.bytes().all(is_of_values),
             _ => id.bytes().all(harmless),
         };
-        assert!(is_harmless, "{key}");
+        assert!(is_harmless && values.bytes().all(is_of_values), "{key}");
         assert!(key.len() < 400, "{key}");
         let is_window = called
             .strip_suffix('s')

@@ -404,11 +404,11 @@ fn everything(world: &World) -> Gateway {
             visitor().get(path);
         }
     }
-    let closed = [("weir_how", "deny")];
+    // Each worker tells its own, at its own time.
     deadline::poll(SOON, "count of the degraded", || {
         let samples = scrape(&gateway);
-        let degraded = value(&samples, "weir_degraded_total", &closed);
-        Ok((degraded >= 5.0).then_some(()))
+        let degraded = |how| value(&samples, "weir_degraded_total", &[("weir_how", how)]);
+        Ok((degraded("deny") >= 5.0 && degraded("local") >= 5.0).then_some(()))
     })
     .unwrap();
     gateway
@@ -720,6 +720,7 @@ fn the_gateway_answers_while_redis_is_dead(world: &World) {
     let told = reports(&gateway, "open lane", |report| {
         report["store"]["open_lanes"].as_u64() > Some(0)
             && report["degraded"]["deny"].as_u64() >= Some(5)
+            && report["degraded"]["local"].as_u64() >= Some(5)
     });
     assert!(sum(&told["store"]["failures"]) > 0, "{told}");
     assert!(sum(&rule(&told, "closed")["unavailable"]) >= 5, "{told}");

@@ -315,6 +315,15 @@ fn compile_rule(
     }
 }
 
+/// Whether a field of the rule was taken for a misspelt `pattern` or `patterns`.
+fn is_misspelt(rule: &Path<'_>, mistakes: &Mistakes) -> bool {
+    let rule = format!("{rule}.");
+    let offers = |message: &str| message.contains("did you mean \"pattern");
+    mistakes
+        .iter()
+        .any(|one| one.path.starts_with(&rule) && offers(&one.message))
+}
+
 /// The one pattern of a rule, or all of several.
 fn patterns(
     one: Option<Pattern>,
@@ -324,7 +333,8 @@ fn patterns(
 ) -> Vec<Pattern> {
     let (one_at, several_at) = (at.member("pattern"), at.member("patterns"));
     // What could not be read is told of already, and was meant to be there.
-    let is_told = mistakes.touch(&one_at) || mistakes.touch(&several_at);
+    let is_told =
+        mistakes.touch(&one_at) || mistakes.touch(&several_at) || is_misspelt(at, mistakes);
     match (one, several) {
         (Some(_), Some(_)) => {
             mistakes.add(several_at.error(
