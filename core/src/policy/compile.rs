@@ -2,7 +2,7 @@
 //! time that grows as the text does. What one field alone may be, the document's reader has checked; here
 //! is what fields and limits are to each other.
 
-mod keyed;
+pub(super) mod keyed;
 
 use std::collections::{HashMap, HashSet};
 

@@ -6,7 +6,8 @@ use std::fmt;
 
 use super::Matching;
 use super::assigned_tiers::AssignedTiers;
-use super::compiled::{ByRule, Limit, Rule, Status};
+use super::compile::keyed::holds_everybody;
+use super::compiled::{ByRule, Limit, Rule, RuleLimits, Status};
 use super::document::Enforcement;
 use super::ids::Scope;
 use super::pattern::{Exceptions, Index, LONGEST_PATH};
@@ -54,6 +55,7 @@ pub(super) fn of(whole: &Whole<'_>) -> Vec<String> {
         doubts.extend(letters_left_out(rule));
         doubts.extend(exceptions(rule));
         doubts.extend(left_at_will(rule, rules));
+        doubts.extend(skipped(rule, limits));
         doubts.extend(paths_that_share(rule, &own));
         doubts.extend(out_of_reach(rule, &own));
         doubts.extend(free_to_leave(rule));
@@ -199,6 +201,31 @@ fn left_at_will(rule: &Rule, rules: &[Rule]) -> Option<String> {
             rule.name
         )
     })
+}
+
+/// Limits by what a request may lack hold for none that lacks it.
+fn skipped(rule: &Rule, limits: &[Limit]) -> Option<String> {
+    let RuleLimits {
+        global,
+        user,
+        ip,
+        keyed,
+    } = &rule.limits;
+    let has_others = !global.is_empty()
+        || user.default.is_some()
+        || !user.by_tier.is_empty()
+        || !ip.default.is_empty()
+        || !ip.by_network.is_empty();
+    let mut own = keyed.iter().filter_map(|id| limits.get(id.index()));
+    if has_others || own.clone().any(holds_everybody) {
+        return None;
+    }
+    let first = own.next()?;
+    Some(format!(
+        "rule {}: a request that lacks a part of the key ({}) meets no limit of it; add \"missing\": \"share\" or \
+         \"refuse\", or a limit that holds for everybody",
+        rule.name, first.label
+    ))
 }
 
 /// An address is shared: an office's callers use its limit up together, and none reaches their own.

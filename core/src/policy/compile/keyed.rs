@@ -429,7 +429,7 @@ pub(in crate::policy) fn most_counters(
 }
 
 /// Whether no request gets round a keyed limit by what its client chooses.
-fn holds_everybody(limit: &Limit) -> bool {
+pub(in crate::policy) fn holds_everybody(limit: &Limit) -> bool {
     let Some(keyed) = &limit.keyed else {
         return false;
     };

@@ -264,3 +264,33 @@ fn a_limit_beside_one_with_overrides_may_hold_somebody_back() {
     let raised = r#", "overrides": [{"is": ["ann"], "limit": 1000}]"#;
     assert_eq!(doubts(&policy(raised)), Vec::<String>::new());
 }
+
+#[test]
+fn a_rule_that_holds_only_for_those_who_say_more_is_doubted() {
+    let policy = |key: &str, rest: &str| {
+        format!(
+            r#"{{"rules": [{{"name": "r", "pattern": "/r", "limits": [
+                {{"key": [{key}], "type": "fixed_window", "limit": 10, "window": 60{rest}}}]}}]}}"#
+        )
+    };
+    let org = r#"{"claim": ["jwt", "org"]}"#;
+    let expected = "rule r: a request that lacks a part of the key (j/jwt/org) meets no limit of it; add \"missing\": \
+                    \"share\" or \"refuse\", or a limit that holds for everybody";
+    assert_eq!(doubts(&policy(org, "")), [expected]);
+    for (key, rest) in [
+        (org, r#", "missing": "refuse""#),
+        (org, r#", "missing": "share""#),
+        (r#""user""#, ""),
+        ("", ""),
+        (
+            org,
+            r#"}, {"key": ["ip"], "type": "fixed_window", "limit": 10, "window": 60"#,
+        ),
+    ] {
+        assert_eq!(
+            doubts(&policy(key, rest)),
+            Vec::<String>::new(),
+            "{key} {rest}"
+        );
+    }
+}
