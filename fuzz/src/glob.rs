@@ -41,6 +41,12 @@ fn written_out(pattern: &[char]) -> Vec<Vec<char>> {
 fn find(pattern: &[char], from: usize, is_wanted: impl Fn(char) -> bool) -> Option<usize> {
     let mut at = from;
     while at < pattern.len() {
+        if pattern[at] == '{'
+            && let Some(end) = capture_end(pattern, at)
+        {
+            at = end;
+            continue;
+        }
         match pattern[at] {
             char if is_wanted(char) => return Some(at),
             '\\' => at += 2,
@@ -49,6 +55,14 @@ fn find(pattern: &[char], from: usize, is_wanted: impl Fn(char) -> bool) -> Opti
         }
     }
     None
+}
+
+/// The place after a capture, if the brace opens one: it has no alternatives.
+fn capture_end(pattern: &[char], open: usize) -> Option<usize> {
+    let inside = &pattern[open + 1..];
+    let end = inside.iter().position(|char| *char == '}')?;
+    let is_name = !inside[..end].iter().any(|char| "{,[\\".contains(*char));
+    is_name.then_some(open + 1 + end + 1)
 }
 
 /// The place after a class.
@@ -84,6 +98,12 @@ fn rest_matches(glob: &[char], at: usize, path: &[u8]) -> bool {
                 return false;
             };
             class_holds(&glob[at + 1..end - 1], *byte) && rest_matches(glob, end, rest)
+        }
+        '{' => {
+            let end = capture_end(glob, at).expect("alternatives are written out");
+            let segment = path.split(|byte| *byte == b'/').next().unwrap_or_default();
+            !matches!(segment, b"" | b"." | b"..")
+                && rest_matches(glob, end, &path[segment.len()..])
         }
         '?' => match path.split_first() {
             Some((byte, rest)) => *byte != b'/' && rest_matches(glob, at + 1, rest),

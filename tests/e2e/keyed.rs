@@ -9,6 +9,7 @@ use crate::{Case, cases};
 pub const CASES: &[Case] = cases![
     users_of_one_tenant_share_its_count_and_others_have_theirs,
     an_endpoint_counts_apart_within_its_tenant,
+    a_captured_segment_has_one_count_however_it_is_written,
     an_override_gives_more_or_all_or_nothing,
     a_header_that_is_rotated_buys_no_more_than_the_other_limit_and_fills_no_store,
     a_stranger_counts_by_address_whatever_it_calls_itself,
@@ -42,6 +43,22 @@ fn an_endpoint_counts_apart_within_its_tenant(world: &World) {
     let paths = ["/tenants/a", "/tenants/A", "/tenants/%61", "/tenants/b"];
     let told = statuses(4, |number| visitor.get(paths[number]));
     assert_eq!(told, [200, 200, 429, 200]);
+}
+
+fn a_captured_segment_has_one_count_however_it_is_written(world: &World) {
+    let visitor = Visitor::anonymous(world.keyed());
+    let org = unique("org");
+    let shouted = org.to_uppercase();
+    let paths = [
+        format!("/orgs/{org}/a"),
+        format!("/orgs/{shouted};v=1/b"),
+        format!("/ORGS/{org}/c"),
+        format!("/orgs/{org}-2/a"),
+        // There is no segment to capture: the rule is not for it.
+        "/orgs/".to_owned(),
+    ];
+    let told = statuses(paths.len(), |number| visitor.get(&paths[number]));
+    assert_eq!(told, [200, 200, 429, 200, 200]);
 }
 
 fn an_override_gives_more_or_all_or_nothing(world: &World) {

@@ -14,7 +14,7 @@ use super::compiled::{
 use super::document::{self, Family, Items, Object, Window};
 use super::experiment::Experiments;
 use super::ids::{LimitId, Scope};
-use super::pattern::{Exceptions, IndexBuilder};
+use super::pattern::{Captures, Exceptions, IndexBuilder};
 use super::{Matching, Pattern, doubts, titles};
 use crate::codec::json::{At, ConfigError, Mistakes, Path};
 use crate::codec::secret::Fingerprint;
@@ -76,6 +76,7 @@ fn compile(document: document::Policy, at: &Path<'_>, mistakes: &mut Mistakes) -
     }
     if mistakes.is_empty() {
         for rule in &rules {
+            keyed::check_that_keys_are_captured(rule, &limits, mistakes);
             keyed::check_that_counters_are_bounded(rule, &limits, mistakes);
         }
     }
@@ -287,8 +288,19 @@ fn compile_rule(
         .collect();
     let patterns = patterns(written.pattern, written.patterns, at, mistakes);
     let except = written.except.into_iter();
-    let except: Vec<Pattern> = except.map(|(_, pattern)| pattern).collect();
     let matching = written.matching.unwrap_or(usually.matching);
+    let except_at = at.member("except");
+    let except: Vec<Pattern> = except
+        .map(|(place, pattern)| {
+            if let [name, ..] = pattern.captures() {
+                mistakes.add(place.of(&except_at).error(format!(
+                    "{:?} captures {{{name}}}, and nothing counts there; take \"*\"",
+                    pattern.as_str()
+                )));
+            }
+            pattern
+        })
+        .collect();
     let whose = Whose {
         rule: &written.name,
         variant: "",
@@ -298,6 +310,7 @@ fn compile_rule(
     let limits = limits.compile(written.limits, at, whose, mistakes);
     Rule {
         name: written.name,
+        captures: Captures::of(&patterns, matching),
         patterns,
         except: Exceptions::of(except),
         when,

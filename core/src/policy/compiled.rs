@@ -1,6 +1,7 @@
 //! What the filter runs on: rules with the requests that they are for and the limits that they set,
 //! compiled once and matched in one pass. It knows a caller only as a tier and an address.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
@@ -8,7 +9,7 @@ use std::rc::Rc;
 
 use super::assigned_tiers::AssignedTiers;
 use super::experiment::{Arm, Experiment, Variant};
-use super::pattern::{Exceptions, Matching, Pattern};
+use super::pattern::{Captures, Exceptions, Matching, Pattern};
 use super::table::Table;
 use crate::codec::json::{At, Mistakes};
 use crate::codec::secret::Fingerprint;
@@ -80,6 +81,7 @@ pub struct Rule {
     pub(super) name: String,
     /// One at least.
     pub(super) patterns: Vec<Pattern>,
+    pub(super) captures: Option<Captures>,
     pub(super) except: Option<Exceptions>,
     /// All of them have to hold.
     pub(super) when: Vec<Condition>,
@@ -375,6 +377,11 @@ impl Rule {
         except.map(Pattern::as_str)
     }
 
+    /// The segment that its patterns capture under a name.
+    pub fn captured<'p>(&self, name: &str, path: &'p [u8]) -> Option<Cow<'p, [u8]>> {
+        self.captures.as_ref()?.value(name, path)
+    }
+
     pub fn when(&self) -> &[Condition] {
         &self.when
     }
@@ -445,12 +452,13 @@ impl Rule {
         [&self.limits].into_iter().chain(varied)
     }
 
-    /// Whether methods, hosts and exceptions let it be for this request, whose path meets its patterns.
+    /// Whether captures, methods, hosts and exceptions let it be for this request, whose path the index of
+    /// patterns has found.
     pub fn is_for(&self, target: Target<'_>) -> bool {
         self.mismatch(target).is_none()
     }
 
-    /// Why it is not for this request, whose path meets its patterns.
+    /// Why it is not for this request, whose path the index of patterns has found.
     fn mismatch(&self, target: Target<'_>) -> Option<Mismatch> {
         let method = |methods: &Vec<String>| {
             methods
@@ -461,7 +469,11 @@ impl Rule {
             let name = host_name(target.authority);
             hosts.iter().any(|host| host.holds(name))
         };
+        let captures = |captures: &Captures| captures.hold(target.path);
         let except = |except: &Exceptions| !except.hold(target.path);
+        if !self.captures.as_ref().is_none_or(captures) {
+            return Some(Mismatch::Pattern);
+        }
         if !self.methods.as_ref().is_none_or(method) {
             return Some(Mismatch::Method);
         }

@@ -132,7 +132,10 @@ fn few_callers(rule: &Rule) -> Option<String> {
 fn paths_that_share(rule: &Rule, own: &[&Limit]) -> Option<String> {
     let counts_by_path = |limit: &&Limit| {
         let keyed = limit.keyed.as_ref();
-        keyed.is_some_and(|keyed| keyed.parts.contains(&Part::Path))
+        keyed.is_some_and(|keyed| {
+            let mut parts = keyed.parts.iter();
+            parts.any(|part| matches!(part, Part::Path | Part::Capture(_)))
+        })
     };
     (rule.matching == Matching::Loose && own.iter().any(counts_by_path)).then(|| {
         format!(

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use super::pattern::is_capture_name;
 use crate::request::subject::escaped;
 
 /// More would be a fault of the policy: each part multiplies the counters.
@@ -22,6 +23,8 @@ pub enum Part {
     /// The same the other way: an IPv6 address by this prefix, an IPv4 address by all of it.
     Ipv6Network(u8),
     Path,
+    /// The segment that the rule's pattern captures under this name.
+    Capture(String),
     Method,
     Host,
     /// The name of Envoy's route.
@@ -56,6 +59,12 @@ impl Part {
         if text == "route" {
             return Ok(Part::Route);
         }
+        let captured = text
+            .strip_prefix('{')
+            .and_then(|text| text.strip_suffix('}'));
+        if let Some(name) = captured.filter(|name| is_capture_name(name)) {
+            return Ok(Part::Capture(name.to_string()));
+        }
         if let Some(prefix) = text.strip_prefix("ip/") {
             return match prefix.parse::<u8>() {
                 Ok(prefix @ 8..=31) => Ok(Part::Ipv4Network(prefix)),
@@ -69,7 +78,7 @@ impl Part {
         }
         Err(format!(
             "{text:?} is no part of a key; write user, api_key, tier, ip, ip/24, path, method, host or route, \
-             or {{\"header\": …}}, {{\"cookie\": …}}, {{\"query\": …}}, {{\"claim\": […]}} or \
+             \"{{name}}\" for a segment that the pattern captures, or {{\"header\": …}}, {{\"cookie\": …}}, {{\"query\": …}}, {{\"claim\": […]}} or \
              {{\"metadata\": […]}}"
         ))
     }
@@ -82,6 +91,7 @@ impl Part {
                 | Part::Cookie(_)
                 | Part::Query(_)
                 | Part::Path
+                | Part::Capture(_)
                 | Part::Method
                 | Part::Host
         )
@@ -106,6 +116,7 @@ impl Part {
             Part::Query(name) => format!("the query parameter {name}"),
             Part::Claim(path) => format!("the claim {}", path.join(".")),
             Part::Metadata(path) => format!("the metadata {}", path.join(".")),
+            Part::Capture(name) => format!("the segment {{{name}}}"),
             Part::ApiKey => "the API key".to_string(),
             Part::Ip => "the address".to_string(),
             Part::User
@@ -161,6 +172,7 @@ impl fmt::Display for Part {
             Part::Ip => f.write_str("ip"),
             Part::Ipv4Network(prefix) | Part::Ipv6Network(prefix) => write!(f, "ip/{prefix}"),
             Part::Path => f.write_str("path"),
+            Part::Capture(name) => write!(f, "p.{name}"),
             Part::Method => f.write_str("method"),
             Part::Host => f.write_str("host"),
             Part::Route => f.write_str("route"),

@@ -67,7 +67,11 @@ pub fn holds(
             condition.holds(value.map(Cow::Owned).into_iter())
         }
         // No condition asks for these.
-        Part::ApiKey | Part::Path | Part::Ipv4Network(_) | Part::Ipv6Network(_) => false,
+        Part::ApiKey
+        | Part::Path
+        | Part::Capture(_)
+        | Part::Ipv4Network(_)
+        | Part::Ipv6Network(_) => false,
     }
 }
 

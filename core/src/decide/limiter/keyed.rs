@@ -156,6 +156,7 @@ impl<'a, F: Facts> Keying<'a, F> {
                 Matching::Loose => reading::loose(self.path),
                 Matching::Exact => self.path.into(),
             },
+            Part::Capture(name) => rule.captured(name, self.path)?,
             Part::Method => method(self.head.method),
             Part::Host => host_name(self.head.authority).to_ascii_lowercase().into(),
             Part::Route | Part::Claim(_) | Part::Metadata(_) => {

@@ -8,7 +8,6 @@ use std::rc::Rc;
 
 use super::{Limits, Whose, numbers};
 use crate::codec::json::{ConfigError, Mistakes, Path};
-use crate::policy::Matching;
 use crate::policy::compiled::{Limit, Rule, RuleLimits, host_name};
 use crate::policy::document::{self, Items};
 use crate::policy::ids::{LimitId, Scope};
@@ -17,6 +16,7 @@ use crate::policy::key_part::{MOST_PARTS, Part};
 use crate::policy::keyed::{Keyed, MOST_COUNTERS, Missing, Override, passes};
 use crate::policy::lease_terms::{LeaseTerms, Size};
 use crate::policy::soft_limit::SoftLimit;
+use crate::policy::{Matching, Pattern};
 use crate::quota::limit::{Algorithm, Quota};
 use crate::quota::packed::Terms;
 use crate::quota::period::Period;
@@ -318,6 +318,20 @@ fn value(text: &str, part: &Part, matching: Matching) -> Result<Vec<u8>, String>
                 Matching::Exact => path.into_owned(),
             });
         }
+        Part::Capture(_) => {
+            let path = format!("/{text}");
+            let path = path::normalise(path.as_bytes());
+            let read = match matching {
+                Matching::Loose => reading::loose(&path),
+                Matching::Exact => Cow::Borrowed(&*path),
+            };
+            return match read.strip_prefix(b"/") {
+                Some(segment) if !segment.is_empty() && !segment.contains(&b'/') => {
+                    Ok(segment.to_vec())
+                }
+                _ => Err("write one segment of a path, without slashes".to_string()),
+            };
+        }
         Part::Host => {
             let name = host_name(text.as_bytes()).to_ascii_lowercase();
             return Ok(name);
@@ -352,6 +366,33 @@ fn by_network<'a>(parts: &[Part], values: &[&'a [u8]]) -> Option<Vec<Cow<'a, [u8
     });
     let values: Vec<Cow<'_, [u8]>> = values.collect();
     is_other.then_some(values)
+}
+
+// === Captured segments ===
+
+/// Whichever pattern a request meets has to say what each capture in a key is.
+pub(super) fn check_that_keys_are_captured(rule: &Rule, limits: &Limits, mistakes: &mut Mistakes) {
+    let ids = rule.all_limits().flat_map(|own| &own.keyed);
+    for limit in ids.filter_map(|id| limits.list.get(id.index())) {
+        let parts = limit.keyed.iter().flat_map(|keyed| &keyed.parts);
+        let captured = parts.filter_map(|part| match part {
+            Part::Capture(name) => Some(name),
+            _ => None,
+        });
+        for name in captured {
+            let lacks = |pattern: &&Pattern| !pattern.captures().contains(name);
+            let Some(pattern) = rule.patterns.iter().find(lacks) else {
+                continue;
+            };
+            let place = limits.counters.get(&limit.key_end);
+            let path = place.map_or("policy", |(_, place)| place.as_str());
+            mistakes.add(Path::root(path).error(format!(
+                "counts by {{{name}}}, which the pattern {:?} does not capture; write {{{name}}} for that \
+                 segment in each pattern of the rule, or take it out of \"key\"",
+                pattern.as_str()
+            )));
+        }
+    }
 }
 
 // === How many counters a caller can make ===

@@ -417,7 +417,7 @@ document! {
     KeyedLimit {
         /// What it counts by: four parts at most; `[]` is one count for everybody. `user` is the subject, `ip` the
         /// address (IPv6 by its /64), `ip/24` and `ip/48` are networks of IPv4 and of IPv6, `route` is the name of
-        /// Envoy's route.
+        /// Envoy's route, `{name}` the segment that each pattern of the rule has so.
         key: Items<Part> =
             required, list(PartForm), like r#"[{"header": "x-org"}, "method"]"#;
         /// What becomes of a request that lacks a part of the key.
@@ -870,8 +870,11 @@ impl Form for PartForm {
 
     fn shape(&self) -> Shape {
         let word = Shape::Text {
-            kind: "`user`, `api_key`, `tier`, `ip`, `ip/24`, `path`, `method`, `host` or `route`",
-            pattern: Some("^(user|api_key|tier|ip(/[0-9]+)?|path|method|host|route)$"),
+            kind: "`user`, `api_key`, `tier`, `ip`, `ip/24`, `path`, `method`, `host`, `route`, or `{name}` for a \
+                   segment that the pattern captures",
+            pattern: Some(
+                "^(user|api_key|tier|ip(/[0-9]+)?|path|method|host|route|\\{[A-Za-z][A-Za-z0-9_-]{0,63}\\})$",
+            ),
         };
         Shape::Either(vec![word, object::<KeySource>().shape()])
     }

@@ -71,7 +71,7 @@ struct Rest {
 }
 
 #[derive(Debug)]
-enum Middle {
+pub(super) enum Middle {
     Literal(Box<Finder<'static>>),
     Mixed(Shifts),
 }
@@ -79,7 +79,7 @@ enum Middle {
 /// Finds a run of classes bit by bit, all places at once: bit n of `at` is whether what was read last is
 /// the run's first n + 1 (Baeza-Yates and Gonnet's Shift-And). So no input makes it look back.
 #[derive(Debug)]
-struct Shifts {
+pub(super) struct Shifts {
     /// For each byte the places that it may stand at.
     places: Vec<u64>,
     last: u64,
@@ -93,7 +93,7 @@ impl IndexBuilder {
         self.is_loose |= matching == Matching::Loose;
         for pattern in patterns {
             for branch in pattern.sought(matching) {
-                self.add_branch(rule, matching, &branch);
+                self.add_branch(rule, matching, &widened(branch));
             }
         }
     }
@@ -258,9 +258,19 @@ fn along<'a>(
 fn literal(tokens: &[Token]) -> Option<Vec<u8>> {
     let bytes = tokens.iter().map(|token| match token {
         Token::Byte(byte) => Some(*byte),
-        Token::Class(_) | Token::Star => None,
+        Token::Class(_) | Token::Star | Token::Capture(_) => None,
     });
     bytes.collect()
+}
+
+/// With a star for each capture: the index finds too much, and [`super::Captures`] looks closely.
+fn widened(mut branch: Branch) -> Branch {
+    for token in &mut branch {
+        if matches!(token, Token::Capture(_)) {
+            *token = Token::Star;
+        }
+    }
+    branch
 }
 
 impl Rest {
@@ -310,7 +320,7 @@ impl Rest {
 }
 
 impl Middle {
-    fn new(tokens: &[Token]) -> Middle {
+    pub(super) fn new(tokens: &[Token]) -> Middle {
         match literal(tokens) {
             Some(text) => Middle::Literal(Box::new(Finder::new(&text).into_owned())),
             None => Middle::Mixed(Shifts::new(&classes(tokens))),
@@ -318,7 +328,7 @@ impl Middle {
     }
 
     /// Where it ends first.
-    fn end_in(&self, text: &[u8]) -> Option<usize> {
+    pub(super) fn end_in(&self, text: &[u8]) -> Option<usize> {
         match self {
             Middle::Literal(finder) => Some(finder.find(text)? + finder.needle().len()),
             Middle::Mixed(shifts) => shifts.end_in(text),
@@ -362,8 +372,8 @@ fn classes(tokens: &[Token]) -> Vec<Class> {
             class
         }
         Token::Class(class) => *class,
-        // Tokens are split at stars.
-        Token::Star => Class::NONE,
+        // Tokens are split at stars, and have no captures any more.
+        Token::Star | Token::Capture(_) => Class::NONE,
     };
     tokens.iter().map(class).collect()
 }

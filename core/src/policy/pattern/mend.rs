@@ -2,6 +2,7 @@
 //! steps are guesses; what comes of them is offered only where it is a pattern.
 
 use super::Pattern;
+use super::read::is_capture_name;
 use crate::request::path::{is_foreign, normalise};
 
 /// A character as a path holds it.
@@ -120,7 +121,7 @@ fn from_regular_expression(text: &str) -> String {
     out
 }
 
-/// `{id}`, `:id` and `<id>` as routes have them.
+/// `:id`, `<id>`, and `{id}` where it captures nothing, as routes have them.
 fn from_placeholders(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
@@ -132,7 +133,14 @@ fn from_placeholders(text: &str) -> String {
             _ => None,
         };
         let inside = close.and_then(|close| after.split_once(close));
-        if let Some((_, after)) = inside.filter(|(inside, _)| !inside.contains([',', '{'])) {
+        if let Some((name, after)) = inside.filter(|(inside, _)| !inside.contains([',', '{'])) {
+            let is_segment = out.ends_with('/') && (after.is_empty() || after.starts_with('/'));
+            let capture = format!("{{{name}}}");
+            if char == '{' && is_segment && is_capture_name(name) && !out.contains(&capture) {
+                out.push_str(&capture);
+                rest = after;
+                continue;
+            }
             out.push('*');
             rest = after;
             continue;

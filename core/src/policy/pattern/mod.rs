@@ -1,10 +1,11 @@
 //! Which paths a rule is for: a glob over whole paths. `read` takes it apart, `possible` refuses what no
-//! path can be, `mend` offers what was meant, `index` finds the patterns that a path meets, and `except`
-//! knows the paths that a rule leaves out.
+//! path can be, `mend` offers what was meant, `index` finds the patterns that a path meets, `capture`
+//! takes segments out of it, and `except` knows the paths that a rule leaves out.
 //!
 //! It knows paths as [`crate::request::path`] makes them and how else servers read them ([`crate::request::reading`]). It
 //! knows rules only by their places.
 
+mod capture;
 mod except;
 mod index;
 mod mend;
@@ -13,10 +14,12 @@ mod read;
 
 use std::fmt;
 
+pub(super) use capture::Captures;
 pub(super) use except::Exceptions;
 use index::LONGEST_MIXED;
 pub use index::LONGEST_PATH;
 pub(super) use index::{Index, IndexBuilder};
+pub(super) use read::is_capture_name;
 
 use crate::request::path::escaped;
 
@@ -36,6 +39,8 @@ pub struct Pattern {
     branches: Vec<Branch>,
     /// Whether it has a class that leaves letters out, as `[!a-z]` does.
     excludes_letters: bool,
+    /// The names of the segments that it captures.
+    captures: Vec<String>,
 }
 
 /// One way through a pattern, alternatives written out.
@@ -48,6 +53,8 @@ enum Token {
     Class(Class),
     /// Any bytes, slashes among them. No two stand side by side.
     Star,
+    /// A whole segment, of one byte at least, that is no `.` and no `..`.
+    Capture(String),
 }
 
 /// A set of bytes.
@@ -68,6 +75,7 @@ impl Pattern {
         let read::Read {
             branches,
             excludes_letters,
+            captures,
         } = read::read(text)?;
         for branch in &branches {
             let mut pieces = branch.split(|token| *token == Token::Star);
@@ -76,6 +84,14 @@ impl Pattern {
                 return Err(format!(
                     "has more than {LONGEST_MIXED} characters between two stars, some of them \"?\" or \
                      [a-z]; take a star instead"
+                ));
+            }
+            let mut behind_stars = branch.split(|token| *token == Token::Star).skip(1);
+            let captures = |piece: &&[Token]| piece.iter().any(|t| matches!(t, Token::Capture(_)));
+            if behind_stars.any(|piece| piece.len() > LONGEST_MIXED && captures(&piece)) {
+                return Err(format!(
+                    "has a star and more than {LONGEST_MIXED} characters behind it, with a capture among \
+                     them; begin with what is known"
                 ));
             }
             possible::check(branch).map_err(|why| match branches.as_slice() {
@@ -90,6 +106,7 @@ impl Pattern {
             written: text.to_string(),
             branches,
             excludes_letters,
+            captures,
         })
     }
 
@@ -99,6 +116,11 @@ impl Pattern {
 
     pub fn excludes_letters(&self) -> bool {
         self.excludes_letters
+    }
+
+    /// The names of the segments that it captures, in order.
+    pub fn captures(&self) -> &[String] {
+        &self.captures
     }
 
     /// Whether no path meets both, as their beginnings tell. It may be so where they do not.
@@ -153,7 +175,7 @@ fn readings(branch: &[Token]) -> Vec<Branch> {
             match token {
                 Token::Byte(byte) => byte.make_ascii_lowercase(),
                 Token::Class(class) => *class = class.with_lowercase(),
-                Token::Star => {}
+                Token::Star | Token::Capture(_) => {}
             }
         }
         reading.dedup_by(|one, other| one == other && matches!(one, Token::Byte(b'/')));
@@ -168,7 +190,7 @@ fn readings(branch: &[Token]) -> Vec<Branch> {
 fn beginning(branch: &[Token]) -> Vec<u8> {
     let bytes = branch.iter().map_while(|token| match token {
         Token::Byte(byte) => Some(*byte),
-        Token::Class(_) | Token::Star => None,
+        Token::Class(_) | Token::Star | Token::Capture(_) => None,
     });
     bytes.collect()
 }
@@ -278,6 +300,7 @@ impl fmt::Display for Shown<'_> {
             rest = tail;
             match token {
                 Token::Star => f.write_str("*")?,
+                Token::Capture(name) => write!(f, "{{{name}}}")?,
                 Token::Class(Class::ANY) => f.write_str("?")?,
                 Token::Class(_) => f.write_str("[…]")?,
                 Token::Byte(byte) if byte.is_ascii() => write!(f, "{}", char::from(*byte))?,

@@ -33,6 +33,8 @@ pub(super) fn check(branch: &Branch) -> Result<(), String> {
                 .fold(0, |all, one| all | one),
             // From anywhere all but the start can be reached.
             Token::Star => states | (ALL & !START),
+            Token::Capture(_) if states & SLASH != 0 => WITHIN,
+            Token::Capture(_) => 0,
         };
         if next == 0 {
             return Err(why(states, token));
@@ -106,6 +108,7 @@ fn why(states: States, token: &Token) -> String {
         Token::Byte(byte) => *byte,
         Token::Class(_) if states & START != 0 => return "it does not begin with \"/\"".into(),
         Token::Class(_) => return "a class holds no character that a path can have there".into(),
+        Token::Capture(_) => return "a capture follows no slash".into(),
         Token::Star => return String::new(),
     };
     match byte {

@@ -8,10 +8,14 @@ const LONGEST: usize = 1024;
 /// Alternatives multiply: `{a,b}/{c,d}` are four.
 const MOST_BRANCHES: usize = 256;
 const DEEPEST: usize = 4;
+const MOST_CAPTURES: usize = 8;
+const LONGEST_NAME: usize = 64;
 
 pub(super) struct Read {
     pub branches: Vec<Branch>,
     pub excludes_letters: bool,
+    /// The names of what it captures, in order.
+    pub captures: Vec<String>,
 }
 
 pub(super) fn read(text: &str) -> Result<Read, String> {
@@ -24,11 +28,13 @@ pub(super) fn read(text: &str) -> Result<Read, String> {
         at: 0,
         depth: 0,
         excludes_letters: false,
+        captures: Vec::new(),
     };
     let branches = reader.sequence()?;
     Ok(Read {
         branches,
         excludes_letters: reader.excludes_letters,
+        captures: reader.captures,
     })
 }
 
@@ -38,6 +44,7 @@ struct Reader<'a> {
     /// How many braces are open.
     depth: usize,
     excludes_letters: bool,
+    captures: Vec<String>,
 }
 
 impl Reader<'_> {
@@ -73,10 +80,16 @@ impl Reader<'_> {
                     let token = self.class()?;
                     extend(&mut branches, token);
                 }
-                '{' => {
-                    let alternatives = self.alternatives()?;
-                    branches = product(&branches, &alternatives)?;
-                }
+                '{' => match self.lone() {
+                    Some(inside) => {
+                        let name = self.captured(before, &inside)?;
+                        extend(&mut branches, Token::Capture(name));
+                    }
+                    None => {
+                        let alternatives = self.alternatives()?;
+                        branches = product(&branches, &alternatives)?;
+                    }
+                },
                 '}' => return Err("has a \"}\" that closes nothing; take it out, or \\}".into()),
                 '\\' => match self.next() {
                     Some(escaped) => extend_by_char(&mut branches, escaped),
@@ -110,6 +123,52 @@ impl Reader<'_> {
             }
             branches.push(branch);
         }
+    }
+
+    /// What stands in the braces that were opened, where it is no alternatives.
+    fn lone(&self) -> Option<String> {
+        let end = self.rest().iter().position(|char| *char == '}')?;
+        let inside = self.rest().get(..end)?;
+        let is_lone = !inside
+            .iter()
+            .any(|char| matches!(char, ',' | '{' | '[' | '\\'));
+        is_lone.then(|| inside.iter().collect())
+    }
+
+    /// Steps over `name}`. A capture is a whole segment, so that no two readers of a pattern disagree about
+    /// where it ends.
+    fn captured(&mut self, before: Option<char>, name: &str) -> Result<String, String> {
+        let shown = format!("{{{name}}}");
+        if !is_capture_name(name) {
+            return Err(format!(
+                "holds {shown:?}, which names nothing; {{name}} captures a segment (1 to {LONGEST_NAME} of \
+                 A-Z a-z 0-9 _ -, a letter first), \"*\" stands for anything, and {{a,b}} for one of several"
+            ));
+        }
+        self.at += name.len() + 1;
+        if self.depth > 0 {
+            return Err(format!(
+                "captures {shown:?} in one of several alternatives; capture outside of them, or write two \
+                 patterns"
+            ));
+        }
+        if before != Some('/') || !matches!(self.peek(0), None | Some('/')) {
+            return Err(format!(
+                "captures {shown:?}, which is not a whole segment; put it between slashes, or take \"*\""
+            ));
+        }
+        if self.captures.iter().any(|other| other == name) {
+            return Err(format!(
+                "captures {shown:?} twice; give each segment a name of its own"
+            ));
+        }
+        if self.captures.len() == MOST_CAPTURES {
+            return Err(format!(
+                "captures more than {MOST_CAPTURES} segments; take \"*\" for those that no key needs"
+            ));
+        }
+        self.captures.push(name.to_string());
+        Ok(name.to_string())
     }
 
     fn alternatives(&mut self) -> Result<Vec<Branch>, String> {
@@ -226,6 +285,14 @@ impl Reader<'_> {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether it can be the name of a captured segment.
+pub fn is_capture_name(name: &str) -> bool {
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    name.len() <= LONGEST_NAME
+        && name.starts_with(|first: char| first.is_ascii_alphabetic())
+        && name.bytes().all(is_word)
 }
 
 /// `name=`, as after the `?` of a URL.

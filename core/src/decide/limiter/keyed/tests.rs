@@ -33,9 +33,19 @@ const STRANGER: World = World("192.0.2.1");
 
 /// What becomes of `GET PATH` where the rule's `limits` are these.
 fn step(limits: &str, world: &impl Facts, path: &str, headers: &[(&str, &str)]) -> Step {
+    step_of(
+        &format!(r#""pattern": "/*", {limits}"#),
+        world,
+        path,
+        headers,
+    )
+}
+
+/// What becomes of it under this rule.
+fn step_of(rule: &str, world: &impl Facts, path: &str, headers: &[(&str, &str)]) -> Step {
     let text = format!(
         r#"{{"role": "limiter", "identity": {{"trust": ["127.0.0.0/8"]}}, "policy": {{"rules": [
-            {{"name": "api", "pattern": "/*", {limits}}}]}}}}"#
+            {{"name": "api", {rule}}}]}}}}"#
     );
     let config = match Config::parse(&text) {
         Ok(Config::Limiter(config)) => *config,
@@ -204,6 +214,68 @@ fn each_part_is_read_where_it_stands() {
         let told = counter(key, &BELIEVED, path, headers);
         assert_eq!(told.as_deref(), Some(expected), "{key} {path} {headers:?}");
     }
+}
+
+#[test]
+fn a_captured_segment_counts_as_the_rule_matches() {
+    let limits = keyed(r#"["{org}"]"#, "");
+    let counter = |matching: &str, path: &str| {
+        let rule = format!(
+            r#""patterns": ["/v1/{{org}}/*", "/{{org}}"], "match": "{matching}", {limits}"#
+        );
+        let counters = counters(&step_of(&rule, &BELIEVED, path, &[]));
+        // Where nothing is captured the rule has no limit for the path.
+        assert!(counters.is_empty() || counters.len() == 2, "{counters:?}");
+        counters.into_iter().nth(1)
+    };
+    for (matching, path, expected) in [
+        ("loose", "/v1/acme/x", Some("{v:acme}:api:p.org:fw60s")),
+        (
+            "loose",
+            "/v1/ACME;v=1/x?q",
+            Some("{v:acme}:api:p.org:fw60s"),
+        ),
+        ("loose", "/acme", Some("{v:acme}:api:p.org:fw60s")),
+        ("loose", "/v2/acme", None),
+        ("exact", "/v1/ACME/x", Some("{v:ACME}:api:p.org:fw60s")),
+        ("exact", "/v1//acme/x", Some("{v:acme}:api:p.org:fw60s")),
+        (
+            "exact",
+            "/v1/acme%2fb/x",
+            Some("{v:acme%252fb}:api:p.org:fw60s"),
+        ),
+        ("exact", "/v1/../acme/x", None),
+    ] {
+        let told = counter(matching, path);
+        assert_eq!(told.as_deref(), expected, "{matching} {path}");
+    }
+}
+
+#[test]
+fn an_override_names_a_segment_in_any_spelling_of_a_loose_rule() {
+    for (matching, named, is_denied) in [
+        ("loose", "Acme", true),
+        ("loose", "acme;v=1", true),
+        ("exact", "ACME", true),
+        ("exact", "acme", false),
+    ] {
+        let denied = format!(r#", "overrides": [{{"is": [{named:?}], "deny": true}}]"#);
+        let limits = keyed(r#"["{org}"]"#, &denied);
+        let rule = format!(r#""pattern": "/v1/{{org}}", "match": "{matching}", {limits}"#);
+        let step = step_of(&rule, &BELIEVED, "/v1/ACME", &[]);
+        let is_blocked = matches!(step, Step::Block(..));
+        assert_eq!(is_blocked, is_denied, "{matching} {named} {step:?}");
+    }
+}
+
+/// What is not looked at meets every rule, and must not be a way round its limits.
+#[test]
+fn paths_beyond_the_bound_share_a_captured_segment_s_count() {
+    let limits = keyed(r#"["{org}"]"#, "");
+    let rule = format!(r#""pattern": "/v1/{{org}}", {limits}"#);
+    let path = "/a".repeat(crate::policy::LONGEST_PATH);
+    let counters = counters(&step_of(&rule, &BELIEVED, &path, &[]));
+    assert_eq!(counters[1], "{v:%2F}:api:p.org:fw60s");
 }
 
 #[test]
