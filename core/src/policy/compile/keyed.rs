@@ -59,6 +59,15 @@ impl Limits {
             let (Some(parts), Some((quota, soft_limit, lease))) = (parts, numbers) else {
                 continue;
             };
+            if lease.is_some()
+                && let Some(part) = parts.iter().find(|part| part.is_clients_choice())
+            {
+                mistakes.add(at.member("lease").error(format!(
+                    "is for a limit that counts by {}: a client who takes another each time would have \
+                     permits taken for each; remove the \"lease\"",
+                    part.words()
+                )));
+            }
             let label = label(&parts);
             if let Some(name) = &limit.name
                 && !names.insert((label.clone(), name.clone()))
